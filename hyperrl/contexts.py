@@ -1,0 +1,297 @@
+"""Context spaces: the named physical features over which a family of environments varies."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import ArrayLike, NDArray
+
+Interval = tuple[float, float]
+Vector = NDArray[np.float64]
+
+SPLITS = ("train", "interpolation", "extrapolation")
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """Return ``" Did you mean 'x'?"`` for the valid name closest to ``name``, or nothing."""
+    close = difflib.get_close_matches(name, list(valid), n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One named number of the context, and where it may lie.
+
+    A range is a union of closed intervals, in increasing order: ``((-2, -0.5), (0.5, 2))`` leaves a
+    gap around zero. A list of choices is a union of intervals of no width: ``((-1, -1), (1, 1))``.
+
+    :param name: the name users write.
+    :param unit: the physical unit, ``"1"`` for none.
+    :param default: the value of the unmodified environment.
+    :param train: the training range.
+    :param bounds: the outer bounds, which contain the training range; a value outside is refused.
+
+    >>> Feature("length", "m", 1.0, train=((0.5, 1.5),), bounds=((0.1, 2.0),))
+    Feature(name='length', unit='m', default=1.0, train=((0.5, 1.5),), bounds=((0.1, 2.0),))
+    """
+
+    name: str
+    unit: str
+    default: float
+    train: tuple[Interval, ...]
+    bounds: tuple[Interval, ...]
+
+    def __post_init__(self) -> None:
+        for what, intervals in (("train", self.train), ("bounds", self.bounds)):
+            ends = [end for interval in intervals for end in interval]
+            if not ends or not np.all(np.isfinite(ends)) or ends != sorted(ends):
+                raise ValueError(
+                    f"feature {self.name!r}: {what} must be finite intervals [low, high] in increasing order, "
+                    f"got {show_range(intervals)}"
+                )
+        if not all(any(low <= a and b <= high for low, high in self.bounds) for a, b in self.train):
+            raise ValueError(
+                f"feature {self.name!r}: the training range {show_range(self.train)} must lie inside the bounds "
+                f"{show_range(self.bounds)}"
+            )
+        if not _inside(np.float64(self.default), self.bounds):
+            raise ValueError(
+                f"feature {self.name!r}: the default {self.default} must lie inside the bounds "
+                f"{show_range(self.bounds)}"
+            )
+
+    @property
+    def is_choice(self) -> bool:
+        """Whether the training range is a list of choices."""
+        return all(low == high for low, high in self.train)
+
+
+@dataclass(frozen=True)
+class ContextSpace:
+    """The features of a family, in the order of the context vector ``c`` of shape ``(d,)``.
+
+    >>> space = ContextSpace((
+    ...     Feature("length", "m", 1.0, train=((0.5, 1.5),), bounds=((0.1, 2.0),)),
+    ...     Feature("gain", "1", 1.0, train=((-1, -1), (1, 1)), bounds=((-1, -1), (1, 1))),
+    ... ))
+    >>> space.names
+    ('length', 'gain')
+    >>> space.vector({"length": 0.7})
+    array([0.7, 1. ])
+    >>> space.sample("interpolation", 4, seed=0).shape
+    (4, 2)
+    """
+
+    features: tuple[Feature, ...]
+
+    def __post_init__(self) -> None:
+        if not self.features:
+            raise ValueError("a context space needs at least one feature")
+        if len(set(self.names)) < len(self.names):
+            raise ValueError(f"the features of a context space must have different names, got {self.names}")
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The features' names."""
+        return tuple(feature.name for feature in self.features)
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """The features' units."""
+        return tuple(feature.unit for feature in self.features)
+
+    @property
+    def default(self) -> Vector:
+        """The context of the unmodified environment, shape ``(d,)``."""
+        return np.array([feature.default for feature in self.features])
+
+    @property
+    def low(self) -> Vector:
+        """The smallest value in bounds of each feature, shape ``(d,)``."""
+        return np.array([feature.bounds[0][0] for feature in self.features])
+
+    @property
+    def high(self) -> Vector:
+        """The largest value in bounds of each feature, shape ``(d,)``."""
+        return np.array([feature.bounds[-1][1] for feature in self.features])
+
+    @cached_property
+    def train_range(self) -> tuple[Vector, Vector]:
+        """The smallest and the largest training value of each feature, two arrays of shape ``(d,)``."""
+        low = np.array([feature.train[0][0] for feature in self.features])
+        high = np.array([feature.train[-1][1] for feature in self.features])
+        return low, high
+
+    def index(self, name: str) -> int:
+        """Return the place of a feature in the context vector."""
+        if name not in self.names:
+            raise ValueError(
+                f"unknown feature {name!r}: the features are {list(self.names)}.{nearest(name, self.names)}"
+            )
+        return self.names.index(name)
+
+    def vector(self, context: Mapping[str, float] | ArrayLike) -> Vector:
+        """Return a context as a vector of shape ``(d,)``, features that are not named at their default.
+
+        :param context: a mapping from feature names to values, or a vector of shape ``(d,)``.
+        :raises ValueError: for an unknown feature, a value outside the bounds, NaN or a wrong shape.
+        """
+        if isinstance(context, Mapping):
+            vector = self.default
+            for name, value in context.items():
+                vector[self.index(name)] = value
+        else:
+            vector = np.asarray(context, dtype=np.float64)
+            if vector.shape != (len(self),):
+                raise ValueError(
+                    f"expected a context of shape ({len(self)},) for the features {list(self.names)}, "
+                    f"got shape {vector.shape}"
+                )
+        return self.matrix(vector[None])[0]
+
+    def matrix(self, contexts: ArrayLike) -> Vector:
+        """Check contexts and return them as an array of shape ``(n, d)``.
+
+        :raises ValueError: for a value outside the bounds, NaN or a wrong shape.
+        """
+        array = np.array(contexts, dtype=np.float64)
+        if array.ndim != 2 or array.shape[1] != len(self):
+            raise ValueError(
+                f"expected contexts of shape (n, {len(self)}) for the features {list(self.names)}, "
+                f"got shape {array.shape}"
+            )
+        for column, feature in zip(array.T, self.features, strict=True):
+            outside = ~_inside(column, feature.bounds)
+            if outside.any():
+                raise ValueError(
+                    f"feature {feature.name!r} must lie in {show_range(feature.bounds)} {feature.unit}, "
+                    f"got {column[outside][0]}"
+                )
+        return array
+
+    def as_dict(self, context: ArrayLike) -> dict[str, float]:
+        """Return a context vector of shape ``(d,)`` as a mapping from names to values."""
+        return dict(zip(self.names, np.asarray(context, dtype=np.float64).tolist(), strict=True))
+
+    def normalize(self, contexts: ArrayLike) -> Vector:
+        """Map the training range to [-1, 1], feature by feature; the shape ``(..., d)`` stays."""
+        center, half_width = self.center_and_half_width
+        return (np.asarray(contexts, dtype=np.float64) - center) / half_width
+
+    def denormalize(self, normalized: ArrayLike) -> Vector:
+        """Undo :meth:`normalize`."""
+        center, half_width = self.center_and_half_width
+        return np.asarray(normalized, dtype=np.float64) * half_width + center
+
+    @cached_property
+    def center_and_half_width(self) -> tuple[Vector, Vector]:
+        """Centre and half width of the training range, two arrays of shape ``(d,)``; a width of zero counts as two."""
+        low, high = self.train_range
+        half_width = (high - low) / 2
+        return (low + high) / 2, np.where(half_width == 0, 1.0, half_width)
+
+    def in_training_range(self, contexts: ArrayLike) -> NDArray[np.bool_]:
+        """Tell for contexts of shape ``(n, d)`` whether every feature lies in its training range."""
+        return _all_inside(contexts, [feature.train for feature in self.features])
+
+    def in_bounds(self, contexts: ArrayLike) -> NDArray[np.bool_]:
+        """Tell for contexts of shape ``(n, d)`` whether every feature lies in its bounds."""
+        return _all_inside(contexts, [feature.bounds for feature in self.features])
+
+    def sample(self, split: str, n: int, seed: int | np.random.Generator = 0) -> Vector:
+        """Return ``n`` contexts of a split, an array of shape ``(n, d)``.
+
+        ``train`` draws uniformly from the training range. The other two are meant for evaluation and are
+        evenly spread: ``interpolation`` gives every feature ``n`` equidistant values of its training range,
+        paired at random (a Latin hypercube, McKay et al. 1979); ``extrapolation`` does so over the outer
+        bounds and keeps what lies outside the training range in at least one feature.
+
+        :param split: ``"train"``, ``"interpolation"`` or ``"extrapolation"``.
+        :param n: how many contexts.
+        :param seed: the same seed gives the same contexts.
+        :raises ValueError: for an unknown split, or for extrapolation where the bounds leave no room.
+        """
+        if split not in SPLITS:
+            raise ValueError(f"unknown split {split!r}: the splits are {list(SPLITS)}.{nearest(split, SPLITS)}")
+        if n < 1:
+            raise ValueError(f"expected at least one context, got n={n}")
+        if not isinstance(seed, np.random.Generator):
+            seed = np.random.default_rng([seed, SPLITS.index(split)])
+        train = [feature.train for feature in self.features]
+        if split == "train":
+            return self._place(seed.random((n, len(self))), train)
+        if split == "interpolation":
+            return self._place(_latin_hypercube(n, len(self), seed), train)
+        bounds = [feature.bounds for feature in self.features]
+        if bounds == train:
+            raise ValueError(
+                f"no context lies outside the training range: the bounds of {list(self.names)} leave no room, "
+                "so evaluate on 'train' and 'interpolation' only"
+            )
+        found = np.empty((0, len(self)))
+        while len(found) < n:
+            mesh = self._place(_latin_hypercube(n, len(self), seed), bounds)
+            found = np.concatenate([found, mesh[~self.in_training_range(mesh)]])
+        return found[:n]
+
+    def _place(self, uniform: Vector, ranges: Sequence[tuple[Interval, ...]]) -> Vector:
+        """Map numbers in [0, 1) of shape ``(n, d)`` to values of the ranges."""
+        columns = [_quantile(intervals, u) for intervals, u in zip(ranges, uniform.T, strict=True)]
+        return np.stack(columns, axis=1)
+
+
+class ContextBox(spaces.Box):
+    """The Gymnasium space of a context in physical units: a float32 ``Box`` that carries its context space.
+
+    A policy that sees this entry in a Dict observation knows the names, units and ranges of the features,
+    and so does an agent that was saved and loaded.
+    """
+
+    def __init__(self, context_space: ContextSpace) -> None:
+        super().__init__(context_space.low.astype(np.float32), context_space.high.astype(np.float32), dtype=np.float32)
+        self.context_space = context_space
+
+
+def show_range(intervals: Sequence[Interval]) -> str:
+    """Write a range the way a reader of physics would.
+
+    >>> show_range([(-2, -0.5), (1, 1)])
+    '[-2, -0.5] or 1'
+    """
+    return " or ".join(f"{low:g}" if low == high else f"[{low:g}, {high:g}]" for low, high in intervals)
+
+
+def _inside(values: Vector | np.float64, intervals: Sequence[Interval]) -> NDArray[np.bool_]:
+    """Tell which values lie in one of the intervals; NaN lies in none."""
+    return np.any([(low <= values) & (values <= high) for low, high in intervals], axis=0)
+
+
+def _all_inside(contexts: ArrayLike, ranges: Sequence[tuple[Interval, ...]]) -> NDArray[np.bool_]:
+    """Tell for contexts of shape ``(n, d)`` whether every feature lies in its range, shape ``(n,)``."""
+    columns = np.asarray(contexts, dtype=np.float64).T
+    return np.all([_inside(column, intervals) for column, intervals in zip(columns, ranges, strict=True)], axis=0)
+
+
+def _quantile(intervals: Sequence[Interval], u: Vector) -> Vector:
+    """Map ``u`` in [0, 1) to the union of intervals, evenly by length (by number, where all are choices)."""
+    low, high = np.array(intervals, dtype=np.float64).T
+    widths = high - low
+    if not widths.any():
+        return low[np.minimum((u * len(low)).astype(int), len(low) - 1)]
+    ends = np.cumsum(widths)
+    along = u * ends[-1]
+    which = np.minimum(np.searchsorted(ends, along, side="right"), len(low) - 1)
+    return np.clip(low[which] + along - (ends - widths)[which], low[which], high[which])
+
+
+def _latin_hypercube(n: int, d: int, rng: np.random.Generator) -> Vector:
+    """``n`` points in the unit cube whose every coordinate takes the ``n`` values (i + 0.5) / n once."""
+    return (rng.permuted(np.tile(np.arange(n), (d, 1)), axis=1).T + 0.5) / n

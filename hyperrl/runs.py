@@ -1,0 +1,150 @@
+"""A run folder: what was run, its model and its numbers on disk."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shlex
+import shutil
+import sys
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hyperrl.catalog import AgentSpec, agent_spec
+from hyperrl.contexts import nearest
+from hyperrl.families import Family, load_family
+from hyperrl.files import write_text
+
+if TYPE_CHECKING:
+    from stable_baselines3.common.base_class import BaseAlgorithm
+
+LIBRARIES = ("hyperrl", "torch", "stable-baselines3", "gymnasium", "numpy")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished training.
+
+    The folder holds ``run.json``, copies of the two definitions, ``model.zip``, TensorBoard's log and, once
+    evaluated, ``evaluation.json``.
+
+    :param path: the folder.
+    """
+
+    path: Path
+
+    @classmethod
+    def open(cls, path: str | Path) -> Run:
+        """Open a run folder.
+
+        :raises ValueError: where there is none.
+        """
+        path = Path(path)
+        if not (path / "run.json").is_file():
+            if _partial(path).is_dir():
+                raise ValueError(f"the training of {path} was interrupted: continue it with --resume")
+            siblings = [str(other.parent) for other in path.parent.glob("*/run.json")]
+            raise ValueError(f"{path} is no run folder: it has no run.json.{nearest(str(path), siblings)}")
+        return cls(path)
+
+    @cached_property
+    def record(self) -> dict[str, Any]:
+        """What was run: family, agent, seed, steps, versions, command."""
+        return json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+
+    @cached_property
+    def family(self) -> Family:
+        """The family as it was at training time."""
+        return load_family(self.path / f"{self.record['family']}.toml")
+
+    @cached_property
+    def agent(self) -> AgentSpec:
+        """The recipe as it was at training time."""
+        return agent_spec(self.path / f"{self.record['agent']}.toml")
+
+    def model(self, device: str = "auto") -> BaseAlgorithm:
+        """Load the trained model."""
+        import stable_baselines3
+
+        algorithm = getattr(stable_baselines3, self.agent.definition.algorithm)
+        return algorithm.load(self.path / "model.zip", device=device)
+
+    @property
+    def evaluation_path(self) -> Path:
+        """Where the numbers of ``hyperrl evaluate`` are."""
+        return self.path / "evaluation.json"
+
+
+class UnfinishedRun:
+    """The folder of a training under way: ``<out>.partial``, which becomes ``<out>`` when all is written.
+
+    :param out: the run folder to be.
+    :param family: the family.
+    :param agent: the recipe.
+    :param settings: what else decides the result, such as seed and steps.
+    :param resume: go on with an interrupted training, if there is one.
+    :raises ValueError: where ``out`` exists, an interrupted training is in the way, or it was another training.
+    """
+
+    def __init__(
+        self, out: str | Path, family: Family, agent: AgentSpec, settings: dict[str, Any], resume: bool
+    ) -> None:
+        self.out = Path(out)
+        self.path = _partial(self.out)
+        self.checkpoint = self.path / "checkpoint.pkl"
+        if self.out.exists():
+            raise ValueError(f"{self.out} exists already and is never overwritten: choose another folder, or remove it")
+        record = {
+            "family": family.name,
+            "agent": agent.name,
+            **settings,
+            "command": shlex.join(sys.argv),
+            "versions": {library: version(library) for library in LIBRARIES} | {"python": platform.python_version()},
+        }
+        definitions = {source.name: source.read_text(encoding="utf-8") for source in (family.spec.source, agent.source)}
+        if self.path.exists():
+            if not resume:
+                raise ValueError(
+                    f"{self.path} holds an interrupted training: continue it with --resume (resume=True), or remove it"
+                )
+            self._compare(record, definitions)
+            return
+        self.path.mkdir(parents=True)
+        for name, text in definitions.items():
+            write_text(self.path / name, text)
+        write_text(self.path / "run.json", json.dumps(record, indent=1))
+
+    def finish(self, **results: Any) -> Run:
+        """Add results to ``run.json`` and give the folder its name."""
+        record = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+        write_text(self.path / "run.json", json.dumps(record | results, indent=1))
+        self.checkpoint.unlink(missing_ok=True)
+        self.path.rename(self.out)
+        return Run(self.out)
+
+    def discard(self) -> None:
+        """Remove the folder: nothing worth resuming is in it."""
+        shutil.rmtree(self.path)
+
+    def _compare(self, record: dict[str, Any], definitions: dict[str, str]) -> None:
+        """Refuse to resume a training other than the one asked for."""
+        before = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+        differences = [
+            f"{key} was {before.get(key)!r}, now {value!r}"
+            for key, value in record.items()
+            if key not in ("command", "versions") and before.get(key) != value
+        ]
+        differences += [
+            f"{name} has changed"
+            for name, text in definitions.items()
+            if not (self.path / name).is_file() or (self.path / name).read_text(encoding="utf-8") != text
+        ]
+        if differences:
+            raise ValueError(f"{self.path} holds another training: {'; '.join(differences)}. Choose another folder")
+
+
+def _partial(out: Path) -> Path:
+    return out.with_name(f"{out.name}.partial")

@@ -1,0 +1,222 @@
+"""Training: a recipe run on a family, with Stable-Baselines3."""
+
+from __future__ import annotations
+
+import inspect
+import io
+import pickle
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import stable_baselines3
+import torch
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.type_aliases import Schedule
+from stable_baselines3.common.utils import LinearSchedule
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize
+
+from hyperrl.catalog import AgentSpec, agent_spec
+from hyperrl.contexts import nearest
+from hyperrl.families import Family, load_family, stream
+from hyperrl.files import write_bytes
+from hyperrl.policies import ConcatPolicy, ContextPolicy, HyperPolicy, UnawarePolicy
+from hyperrl.runs import UnfinishedRun
+
+ALGORITHMS: dict[str, type[OnPolicyAlgorithm]] = {"PPO": stable_baselines3.PPO, "A2C": stable_baselines3.A2C}
+POLICIES: dict[str, type[ContextPolicy]] = {"hyper": HyperPolicy, "concat": ConcatPolicy, "unaware": UnawarePolicy}
+
+
+def train(
+    family: str | Path | Family,
+    agent: str | Path,
+    steps: int = 500_000,
+    seed: int = 0,
+    out: str | Path | None = None,
+    *,
+    contexts: int | None = None,
+    resume: bool = False,
+    device: str = "auto",
+    progress: bool = False,
+    checkpoint_seconds: float = 30.0,
+) -> OnPolicyAlgorithm:
+    """Train an agent on a family and return its Stable-Baselines3 model.
+
+    :param family: a family, its name or the path of its ``.toml`` file.
+    :param agent: the name of a recipe or the path of its ``.toml`` file.
+    :param steps: environment steps, rounded up to whole rollouts.
+    :param seed: the same seed gives the same model, on the same machine.
+    :param out: the run folder to write; it must not exist. ``None`` writes nothing.
+    :param contexts: train on a fixed set of that many contexts; ``None`` draws a fresh one for each episode.
+    :param resume: continue an interrupted training of ``out`` from its last checkpoint, exactly as if it had not
+        been interrupted; where there is none, begin.
+    :param device: where the networks are: ``"cpu"``, ``"cuda"``, ``"auto"``.
+    :param progress: show a progress bar.
+    :param checkpoint_seconds: the least time between two checkpoints.
+    :raises ValueError: for a faulty recipe, and for a run folder that exists.
+
+    >>> model = train("pendulum", "hyper-ppo", steps=1, seed=0, device="cpu")
+    >>> model.policy.context_space.names
+    ('gravity', 'mass', 'length', 'torque_gain')
+    """
+    family = family if isinstance(family, Family) else load_family(family)
+    spec = agent_spec(agent)
+    if steps < 1:
+        raise ValueError(f"expected at least one step, got steps={steps}")
+    model = build(family, spec, seed, contexts, device)
+    if out is None:
+        return model.learn(steps, progress_bar=progress)
+    run = UnfinishedRun(out, family, spec, dict(seed=seed, steps=steps, contexts=contexts), resume)
+    if run.checkpoint.exists():
+        model = _restore(type(model), run.checkpoint, device)
+    checkpoint = _Checkpoint(run.checkpoint, checkpoint_seconds)
+    model.set_logger(Logger(str(run.path), [TensorBoardOutputFormat(str(run.path))]))
+    begun = time.monotonic()
+    try:
+        remaining = steps - model.num_timesteps
+        if remaining > 0:
+            model.learn(remaining, callback=checkpoint, progress_bar=progress, reset_num_timesteps=False)
+    except BaseException:
+        if not run.checkpoint.exists():
+            run.discard()
+        raise
+    finally:
+        model.logger.close()
+    model.save(run.path / "model.zip")
+    run.finish(
+        parameters=n_parameters(model.policy),
+        steps_trained=model.num_timesteps,
+        seconds=round(time.monotonic() - begun, 1),
+        device=str(model.device),
+    )
+    return model
+
+
+def build(
+    family: Family, agent: AgentSpec, seed: int = 0, contexts: int | None = None, device: str = "auto"
+) -> OnPolicyAlgorithm:
+    """Make the untrained model of a recipe on a family.
+
+    :raises ValueError: where the recipe names an unknown algorithm, policy or hyperparameter.
+    """
+    definition = agent.definition
+    try:
+        algorithm = _choose("algorithm", definition.algorithm, ALGORITHMS)
+        policy = _choose("policy", definition.policy, POLICIES)
+        valid = [
+            name for name in inspect.signature(algorithm).parameters if name not in ("policy", "env", "policy_kwargs")
+        ]
+        for name in definition.hyperparameters:
+            if name not in valid:
+                raise ValueError(f"unknown hyperparameter {name!r}: the names are {valid}.{nearest(name, valid)}")
+        policy_kwargs = dict(definition.policy_kwargs)
+        if definition.match_parameters is not None:
+            reference = build(family, agent_spec(definition.match_parameters), device="cpu")
+            policy_kwargs["net_arch"] = matched_net_arch(policy, reference, policy_kwargs)
+        hyperparameters = dict(definition.hyperparameters)
+        hyperparameters["learning_rate"] = _schedule(hyperparameters.get("learning_rate", 3e-4))
+        vec_env: VecEnv = family.vec_env(definition.n_envs, contexts=contexts, seed=seed)
+        if definition.normalize_reward:
+            vec_env = VecNormalize(vec_env, norm_obs=False, gamma=hyperparameters.get("gamma", 0.99))
+        model = algorithm(policy, vec_env, policy_kwargs=policy_kwargs, seed=seed, device=device, **hyperparameters)
+    except ValueError as error:
+        raise ValueError(f"{agent.source}: {error}") from None
+    vec_env.seed(stream(seed))  # SB3 seeded it with the bare seed
+    return model
+
+
+def matched_net_arch(
+    policy: type[ContextPolicy], reference: OnPolicyAlgorithm, policy_kwargs: dict[str, Any]
+) -> list[int]:
+    """Find the width of two hidden layers that gives a policy as many parameters as a reference model has."""
+    wanted = n_parameters(reference.policy)
+
+    def count(width: int) -> int:
+        kwargs: dict[str, Any] = policy_kwargs | dict(net_arch=[width, width], ortho_init=False)
+        made = policy(reference.observation_space, reference.action_space, lambda _: 0.0, **kwargs)
+        return n_parameters(made)
+
+    low, high = 1, 2
+    while count(high) < wanted:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if count(middle) >= wanted else (middle, high)
+    width = min((low, high), key=lambda w: abs(count(w) - wanted))
+    return [width, width]
+
+
+def n_parameters(module: torch.nn.Module) -> int:
+    """Count the parameters that are learnt."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+class _Checkpoint(BaseCallback):
+    """Write, between two updates, everything that the rest of the training depends on, to one file."""
+
+    def __init__(self, path: Path, seconds: float) -> None:
+        super().__init__()
+        self.path = path
+        self.seconds = seconds
+        self.written = time.monotonic()
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_start(self) -> None:
+        if time.monotonic() - self.written < self.seconds or self.num_timesteps == 0:
+            return
+        buffer = io.BytesIO()
+        self.model.save(buffer)
+        normalizer = self.model.get_vec_normalize_env()
+        state = {
+            "model": buffer.getvalue(),
+            "vec_env": self.training_env.unwrapped,
+            "normalizer": None if normalizer is None else (normalizer, normalizer.returns),  # it pickles without them
+            "torch": torch.get_rng_state(),
+            "numpy": np.random.get_state(),  # noqa: NPY002 (SB3 shuffles minibatches with the global generator)
+            "python": random.getstate(),
+        }
+        write_bytes(self.path, pickle.dumps(state))
+        self.written = time.monotonic()
+
+
+def _restore(algorithm: type[OnPolicyAlgorithm], path: Path, device: str) -> OnPolicyAlgorithm:
+    """Read a checkpoint: the model, its environments in mid-episode, and the generators of random numbers."""
+    state = pickle.loads(path.read_bytes())
+    vec_env = state["vec_env"]
+    if state["normalizer"] is not None:
+        normalizer, returns = state["normalizer"]
+        normalizer.set_venv(vec_env)
+        normalizer.returns = returns
+        vec_env = normalizer
+    model = algorithm.load(io.BytesIO(state["model"]), env=vec_env, device=device, force_reset=False)
+    torch.set_rng_state(state["torch"])
+    np.random.set_state(state["numpy"])  # noqa: NPY002
+    random.setstate(state["python"])
+    return model
+
+
+def _schedule(learning_rate: float | str) -> float | Schedule:
+    """Read a learning rate as RL Zoo writes it: a number, or ``"lin_1e-3"`` for one that falls linearly to zero."""
+    if isinstance(learning_rate, str):
+        kind, _, initial = learning_rate.partition("_")
+        try:
+            if kind == "lin":
+                return LinearSchedule(float(initial), 0.0, 1.0)
+        except ValueError:
+            pass
+        raise ValueError(
+            f"learning_rate must be a number, or such as 'lin_1e-3' to fall linearly, got {learning_rate!r}"
+        )
+    return learning_rate
+
+
+def _choose(what: str, name: str, valid: dict[str, Any]) -> Any:
+    if name not in valid:
+        raise ValueError(f"unknown {what} {name!r}: known are {list(valid)}.{nearest(name, valid)}")
+    return valid[name]
