@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -212,7 +213,7 @@ class ContextSpace:
         ``train`` draws uniformly from the training range. The other two are meant for evaluation and are
         evenly spread: ``interpolation`` gives every feature ``n`` equidistant values of its training range,
         paired at random (a Latin hypercube, McKay et al. 1979); ``extrapolation`` does so over the outer
-        bounds and keeps what lies outside the training range in at least one feature.
+        bounds, and puts for each context one feature, each in turn, outside its training range.
 
         :param split: ``"train"``, ``"interpolation"`` or ``"extrapolation"``.
         :param n: how many contexts.
@@ -230,17 +231,18 @@ class ContextSpace:
             return self._place(seed.random((n, len(self))), train)
         if split == "interpolation":
             return self._place(_latin_hypercube(n, len(self), seed), train)
-        bounds = [feature.bounds for feature in self.features]
-        if bounds == train:
+        outside = {
+            j: gaps for j, feature in enumerate(self.features) if (gaps := _difference(feature.bounds, feature.train))
+        }
+        if not outside:
             raise ValueError(
                 f"no context lies outside the training range: the bounds of {list(self.names)} leave no room, "
                 "so evaluate on 'train' and 'interpolation' only"
             )
-        found = np.empty((0, len(self)))
-        while len(found) < n:
-            mesh = self._place(_latin_hypercube(n, len(self), seed), bounds)
-            found = np.concatenate([found, mesh[~self.in_training_range(mesh)]])
-        return found[:n]
+        contexts = self._place(_latin_hypercube(n, len(self), seed), [feature.bounds for feature in self.features])
+        for rows, (j, gaps) in zip(np.array_split(seed.permutation(n), len(outside)), outside.items(), strict=True):
+            contexts[rows, j] = _quantile(gaps, _latin_hypercube(len(rows), 1, seed)[:, 0])
+        return contexts
 
     def _place(self, uniform: Vector, ranges: Sequence[tuple[Interval, ...]]) -> Vector:
         """Map numbers in [0, 1) of shape ``(n, d)`` to values of the ranges."""
@@ -290,6 +292,24 @@ def _quantile(intervals: Sequence[Interval], u: Vector) -> Vector:
     along = u * ends[-1]
     which = np.minimum(np.searchsorted(ends, along, side="right"), len(low) - 1)
     return np.clip(low[which] + along - (ends - widths)[which], low[which], high[which])
+
+
+def _difference(bounds: Sequence[Interval], train: Sequence[Interval]) -> list[Interval]:
+    """Return what remains of the bounds without the training range, which lies inside them.
+
+    >>> [(round(low, 3), round(high, 3)) for low, high in _difference([(-3, -1), (1, 3)], [(-2, -1), (1, 3)])]
+    [(-3, -2.0)]
+    """
+    gaps: list[Interval] = []
+    for low, high in bounds:
+        for a, b in train:
+            if low <= a and b <= high:
+                if low < a:
+                    gaps.append((low, math.nextafter(a, -math.inf)))
+                low = math.nextafter(b, math.inf)
+        if low <= high:
+            gaps.append((low, high))
+    return gaps
 
 
 def _latin_hypercube(n: int, d: int, rng: np.random.Generator) -> Vector:

@@ -1,0 +1,143 @@
+import pickle
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+
+from hyperrl.contexts import SPLITS, ContextBox, ContextSpace, Feature
+
+LENGTH = Feature("length", "m", 1.0, train=((0.5, 1.5),), bounds=((0.1, 2.0),))
+GAIN = Feature("gain", "1", 1.0, train=((-2, -0.5), (0.5, 2)), bounds=((-3, -0.25), (0.25, 3)))
+SIDE = Feature("side", "1", 1.0, train=((-1, -1), (1, 1)), bounds=((-1, -1), (1, 1)))
+SPACE = ContextSpace((LENGTH, GAIN, SIDE))
+
+
+@st.composite
+def features(draw: st.DrawFn, name: str) -> Feature:
+    """A feature of one or two intervals, the bounds around them."""
+    ends = sorted(draw(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=2, unique=True)))
+    margin = draw(st.floats(0.01, 10))
+    train = [tuple(ends)]
+    bounds = [(ends[0] - margin, ends[1] + margin)]
+    if draw(st.booleans()):
+        shift = ends[1] - ends[0] + 4 * margin
+        train.append((ends[0] + shift, ends[1] + shift))
+        bounds.append((ends[0] + shift - margin, ends[1] + shift + margin))
+    return Feature(name, "1", ends[0], tuple(train), tuple(bounds))
+
+
+spaces = st.integers(1, 4).flatmap(lambda d: st.tuples(*(features(f"f{i}") for i in range(d)))).map(ContextSpace)
+seeds = st.integers(0, 2**32)
+
+
+@given(spaces, st.sampled_from(SPLITS), st.integers(1, 30), seeds)
+def test_contexts_lie_in_their_split(space: ContextSpace, split: str, n: int, seed: int) -> None:
+    contexts = space.sample(split, n, seed)
+    assert contexts.shape == (n, len(space))
+    assert_array_equal(space.matrix(contexts), contexts)  # within the bounds
+    assert (space.in_training_range(contexts) == (split != "extrapolation")).all()
+
+
+@given(spaces, st.sampled_from(SPLITS), st.integers(1, 30), seeds)
+def test_the_same_seed_gives_the_same_contexts(space: ContextSpace, split: str, n: int, seed: int) -> None:
+    assert_array_equal(space.sample(split, n, seed), space.sample(split, n, seed))
+    assert not np.array_equal(space.sample("train", n, seed), space.sample("train", n, seed + 1))
+
+
+@given(spaces, st.integers(2, 30), seeds)
+def test_splits_are_disjoint(space: ContextSpace, n: int, seed: int) -> None:
+    rows = [tuple(row) for split in SPLITS for row in space.sample(split, n, seed)]
+    assert len(set(rows)) == len(rows)
+
+
+@given(spaces, seeds)
+def test_normalisation_maps_the_training_range_to_one(space: ContextSpace, seed: int) -> None:
+    low, high = space.train_range
+    assert_allclose(space.normalize(low), -1, atol=1e-9)
+    assert_allclose(space.normalize(high), 1, atol=1e-9)
+    contexts = space.sample("extrapolation", 5, seed)
+    assert_allclose(space.denormalize(space.normalize(contexts)), contexts, rtol=1e-9, atol=1e-9)
+
+
+def test_interpolation_is_equidistant_in_each_feature() -> None:
+    mesh = SPACE.sample("interpolation", 10, seed=3)
+    assert_allclose(np.sort(mesh[:, 0]), np.linspace(0.55, 1.45, 10))
+    assert_allclose(np.sort(mesh[:, 1]), [-1.85, -1.55, -1.25, -0.95, -0.65, 0.65, 0.95, 1.25, 1.55, 1.85])
+    assert_array_equal(np.sort(mesh[:, 2]), [-1] * 5 + [1] * 5)
+
+
+def test_training_draws_fill_a_union_of_intervals_evenly() -> None:
+    draws = SPACE.sample("train", 20_000)
+    counts, _ = np.histogram(draws[:, 1], bins=[-2, -1.25, -0.5, 0.5, 1.25, 2])
+    assert counts[2] == 0
+    assert_allclose(counts[[0, 1, 3, 4]] / 20_000, 0.25, atol=0.02)
+    assert abs(draws[:, 2].mean()) < 0.03
+
+
+def test_a_feature_of_one_value_is_normalised_to_zero() -> None:
+    space = ContextSpace((Feature("mass", "kg", 1.0, train=((1, 1),), bounds=((0.5, 2),)),))
+    assert_array_equal(space.normalize([[1.0], [1.5]]), [[0.0], [0.5]])
+
+
+def test_vector_fills_in_defaults() -> None:
+    assert_array_equal(SPACE.vector({"gain": -2}), [1.0, -2.0, 1.0])
+    assert SPACE.as_dict(SPACE.vector({})) == {"length": 1.0, "gain": 1.0, "side": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("context", "message"),
+    [
+        (
+            {"lenght": 1.0},
+            "unknown feature 'lenght': the features are ['length', 'gain', 'side']. Did you mean 'length'?",
+        ),
+        ({"length": 2.5}, "feature 'length' must lie in [0.1, 2] m, got 2.5"),
+        ({"length": float("nan")}, "feature 'length' must lie in [0.1, 2] m, got nan"),
+        ({"gain": 0.0}, "feature 'gain' must lie in [-3, -0.25] or [0.25, 3] 1, got 0.0"),
+        ({"side": 0.5}, "feature 'side' must lie in -1 or 1 1, got 0.5"),
+        ([1.0, 1.0], "expected a context of shape (3,)"),
+    ],
+)
+def test_bad_contexts_are_refused(context: object, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        SPACE.vector(context)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(
+    ("split", "n", "message"),
+    [("test", 1, "unknown split 'test'"), ("trian", 1, "Did you mean 'train'?"), ("train", 0, "at least one context")],
+)
+def test_bad_samples_are_refused(split: str, n: int, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        SPACE.sample(split, n)
+
+
+def test_extrapolation_needs_room() -> None:
+    with pytest.raises(ValueError, match="leave no room"):
+        ContextSpace((SIDE,)).sample("extrapolation", 3)
+
+
+@pytest.mark.parametrize(
+    ("default", "train", "bounds", "message"),
+    [
+        (1.0, ((0.0, 3.0),), ((0.0, 2.0),), "the training range [0, 3] must lie inside the bounds [0, 2]"),
+        (5.0, ((0.0, 1.0),), ((0.0, 2.0),), "the default 5.0 must lie inside the bounds"),
+        (1.0, ((1.0, 0.0),), ((0.0, 2.0),), "in increasing order"),
+        (1.0, ((0.0, float("inf")),), ((0.0, 2.0),), "must be finite"),
+        (1.0, (), ((0.0, 2.0),), "train must be finite intervals"),
+    ],
+)
+def test_bad_features_are_refused(default: float, train: tuple, bounds: tuple, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Feature("x", "1", default, train, bounds)
+
+
+def test_context_box_carries_its_space_through_a_pickle() -> None:
+    box = ContextBox(SPACE)
+    again = pickle.loads(pickle.dumps(box))
+    assert again == box
+    assert again.context_space == SPACE
+    assert box.contains(SPACE.sample("extrapolation", 1)[0].astype(np.float32))
