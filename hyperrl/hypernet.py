@@ -15,7 +15,7 @@ def distinct(rows: Tensor) -> tuple[Tensor, Tensor]:
     """Find the distinct rows of a matrix.
 
     Rows are hashed to one number each, since sorting numbers is far cheaper than sorting rows; should two
-    different rows share a hash, the rows themselves are sorted.
+    different rows share a hash, the rows themselves are sorted. Rows that require a gradient stay as they are.
 
     :param rows: shape ``(B, d)``.
     :return: the distinct rows, shape ``(K, d)``, and for each row its place among them, shape ``(B,)``.
@@ -25,7 +25,7 @@ def distinct(rows: Tensor) -> tuple[Tensor, Tensor]:
     (True, 2)
     """
     batch, d = rows.shape
-    if batch <= 1 or d == 0:
+    if batch <= 1 or d == 0 or rows.requires_grad:  # a gradient with respect to rows is each row's own
         return rows, torch.arange(batch, device=rows.device)
     generator = torch.Generator().manual_seed(d)
     weights = torch.rand(d, generator=generator, dtype=torch.float64).to(rows.device) + 0.5

@@ -304,6 +304,13 @@ class HyperPolicy(ContextPolicy):
             nn.init.zeros_(self.log_std_generator.weight)
             nn.init.constant_(self.log_std_generator.bias, self.log_std_init)
 
+    @property
+    def log_std(self) -> Tensor:
+        """The log-std ``(m,)`` of continuous actions at the centre of the training range: SB3 logs its mean."""
+        if self.log_std_generator is None:
+            raise AttributeError("log_std: actions are not continuous")
+        return self.log_std_generator(self.actor.encoder(torch.zeros_like(self.context_center)))
+
     def _condition(self, context: Tensor) -> tuple[Tensor, Tensor]:
         return distinct(context)
 
@@ -329,12 +336,11 @@ class UnawarePolicy(ContextPolicy):
     def _build_networks(self, actor: list[int], action_net: nn.Linear, critic: list[int]) -> None:
         self.actor = self._perceptron(actor, action_net, 0.01)
         self.critic = self._perceptron(critic, nn.Linear(critic[-1], 1), 1.0)
-        self.log_std = None
-        if isinstance(self.action_dist, DiagGaussianDistribution):
+        if isinstance(self.action_dist, DiagGaussianDistribution):  # SB3 logs log_std where there is one
             self.log_std = nn.Parameter(torch.full((self.action_dist.action_dim,), self.log_std_init))
 
     def _act(self, condition: Tensor, features: Tensor) -> tuple[Tensor, Tensor | None]:
-        return self.actor(features), self.log_std
+        return self.actor(features), getattr(self, "log_std", None)
 
     def _value(self, condition: Tensor, features: Tensor) -> Tensor:
         return self.critic(features)
