@@ -117,14 +117,15 @@ def list_() -> None:
     from hyperrl.families import load_family
 
     console = Console()
-    table = Table("family", "feature", "default", "training range", "bounds", "unit", title="Families")
     for name in names("envs"):
-        for i, feature in enumerate(load_family(name).context_space.features):
+        table = Table(
+            "feature", "default", "training range", "bounds", "unit", title=f"family {name}", title_justify="left"
+        )
+        for feature in load_family(name).context_space.features:
             train, bounds = show_range(feature.train), show_range(feature.bounds)
-            table.add_row("" if i else name, feature.name, f"{feature.default:g}", train, bounds, feature.unit)
-        table.add_section()
-    console.print(table)
-    table = Table("agent", "algorithm", "policy", title="Agents")
+            table.add_row(feature.name, f"{feature.default:g}", train, bounds, feature.unit)
+        console.print(table)
+    table = Table("agent", "algorithm", "policy", title="agents", title_justify="left")
     for name in names("agents"):
         definition = agent_spec(name).definition
         table.add_row(name, definition.algorithm, definition.policy)

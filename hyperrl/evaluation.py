@@ -112,7 +112,7 @@ class Report:
                 returns = np.array(plane["returns"], dtype=np.float64)
                 plane = Plane((x, y), np.array(plane["x"]), np.array(plane["y"]), returns)
             return cls(data["family"], data["settings"], splits, plane)
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path}: not an evaluation written by hyperrl: {error!r}") from None
 
 

@@ -54,7 +54,7 @@ def test_every_agent_is_read(name: str) -> None:
 def test_definitions_are_read_from_a_path(tmp_path: Path) -> None:
     spec = family_spec(write(tmp_path, FAMILY))
     assert spec.context_space.features[0].bounds == ((0.1, 2.0),)
-    assert spec.attributes["m"]({"mass": 0.7}) == 0.7  # pyright: ignore[reportCallIssue]
+    assert spec.attributes["m"]({"mass": 0.7}) == 0.7
 
 
 @pytest.mark.parametrize(

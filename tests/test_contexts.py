@@ -103,7 +103,7 @@ def test_vector_fills_in_defaults() -> None:
 )
 def test_bad_contexts_are_refused(context: object, message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
-        SPACE.vector(context)  # pyright: ignore[reportArgumentType]
+        SPACE.vector(context)
 
 
 @pytest.mark.parametrize(

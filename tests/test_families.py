@@ -141,7 +141,7 @@ def test_environment_i_does_not_depend_on_how_many_there_are(name: str) -> None:
     for _ in range(60):
         a, b = few.step(np.array(actions[:2])), many.step(np.array(actions))
         for key in ("observation", "context"):
-            assert_array_equal(a[0][key], b[0][key][:2])  # pyright: ignore
+            assert_array_equal(a[0][key], b[0][key][:2])
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -169,8 +169,8 @@ def test_terminal_observation_holds_the_old_context() -> None:
         new, _, dones, infos = vec_env.step(np.array([0]))
         if dones[0]:
             break
-    assert_array_equal(infos[0]["terminal_observation"]["context"], observation["context"][0])  # pyright: ignore
-    assert not np.array_equal(new["context"], observation["context"])  # pyright: ignore
+    assert_array_equal(infos[0]["terminal_observation"]["context"], observation["context"][0])
+    assert not np.array_equal(new["context"], observation["context"])
     assert not infos[0]["TimeLimit.truncated"]
     assert infos[0]["episode"]["r"] > 0
 
@@ -180,11 +180,11 @@ def test_contexts_of_a_vec_env_follow_the_rule() -> None:
     space = family.context_space
     contexts = space.sample("train", 3, 0)
     vec_env = family.vec_env(2, contexts=contexts)
-    seen: list[list[Any]] = [[context] for context in vec_env.reset()["context"]]  # pyright: ignore
+    seen: list[list[Any]] = [[context] for context in vec_env.reset()["context"]]
     while min(len(row) for row in seen) < 5:
         observation, _, dones, _ = vec_env.step(np.array([0, 0]))
         for i in np.flatnonzero(dones):
-            seen[i].append(observation["context"][i])  # pyright: ignore
+            seen[i].append(observation["context"][i])
     for i, row in enumerate(seen):
         for k, context in enumerate(row):
             assert_array_equal(context, contexts[(i + 2 * k) % 3].astype(np.float32))
@@ -192,9 +192,9 @@ def test_contexts_of_a_vec_env_follow_the_rule() -> None:
 
 def test_other_splits_give_each_environment_one_context() -> None:
     family = hyperrl.load_family("pendulum")
-    observed = family.vec_env(4, split="extrapolation", seed=2).reset()["context"]  # pyright: ignore
+    observed = family.vec_env(4, split="extrapolation", seed=2).reset()["context"]
     assert_array_equal(observed, family.context_space.sample("extrapolation", 4, 2).astype(np.float32))
-    fixed = family.vec_env(6, contexts=2, seed=2).reset()["context"]  # pyright: ignore
+    fixed = family.vec_env(6, contexts=2, seed=2).reset()["context"]
     assert_array_equal(fixed, np.tile(family.context_space.sample("train", 2, 2).astype(np.float32), (3, 1)))
 
 
@@ -231,7 +231,7 @@ def test_registered_id_draws_training_contexts(name: str) -> None:
     assert env.spec is not None
     assert env.spec.max_episode_steps == gym.spec(family.spec.definition.base).max_episode_steps
     vec_env = make_vec_env(family.spec.definition.id, n_envs=2, seed=0)
-    assert vec_env.reset()["context"].shape == (2, len(family.context_space))  # pyright: ignore
+    assert vec_env.reset()["context"].shape == (2, len(family.context_space))
     fixed = gym.make(family.spec.definition.id, context={})
     assert_array_equal(fixed.reset()[0]["context"], family.context_space.default.astype(np.float32))
 
@@ -272,4 +272,4 @@ def test_import_is_light() -> None:
     """
     subprocess.run([sys.executable, "-W", "error", "-c", textwrap.dedent(program)], check=True)
     with pytest.raises(AttributeError, match="no attribute 'HyperPolic'"):
-        _ = hyperrl.HyperPolic  # pyright: ignore[reportAttributeAccessIssue]
+        _ = hyperrl.HyperPolic

@@ -1,0 +1,92 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hyperrl.catalog import names
+from hyperrl.cli import main
+from hyperrl.contexts import SPLITS
+
+COMMANDS = ("train", "evaluate", "compare", "list")
+Command = Callable[..., str]
+
+
+@pytest.fixture
+def hyperrl(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
+    """Run the command line in an empty folder and return what it printed."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object, expect: int = 0) -> str:
+        monkeypatch.setattr("sys.argv", ["hyperrl", *map(str, arguments)])
+        status: object = 0
+        try:
+            main()
+        except SystemExit as end:
+            status = end.code or 0
+        captured = capsys.readouterr()
+        assert status == expect, captured.out + captured.err
+        return captured.out + captured.err
+
+    return run
+
+
+def test_help_explains_every_command(hyperrl: Command) -> None:
+    text = hyperrl("--help")
+    assert all(command in text for command in COMMANDS)
+    for command in COMMANDS:
+        text = hyperrl(command, "--help")
+        options = [line.split()[1] for line in text.splitlines() if line.startswith("│ --")]
+        assert text.count("default:") + text.count("Default:") >= len(options)
+
+
+def test_list_names_everything(hyperrl: Command) -> None:
+    text = hyperrl("list")
+    for name in (*names("envs"), *names("agents"), "torque_gain", "m/s²"):
+        assert name in text
+
+
+def test_train_evaluate_compare(hyperrl: Command, tmp_path: Path) -> None:
+    for agent, seed in (("hyper-ppo", 0), ("hyper-ppo", 1), ("unaware-ppo", 0)):
+        arguments = ("--steps", 1, "--seed", seed, "--device", "cpu", "--no-progress")
+        assert "Next: hyperrl evaluate" in hyperrl("train", "cartpole", agent, *arguments)
+        run = f"runs/cartpole-{agent}-{seed}"
+        text = hyperrl("evaluate", run, "--contexts", 3, "--episodes", 2, "--plane", 3, "--no-progress")
+        assert all(split in text for split in SPLITS)
+        assert "is never overwritten" in hyperrl("evaluate", run, expect=2)
+    runs = sorted(str(path) for path in (tmp_path / "runs").iterdir())
+    text = hyperrl("compare", *runs, "--out", tmp_path / "comparison")
+    assert "hyper-ppo" in text
+    assert "unaware-ppo" in text
+    assert (tmp_path / "comparison" / "comparison.png").read_bytes().startswith(b"\x89PNG")
+    rows = json.loads((tmp_path / "comparison" / "comparison.json").read_text())["rows"]
+    assert {(row["agent"], row["split"], row["seeds"]) for row in rows} == {
+        (agent, split, seeds) for agent, seeds in (("hyper-ppo", 2), ("unaware-ppo", 1)) for split in SPLITS
+    }
+    assert "is never overwritten" in hyperrl("compare", *runs, "--out", tmp_path / "comparison", expect=2)
+    assert "is a second run of hyper-ppo with seed 0" in hyperrl("compare", runs[0], runs[0], expect=2)
+    hyperrl("evaluate", runs[0], "--contexts", 2, "--plane", 0, "--out", tmp_path / "other.json", "--no-progress")
+    (Path(runs[0]) / "evaluation.json").write_text((tmp_path / "other.json").read_text())
+    assert "runs must agree" in hyperrl("compare", *runs, expect=2)
+    (Path(runs[0]) / "evaluation.json").unlink()
+    assert "has not been evaluated" in hyperrl("compare", *runs, expect=2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("train", "pendulm", "hyper-ppo"), "Did you mean 'pendulum'?"),
+        (("train", "pendulum", "hyper"), "unknown agent 'hyper'"),
+        (("evaluate", "nowhere"), "nowhere is no run folder"),
+        (("compare", "nowhere"), "nowhere is no run folder"),
+        (("compare",), "at least one run"),
+        (("trian", "pendulum", "hyper-ppo"), "train"),
+    ],
+)
+def test_mistakes_get_one_clear_line(
+    hyperrl: Command, tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    text = hyperrl(*arguments, expect=2)
+    assert message in text
+    assert "Traceback" not in text
+    assert not list(tmp_path.iterdir())

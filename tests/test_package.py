@@ -1,0 +1,67 @@
+import os
+import subprocess
+import sys
+import sysconfig
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from hyperrl.catalog import names
+
+ROOT = Path(__file__).parent.parent
+
+
+def run(*command: object, cwd: Path) -> str:
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run(list(map(str, command)), cwd=cwd, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel built from the sdist, as an index would get it."""
+    out = tmp_path_factory.mktemp("dist")
+    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", out, ROOT, cwd=out)
+    (built,) = out.glob("*.whl")
+    return built
+
+
+def test_the_wheel_holds_code_and_definitions(wheel: Path) -> None:
+    contents = zipfile.ZipFile(wheel).namelist()
+    for kind in ("envs", "agents"):
+        assert {f"hyperrl/{kind}/{name}.toml" for name in names(kind)} <= set(contents)
+    assert {"hyperrl/py.typed", "hyperrl/cli.py"} <= set(contents)
+    tops = {name.split("/")[0] for name in contents}
+    assert tops == {"hyperrl", next(top for top in tops if top.endswith(".dist-info"))}
+
+
+def test_it_works_from_an_environment_of_its_own(wheel: Path, tmp_path: Path) -> None:
+    """Installed elsewhere, beside folders of the user's own called envs and agents."""
+    venv.create(tmp_path / "venv", with_pip=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    run(python, "-m", "pip", "install", "--no-deps", "--no-index", wheel, cwd=tmp_path)
+    # The dependencies come from here; the checkout does not, since a path in a .pth file brings no further .pth files.
+    site = next((tmp_path / "venv" / "lib").glob("*/site-packages"))
+    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
+    work = tmp_path / "work"
+    for kind in ("envs", "agents"):
+        (work / kind).mkdir(parents=True)
+        (work / kind / "__init__.py").write_text("raise RuntimeError('the user\\'s own package')")
+        (work / kind / "mine.toml").write_text("not a definition")
+    assert str(site) in run(python, "-c", "import hyperrl; print(hyperrl.__file__)", cwd=work)
+    listed = run(tmp_path / "venv" / "bin" / "hyperrl", "list", cwd=work)
+    assert all(name in listed for name in (*names("envs"), *names("agents")))
+    program = """
+import hyperrl
+for name in {families}:
+    for agent in {agents}:
+        hyperrl.catalog.agent_spec(agent)
+    hyperrl.load_family(name).make().reset()
+model = hyperrl.train("pendulum", "hyper-ppo", steps=20_000, out="runs/x", device="cpu")
+print(hyperrl.evaluate(model, hyperrl.load_family("pendulum"), contexts=2, episodes=1).splits["train"].mean)
+""".format(families=names("envs"), agents=names("agents"))
+    assert float(run(python, "-c", program, cwd=work)) < 0
+    assert (work / "runs" / "x" / "model.zip").is_file()

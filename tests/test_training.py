@@ -1,0 +1,234 @@
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+from stable_baselines3 import PPO
+from stable_baselines3.common.callbacks import BaseCallback
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import hyperrl
+from hyperrl import training
+from hyperrl.catalog import agent_spec, names
+from hyperrl.runs import Run
+from hyperrl.training import build, n_parameters, train
+
+AGENTS = names("agents")
+FAMILIES = names("envs")
+QUICK = """
+algorithm = "PPO"
+policy = "hyper"
+n_envs = 4
+normalize_reward = true
+[hyperparameters]
+n_steps = 16
+batch_size = 32
+n_epochs = 2
+learning_rate = "lin_1e-2"
+[policy_kwargs]
+"""
+
+
+@pytest.fixture
+def quick(tmp_path: Path) -> Path:
+    """A recipe of small rollouts."""
+    path = tmp_path / "quick.toml"
+    path.write_text(QUICK)
+    return path
+
+
+class Interrupt(BaseCallback):
+    """Stop a training as Ctrl-C does."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__()
+        self.at = at
+
+    def _on_step(self) -> bool:
+        if self.num_timesteps >= self.at:
+            raise KeyboardInterrupt
+        return True
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_agent_trains_on_every_family(family: str, agent: str) -> None:
+    spec = agent_spec(agent)
+    model = build(hyperrl.load_family(family), spec, device="cpu")
+    model.n_epochs = 1  # the recipe's own sizes, once
+    rollout = spec.definition.n_envs * spec.definition.hyperparameters["n_steps"]
+    before = model.policy.parameters_to_vector()
+    model.learn(rollout + 1)  # two rollouts: by the last one, the learning rate has fallen to zero
+    assert model.num_timesteps == 2 * rollout
+    assert np.isfinite(model.policy.parameters_to_vector()).all()
+    assert not np.array_equal(model.policy.parameters_to_vector(), before)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("agent", [a for a in AGENTS if agent_spec(a).definition.match_parameters])
+def test_parameters_match_within_five_percent(family: str, agent: str) -> None:
+    loaded = hyperrl.load_family(family)
+    spec = agent_spec(agent)
+    assert spec.definition.match_parameters is not None
+    reference = n_parameters(build(loaded, agent_spec(spec.definition.match_parameters)).policy)
+    assert n_parameters(build(loaded, spec).policy) == pytest.approx(reference, rel=0.05)
+
+
+def test_a_run_folder_holds_everything(quick: Path, tmp_path: Path) -> None:
+    out = tmp_path / "runs" / "x"
+    model = train("pendulum", quick, steps=100, seed=3, out=out, device="cpu")
+    run = Run.open(out)
+    assert model.num_timesteps == run.record["steps_trained"] == 128
+    assert (
+        run.record.items()
+        >= {"family": "pendulum", "agent": "quick", "seed": 3, "steps": 100, "contexts": None}.items()
+    )
+    assert run.record["parameters"] == n_parameters(model.policy)
+    assert run.record["versions"].keys() >= {"hyperrl", "torch", "stable-baselines3", "gymnasium", "python"}
+    assert run.record["command"]
+    assert run.family.context_space == hyperrl.load_family("pendulum").context_space
+    assert run.agent.definition == agent_spec(quick).definition
+    loaded = run.model("cpu")
+    assert isinstance(loaded, PPO)
+    assert_array_equal(loaded.policy.parameters_to_vector(), model.policy.parameters_to_vector())
+    log = EventAccumulator(str(out)).Reload()
+    assert "train/approx_kl" in log.Tags()["scalars"]
+    assert not list(tmp_path.glob("runs/*partial"))
+    assert not (out / "checkpoint.pkl").exists()
+
+
+def test_the_same_seed_gives_the_same_model(quick: Path) -> None:
+    first, again, other = (train("cartpole", quick, 256, seed, device="cpu").policy for seed in (1, 1, 2))
+    assert_array_equal(first.parameters_to_vector(), again.parameters_to_vector())
+    assert not np.array_equal(first.parameters_to_vector(), other.parameters_to_vector())
+
+
+def test_a_fixed_set_of_contexts(quick: Path) -> None:
+    model = build(hyperrl.load_family("cartpole"), agent_spec(quick), seed=5, contexts=3, device="cpu")
+    seen: set[tuple[float, ...]] = set()
+
+    class Look(BaseCallback):
+        def _on_step(self) -> bool:
+            seen.update(tuple(row) for row in self.locals["new_obs"]["context"])
+            return True
+
+    model.learn(2000, callback=Look())
+    expected = hyperrl.load_family("cartpole").context_space.sample("train", 3, 5).astype(np.float32)
+    assert seen == {tuple(row) for row in expected}
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("family", ["pendulum", "cartpole"])
+def test_resuming_equals_not_having_been_interrupted(
+    quick: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str, normalize: bool
+) -> None:
+    quick.write_text(QUICK.replace("normalize_reward = true", f"normalize_reward = {str(normalize).lower()}"))
+    arguments: Any = dict(steps=1000, seed=2, device="cpu", checkpoint_seconds=0)
+    whole = train(family, quick, **arguments)
+    out = tmp_path / "x"
+    checkpoint = training._Checkpoint
+
+    def interrupted(*args: Any) -> list[BaseCallback]:
+        return [checkpoint(*args), Interrupt(at=500)]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "_Checkpoint", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(family, quick, out=out, **arguments)
+    assert not out.exists()
+    with pytest.raises(ValueError, match=r"x\.partial holds an interrupted training: continue it with --resume"):
+        train(family, quick, out=out, **arguments)
+    with pytest.raises(ValueError, match=r"holds another training: seed was 2, now 3; steps was 1000, now 900"):
+        train(family, quick, out=out, resume=True, **(arguments | dict(seed=3, steps=900)))
+    with pytest.raises(ValueError, match="was interrupted: continue it with --resume"):
+        Run.open(out)
+    np.random.seed(99)  # noqa: NPY002 (whatever the process did before)
+    resumed = train(family, quick, out=out, resume=True, **arguments)
+    assert resumed.num_timesteps == whole.num_timesteps
+    assert_array_equal(resumed.policy.parameters_to_vector(), whole.policy.parameters_to_vector())
+    assert_array_equal(Run.open(out).model("cpu").policy.parameters_to_vector(), whole.policy.parameters_to_vector())
+    steps = [event.step for event in EventAccumulator(str(out)).Reload().Scalars("train/approx_kl")]
+    assert max(steps) == whole.num_timesteps
+
+
+def test_nothing_is_left_of_a_training_that_never_got_anywhere(
+    quick: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "_Checkpoint", lambda *_: Interrupt(at=1))
+    with pytest.raises(KeyboardInterrupt):
+        train("pendulum", quick, steps=1000, out=tmp_path / "x")
+    assert list(tmp_path.iterdir()) == [quick]
+
+
+def test_resume_begins_where_nothing_is(quick: Path, tmp_path: Path) -> None:
+    train("pendulum", quick, steps=1, out=tmp_path / "x", resume=True)
+    assert (tmp_path / "x" / "model.zip").exists()
+
+
+def test_a_run_folder_is_never_overwritten(quick: Path, tmp_path: Path) -> None:
+    out = tmp_path / "x"
+    train("pendulum", quick, steps=1, out=out)
+    before = {path: path.read_bytes() for path in out.iterdir()}
+    for resume in (False, True):
+        with pytest.raises(ValueError, match="exists already and is never overwritten"):
+            train("pendulum", quick, steps=1, out=out, resume=resume)
+    assert {path: path.read_bytes() for path in out.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"PPO"', '"PPPO"', "unknown algorithm 'PPPO': known are ['PPO', 'A2C']. Did you mean 'PPO'?"),
+        (
+            '"hyper"',
+            '"hiper"',
+            "unknown policy 'hiper': known are ['hyper', 'concat', 'unaware']. Did you mean 'hyper'?",
+        ),
+        ("n_steps", "nsteps", "unknown hyperparameter 'nsteps'"),
+        ("n_steps", "nsteps", "Did you mean 'n_steps'?"),
+        ("[policy_kwargs]", "[policy_kwargs]\nrnk = 3", "policy_kwargs: HyperPolicy knows no 'rnk'"),
+        ('"lin_1e-2"', '"linear"', "learning_rate must be a number, or such as 'lin_1e-3'"),
+        ('"lin_1e-2"', '"lin_x"', "learning_rate must be a number, or such as 'lin_1e-3'"),
+    ],
+)
+def test_faults_in_a_recipe_are_named(quick: Path, old: str, new: str, message: str) -> None:
+    quick.write_text(QUICK.replace(old, new))
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
+        train("pendulum", quick, steps=1)
+    assert str(error.value).startswith(str(quick))
+
+
+def test_bad_arguments_are_refused(quick: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="at least one step"):
+        train("pendulum", quick, steps=0)
+    with pytest.raises(ValueError, match=r"nowhere is no run folder.*"):
+        Run.open(tmp_path / "nowhere")
+
+
+def test_a_run_is_read_where_the_definitions_have_changed(quick: Path, tmp_path: Path) -> None:
+    family = tmp_path / "mine.toml"
+    shutil.copy(hyperrl.load_family("pendulum").spec.source, family)
+    train(family, quick, steps=1, out=tmp_path / "x")
+    family.unlink()
+    quick.unlink()
+    run = Run.open(tmp_path / "x")
+    assert run.family.name == "mine"
+    assert run.family.context_space.names == run.model("cpu").policy.context_space.names
+    assert json.loads((run.path / "run.json").read_text())["family"] == "mine"
+
+
+@pytest.mark.slow
+def test_hypernetwork_learns_what_domain_randomisation_cannot() -> None:
+    """The demo in small: with an inverting motor, who does not know its sign cannot swing the pendulum up."""
+    family = hyperrl.load_family("pendulum")
+    returns = {
+        agent: hyperrl.evaluate(train(family, agent, 300_000, device="cpu"), family, contexts=10, episodes=5).splits
+        for agent in ("hyper-ppo", "unaware-ppo")
+    }
+    for split in returns["hyper-ppo"]:
+        assert returns["hyper-ppo"][split].mean > returns["unaware-ppo"][split].mean + 400
+    assert returns["hyper-ppo"]["train"].mean > -350
