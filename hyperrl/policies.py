@@ -237,15 +237,14 @@ class ContextPolicy(ActorCriticPolicy):
                 f"use_sde=True makes no sense for {type(self).__name__}: gSDE draws one matrix of exploration noise "
                 "for all contexts, while here the standard deviation may depend on the context; leave it False"
             )
-        reasons = {"full_std": "gSDE only", "use_expln": "gSDE only", "squash_output": "gSDE only"}
-        valid = [name for name in inspect.signature(type(self)).parameters if name not in ("unknown", "kwargs")]
-        valid += [name for name in inspect.signature(ContextPolicy).parameters if name not in (*valid, "unknown")]
+        signatures = (inspect.signature(cls.__init__) for cls in (type(self), ContextPolicy))
+        parameters = [p for signature in signatures for p in signature.parameters.values()]
+        valid = list(dict.fromkeys(p.name for p in parameters if p.kind is p.KEYWORD_ONLY))
         for name in unknown:
-            if name in reasons:
-                raise ValueError(f"policy_kwargs: {name!r} is not used by {type(self).__name__} ({reasons[name]})")
+            if name in ("full_std", "use_expln", "squash_output"):
+                raise ValueError(f"policy_kwargs: {name!r} is for gSDE, which {type(self).__name__} does not use")
             raise ValueError(
-                f"policy_kwargs: {type(self).__name__} knows no {name!r}: the names are {valid[3:]}."
-                f"{nearest(name, valid)}"
+                f"policy_kwargs: {type(self).__name__} knows no {name!r}: the names are {valid}.{nearest(name, valid)}"
             )
 
     def _get_constructor_parameters(self) -> dict[str, Any]:

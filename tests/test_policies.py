@@ -396,7 +396,7 @@ BOX = spaces.Box(-1, 1, (3,))
         (lambda new: new(space(obs=BOX, context=BOX), use_sde=True), "use_sde=True makes no sense"),
         (
             lambda new: new(space(obs=BOX, context=BOX), squash_output=True),
-            "'squash_output' is not used by HyperPolicy",
+            "'squash_output' is for gSDE, which HyperPolicy does not use",
         ),
         (lambda new: new(space(obs=BOX, context=BOX), netarch=[8]), "knows no 'netarch'.* Did you mean 'net_arch'"),
         (lambda new: new(space(obs=BOX, context=BOX), ranks=3), "knows no 'ranks'.* Did you mean 'rank'"),
