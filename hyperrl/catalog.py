@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
@@ -19,18 +19,22 @@ class FamilyDefinition:
     """What a file in ``envs/`` says.
 
     :param id: the Gymnasium id of the family.
-    :param base: the Gymnasium id of the environment that the family varies.
     :param plane: the two features over which a picture of the returns is drawn.
     :param features: one table a feature.
+    :param base: the Gymnasium id of the environment that the family varies.
+    :param physics: the name of the same dynamics in :mod:`hyperrl.physics`, or of the only ones, without a base.
+    :param max_episode_steps: the time limit; that of the base by default.
     :param attributes: attribute of the base environment = expression (or list of expressions) in the features.
-    :param action_scale: the feature that multiplies a continuous action, once clipped to the action space.
+    :param action_scale: the feature that multiplies a continuous action of the base, once clipped to the action space.
     """
 
     id: str
-    base: str
     plane: list
     features: dict
-    attributes: dict
+    base: str | None = None
+    physics: str | None = None
+    max_episode_steps: int | None = None
+    attributes: dict = field(default_factory=dict)
     action_scale: str | None = None
 
 
@@ -102,6 +106,7 @@ def family_spec(name: str | Path) -> FamilySpec:
     source, table = _read("envs", name)
     try:
         definition = _build(FamilyDefinition, table)
+        _check_dynamics(definition)
         space = ContextSpace(tuple(_feature(key, value) for key, value in definition.features.items()))
         attributes = {key: _expressions(value, space) for key, value in definition.attributes.items()}
         if len(definition.plane) != 2:
@@ -158,12 +163,12 @@ def _build(cls: type[T], table: Any, where: str = "") -> T:
     """Make a dataclass of a TOML table, checking its keys and the types of its values."""
     if not isinstance(table, dict):
         raise ValueError(f"{where}expected a table, got {table!r}")
-    known = {field.name: field for field in fields(cls)}  # pyright: ignore[reportArgumentType]
+    known = {known.name: known for known in fields(cls)}  # pyright: ignore[reportArgumentType]
     for key in table:
         if key not in known:
             raise ValueError(f"{where}unknown key {key!r}: the keys are {list(known)}.{nearest(key, known)}")
-    for key, field in known.items():
-        if key not in table and field.default is MISSING:
+    for key, declared in known.items():
+        if key not in table and declared.default is MISSING and declared.default_factory is MISSING:
             raise ValueError(f"{where}the key {key!r} is missing")
     hints = get_type_hints(cls)
     for key, value in table.items():
@@ -174,6 +179,20 @@ def _build(cls: type[T], table: Any, where: str = "") -> T:
                 f"{where}{key!r} must be of type {kinds[0].__name__}, got {type(value).__name__} {value!r}"
             )
     return cls(**table)
+
+
+def _check_dynamics(definition: FamilyDefinition) -> None:
+    """Refuse a family that has no dynamics, or no environment for what it says of one."""
+    if definition.base is None and definition.physics is None:
+        raise ValueError("give 'base', the Gymnasium id of the environment to vary, or 'physics', or both")
+    if definition.max_episode_steps is not None and definition.max_episode_steps < 1:
+        raise ValueError(f"'max_episode_steps' must be at least 1, got {definition.max_episode_steps}")
+    if definition.base is None:
+        if definition.max_episode_steps is None:
+            raise ValueError("the key 'max_episode_steps' is missing: there is no 'base' to take it from")
+        for key in ("attributes", "action_scale"):
+            if getattr(definition, key):
+                raise ValueError(f"{key!r} is about the environment of 'base', and there is none")
 
 
 def _feature(name: str, table: Any) -> Feature:

@@ -226,11 +226,10 @@ class ContextSpace:
             raise ValueError(f"expected at least one context, got n={n}")
         if not isinstance(seed, np.random.Generator):
             seed = np.random.default_rng([seed, SPLITS.index(split)])
-        train = [feature.train for feature in self.features]
         if split == "train":
-            return self._place(seed.random((n, len(self))), train)
+            return self.from_uniform(seed.random((n, len(self))))
         if split == "interpolation":
-            return self._place(_latin_hypercube(n, len(self), seed), train)
+            return self.from_uniform(_latin_hypercube(n, len(self), seed))
         outside = {
             j: gaps for j, feature in enumerate(self.features) if (gaps := _difference(feature.bounds, feature.train))
         }
@@ -239,15 +238,25 @@ class ContextSpace:
                 f"no context lies outside the training range: the bounds of {list(self.names)} leave no room, "
                 "so evaluate on 'train' and 'interpolation' only"
             )
-        contexts = self._place(_latin_hypercube(n, len(self), seed), [feature.bounds for feature in self.features])
+        bounds = _tabulate([feature.bounds for feature in self.features])
+        contexts = _quantiles(bounds, _latin_hypercube(n, len(self), seed))
         for rows, (j, gaps) in zip(np.array_split(seed.permutation(n), len(outside)), outside.items(), strict=True):
-            contexts[rows, j] = _quantile(gaps, _latin_hypercube(len(rows), 1, seed)[:, 0])
+            contexts[rows, j] = _quantiles(_tabulate([gaps]), _latin_hypercube(len(rows), 1, seed))[:, 0]
         return contexts
 
-    def _place(self, uniform: Vector, ranges: Sequence[tuple[Interval, ...]]) -> Vector:
-        """Map numbers in [0, 1) of shape ``(n, d)`` to values of the ranges."""
-        columns = [_quantile(intervals, u) for intervals, u in zip(ranges, uniform.T, strict=True)]
-        return np.stack(columns, axis=1)
+    def from_uniform(self, uniform: ArrayLike) -> Vector:
+        """Map numbers in [0, 1) of shape ``(n, d)`` to contexts of the training range, evenly and without loops.
+
+        >>> gain = ((-1, -0.5), (0.5, 1))
+        >>> space = ContextSpace((Feature("gain", "1", 1.0, train=gain, bounds=gain),))
+        >>> space.from_uniform([[0.0], [0.25], [0.75]]).ravel()
+        array([-1.  , -0.75,  0.75])
+        """
+        return _quantiles(self._train_table, np.asarray(uniform, dtype=np.float64))
+
+    @cached_property
+    def _train_table(self) -> tuple[Vector, Vector, Vector]:
+        return _tabulate([feature.train for feature in self.features])
 
 
 class ContextBox(spaces.Box):
@@ -282,16 +291,31 @@ def _all_inside(contexts: ArrayLike, ranges: Sequence[tuple[Interval, ...]]) -> 
     return np.all([_inside(column, intervals) for column, intervals in zip(columns, ranges, strict=True)], axis=0)
 
 
-def _quantile(intervals: Sequence[Interval], u: Vector) -> Vector:
-    """Map ``u`` in [0, 1) to the union of intervals, evenly by length (by number, where all are choices)."""
-    low, high = np.array(intervals, dtype=np.float64).T
-    widths = high - low
-    if not widths.any():
-        return low[np.minimum((u * len(low)).astype(int), len(low) - 1)]
-    ends = np.cumsum(widths)
+def _tabulate(ranges: Sequence[Sequence[Interval]]) -> tuple[Vector, Vector, Vector]:
+    """Lay the intervals of ``d`` ranges out as arrays of shape ``(m, d)``: low, high, and the weight up to each end.
+
+    Intervals weigh their length, or all the same where a range is a list of choices. Ranges of fewer than ``m``
+    intervals repeat their highest value, which weighs nothing.
+    """
+    m = max(len(intervals) for intervals in ranges)
+    padded = [[*intervals, *[(intervals[-1][1],) * 2] * (m - len(intervals))] for intervals in ranges]
+    low, high = np.array(padded, dtype=np.float64).T  # (m, d)
+    weight = high - low
+    for i, intervals in enumerate(ranges):
+        if not weight[:, i].any():
+            weight[: len(intervals), i] = 1.0
+    return low, high, np.cumsum(weight, axis=0)
+
+
+def _quantiles(table: tuple[Vector, Vector, Vector], u: Vector) -> Vector:
+    """Map ``u`` in [0, 1) of shape ``(n, d)`` to values of ``d`` tabulated ranges."""
+    low, high, ends = table
     along = u * ends[-1]
-    which = np.minimum(np.searchsorted(ends, along, side="right"), len(low) - 1)
-    return np.clip(low[which] + along - (ends - widths)[which], low[which], high[which])
+    value = np.minimum(low[0] + along, high[0])
+    for i in range(1, len(ends)):
+        beyond = np.minimum(np.maximum(low[i] + (along - ends[i - 1]), low[i]), high[i])
+        value = np.where(along >= ends[i - 1], beyond, value)
+    return value
 
 
 def _difference(bounds: Sequence[Interval], train: Sequence[Interval]) -> list[Interval]:

@@ -1,4 +1,4 @@
-"""Families: one Gymnasium environment over a context space, a contextual MDP (Hallak et al. 2015)."""
+"""Families: one environment over a context space, a contextual MDP (Hallak et al. 2015)."""
 
 from __future__ import annotations
 
@@ -12,11 +12,15 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from numpy.typing import ArrayLike
 
-from hyperrl.catalog import FamilySpec, family_spec, names
+from hyperrl.catalog import FamilyDefinition, FamilySpec, family_spec, names
 from hyperrl.contexts import ContextBox, ContextSpace, Vector, nearest
 
 if TYPE_CHECKING:
     from stable_baselines3.common.vec_env import VecEnv
+
+    from hyperrl.physics import Physics
+
+BACKENDS = ("auto", "batched", "gymnasium")
 
 
 class ContextEnv(gym.Env[Any, Any]):
@@ -101,17 +105,11 @@ class ContextEnv(gym.Env[Any, Any]):
 
 
 class Family:
-    """One base environment over a context space; see :func:`load_family`."""
+    """One environment over a context space; see :func:`load_family`."""
 
     def __init__(self, spec: FamilySpec) -> None:
         self.spec = spec
-        base = gym.spec(spec.definition.base)
-        self._env_spec = EnvSpec(
-            spec.definition.id,
-            entry_point=self._context_env,
-            reward_threshold=base.reward_threshold,
-            max_episode_steps=base.max_episode_steps,
-        )
+        self._env_spec = EnvSpec(spec.definition.id, entry_point=self._context_env, **_registration(spec.definition))
 
     def __repr__(self) -> str:
         return f"Family({self.name!r}, features={list(self.context_space.names)})"
@@ -132,6 +130,23 @@ class Family:
         x, y = self.spec.definition.plane
         return x, y
 
+    def physics(self) -> Physics:
+        """Load the family's dynamics as functions on tensors.
+
+        :raises ValueError: where it has none, or they need a feature that it lacks.
+        """
+        from hyperrl import physics
+        from hyperrl.simulator import check_features
+
+        try:
+            if self.spec.definition.physics is None:
+                raise ValueError("the family has no 'physics', so it has no batched environments")
+            loaded = physics.load(self.spec.definition.physics)
+            check_features(loaded, self.context_space)
+        except ValueError as error:
+            raise ValueError(f"{self.spec.source}: {error}") from None
+        return loaded
+
     def make(self, context: Mapping[str, float] | ArrayLike | None = None, **kwargs: Any) -> gym.Env[Any, Any]:
         """Make one environment.
 
@@ -143,7 +158,14 @@ class Family:
         return gym.make(self._env_spec, disable_env_checker=True, contexts=contexts, **kwargs)
 
     def vec_env(
-        self, n_envs: int = 64, split: str = "train", seed: int = 0, contexts: int | ArrayLike | None = None
+        self,
+        n_envs: int = 64,
+        split: str = "train",
+        seed: int = 0,
+        contexts: int | ArrayLike | None = None,
+        *,
+        backend: str = "auto",
+        device: str = "cpu",
     ) -> VecEnv:
         """Make environments that step together, a Stable-Baselines3 ``VecEnv``.
 
@@ -154,10 +176,14 @@ class Family:
             environment one of ``n_envs`` contexts (the other splits); a number takes that many contexts of the
             split, an array of shape ``(n, d)`` those. Environment ``i`` starts with context ``i % n`` and goes
             on in steps of ``n_envs``: with ``n == n_envs``, each keeps its own.
+        :param backend: ``"batched"`` steps all environments at once as rows of tensors, ``"gymnasium"`` one Gymnasium
+            environment after the other; ``"auto"`` is batched where the family has ``physics``. The same seed gives
+            other contexts in the one than in the other.
+        :param device: where batched environments are: ``"cpu"``, ``"cuda"``, ``"auto"`` for cuda where there is one.
+        :raises ValueError: for a context out of bounds, and for ``"batched"`` where the family has no ``physics``.
         """
-        from stable_baselines3.common.monitor import Monitor
-        from stable_baselines3.common.vec_env import DummyVecEnv
-
+        if backend not in BACKENDS:
+            raise ValueError(f"unknown backend {backend!r}: known are {list(BACKENDS)}.{nearest(backend, BACKENDS)}")
         if n_envs < 1:
             raise ValueError(f"expected at least one environment, got n_envs={n_envs}")
         if contexts is None and split != "train":
@@ -168,16 +194,34 @@ class Family:
             contexts = self.context_space.matrix(contexts)
         else:
             self.context_space.sample(split, 1)  # the name of the split is checked
+        if backend == "batched" or (backend == "auto" and self.spec.definition.physics is not None):
+            from hyperrl.batched import BatchedVecEnv
+            from hyperrl.simulator import Simulator
+
+            limit = self._env_spec.max_episode_steps
+            simulator = Simulator(self.physics(), self.context_space, n_envs, limit, contexts, device)
+            vec_env = BatchedVecEnv(simulator)
+        else:
+            vec_env = self._dummy_vec_env(n_envs, contexts)
+        vec_env.seed(stream(seed))
+        return vec_env
+
+    def _dummy_vec_env(self, n_envs: int, contexts: Vector | None) -> VecEnv:
+        from stable_baselines3.common.monitor import Monitor
+        from stable_baselines3.common.vec_env import DummyVecEnv
 
         def make(i: int) -> Callable[[], gym.Env[Any, Any]]:
             mine = None if contexts is None else contexts[(i + n_envs * np.arange(len(contexts))) % len(contexts)]
             return lambda: Monitor(gym.make(self._env_spec, disable_env_checker=True, contexts=mine))
 
-        vec_env = DummyVecEnv([make(i) for i in range(n_envs)])
-        vec_env.seed(stream(seed))
-        return vec_env
+        return DummyVecEnv([make(i) for i in range(n_envs)])
 
     def _context_env(self, contexts: Vector | None = None, **kwargs: Any) -> ContextEnv:
+        if self.spec.definition.base is None:
+            from hyperrl.physics_env import PhysicsEnv
+
+            env = PhysicsEnv(self.physics(), **kwargs)
+            return ContextEnv(env, self.context_space, _set_context, contexts)
         env = gym.make(self.spec.definition.base, disable_env_checker=True, **kwargs).unwrapped
         for attribute in self.spec.attributes:
             if not hasattr(env, attribute):
@@ -224,7 +268,18 @@ def register() -> None:
         gym.register(
             definition.id,
             entry_point=f"{__name__}:make_registered",
-            reward_threshold=gym.spec(definition.base).reward_threshold,
-            max_episode_steps=gym.spec(definition.base).max_episode_steps,
+            vector_entry_point=None if definition.physics is None else "hyperrl.vector:make_registered",
             kwargs={"family": name},
+            **_registration(definition),
         )
+
+
+def _registration(definition: FamilyDefinition) -> dict[str, Any]:
+    """Return what Gymnasium's registry says of a family beside its id: the base's, unless the file says otherwise."""
+    base = None if definition.base is None else gym.spec(definition.base)
+    steps = definition.max_episode_steps or (None if base is None else base.max_episode_steps)
+    return dict(max_episode_steps=steps, reward_threshold=None if base is None else base.reward_threshold)
+
+
+def _set_context(env: Any, context: Mapping[str, float]) -> None:
+    env.context = context

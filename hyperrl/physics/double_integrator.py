@@ -1,0 +1,45 @@
+"""Double integrator: push a mass in the plane to the origin; as in Benad et al. (2026)."""
+
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from hyperrl.physics import Context, Physics
+
+DT = 0.1  # s
+RADIUS = 0.1  # m
+
+
+class DoubleIntegrator(Physics):
+    """A mass in the square [-1, 1]². State: (x, y [m], x', y' [m/s]), all clipped to ±1.
+
+    v ← v·(1 - dt·friction/mass) + dt·action_factor·force/mass, then x ← x + dt·v. A family that has no
+    ``friction`` has none, and one that has no ``action_factor`` has 1.
+    """
+
+    features = ("mass",)
+    observation_space = spaces.Box(-1.0, 1.0, (4,))
+    action_space = spaces.Box(-1.0, 1.0, (2,))  # force, N
+    uniforms = 4
+
+    def initial(self, uniform: Tensor, c: Context) -> Tensor:
+        """At rest near a corner: either coordinate within [0.8, 1], either sign."""
+        distance, sign = uniform.split(2, dim=1)  # each (n, 2)
+        position = (0.8 + 0.2 * distance) * (1 - 2 * (sign < 0.5).to(sign.dtype))
+        return torch.cat((position, torch.zeros_like(position)), dim=1)
+
+    def step(self, state: Tensor, action: Tensor, c: Context) -> tuple[Tensor, Tensor, Tensor]:
+        """Reward 1 within 0.1 m of the origin."""
+        position, velocity = state.split(2, dim=1)  # each (n, 2)
+        per_mass = DT / c["mass"]
+        if "friction" in c:
+            velocity = velocity * (1 - per_mass * c["friction"])[:, None]
+        push = per_mass * c["action_factor"] if "action_factor" in c else per_mass
+        velocity = (velocity + action.clamp(-1.0, 1.0) * push[:, None]).clamp(-1.0, 1.0)
+        position = (position + DT * velocity).clamp(-1.0, 1.0)
+        reward = (position.square().sum(1) < RADIUS**2).to(state.dtype)
+        return torch.cat((position, velocity), dim=1), reward, torch.zeros_like(reward, dtype=torch.bool)
+
+    def observe(self, state: Tensor) -> Tensor:
+        """The state."""
+        return state

@@ -1,0 +1,45 @@
+"""Mountain car with a throttle: as little effort as possible; Gymnasium's ``MountainCarContinuous-v0``."""
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from hyperrl.physics import Context, Physics, columns
+
+MIN_POSITION, MAX_POSITION = -1.2, 0.6
+MAX_SPEED = 0.07  # 1/step
+LOW = np.array([MIN_POSITION, -MAX_SPEED], dtype=np.float32)
+HIGH = np.array([MAX_POSITION, MAX_SPEED], dtype=np.float32)
+GRAVITY = 0.0025  # 1/step²
+
+
+class MountainCarContinuous(Physics):
+    """A car in a valley of height sin(3·x). State: (x, x' [1/step]), rounded to single precision as Gymnasium's is."""
+
+    features = ("power", "goal_position")
+    observation_space = spaces.Box(LOW, HIGH)
+    action_space = spaces.Box(-1.0, 1.0, (1,))  # throttle
+    uniforms = 1
+
+    def initial(self, uniform: Tensor, c: Context) -> Tensor:
+        """At rest, x within [-0.6, -0.4]."""
+        x = (0.2 * uniform[:, 0] - 0.6).float().to(uniform.dtype)
+        return columns(x, torch.zeros_like(x))
+
+    def step(self, state: Tensor, action: Tensor, c: Context) -> tuple[Tensor, Tensor, Tensor]:
+        """Reward 100 at the goal, less the effort; the left wall stops the car."""
+        x, speed = state.unbind(1)
+        throttle = action[:, 0]
+        slope = (3 * x).float().to(x.dtype).cos()  # Gymnasium takes 3·x in single precision
+        speed = speed + throttle.clamp(-1.0, 1.0) * c["power"] - GRAVITY * slope
+        speed = speed.clamp(-MAX_SPEED, MAX_SPEED)
+        x = (x + speed).clamp(MIN_POSITION, MAX_POSITION)
+        speed = speed.masked_fill((x == MIN_POSITION) & (speed < 0), 0.0)
+        terminated = (x >= c["goal_position"]) & (speed >= 0)
+        reward = 100 * terminated - 0.1 * throttle.square()
+        return columns(x, speed).float().to(state.dtype), reward, terminated
+
+    def observe(self, state: Tensor) -> Tensor:
+        """The state."""
+        return state

@@ -1,0 +1,45 @@
+"""Pendulum: swing a rod up and hold it there; Gymnasium's ``Pendulum-v1`` with a gain on the torque."""
+
+import math
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from hyperrl.physics import Context, Physics, columns
+
+DT = 0.05  # s
+MAX_SPEED = 8.0  # rad/s
+BOUND = np.array([1, 1, MAX_SPEED], dtype=np.float32)
+
+
+class Pendulum(Physics):
+    """A uniform rod on a hinge, at angle θ from upright. State: (θ [rad], θ' [rad/s]).
+
+    Newton for the rod, with inertia m·l²/3 and torque gain·u: θ'' = 3·g/(2·l)·sin θ + 3/(m·l²)·gain·u.
+    """
+
+    features = ("gravity", "mass", "length", "torque_gain")
+    observation_space = spaces.Box(-BOUND, BOUND)
+    action_space = spaces.Box(-2.0, 2.0, (1,))  # N m
+    uniforms = 2
+
+    def initial(self, uniform: Tensor, c: Context) -> Tensor:
+        """Any angle, a speed within ±1 rad/s."""
+        return (2 * uniform - 1) * uniform.new_tensor([math.pi, 1.0])
+
+    def step(self, state: Tensor, action: Tensor, c: Context) -> tuple[Tensor, Tensor, Tensor]:
+        """The cost is of the state before the step, and of the torque as applied."""
+        theta, speed = state.unbind(1)
+        u = action[:, 0].clamp(-2.0, 2.0) * c["torque_gain"]
+        from_upright = torch.remainder(theta + math.pi, 2 * math.pi) - math.pi
+        reward = -(from_upright.square() + 0.1 * speed.square() + 0.001 * u.square())
+        acceleration = 1.5 * c["gravity"] / c["length"] * theta.sin() + 3 * u / (c["mass"] * c["length"].square())
+        speed = (speed + DT * acceleration).clamp(-MAX_SPEED, MAX_SPEED)
+        return columns(theta + DT * speed, speed), reward, torch.zeros_like(theta, dtype=torch.bool)
+
+    def observe(self, state: Tensor) -> Tensor:
+        """(cos θ, sin θ, θ')."""
+        theta, speed = state.unbind(1)
+        return columns(theta.cos(), theta.sin(), speed)

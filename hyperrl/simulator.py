@@ -1,0 +1,225 @@
+"""The simulator: many environments of one family, stepped together as rows of tensors.
+
+What it does is the same for every client; :mod:`hyperrl.batched` offers it to Stable-Baselines3 and
+:mod:`hyperrl.vector` to Gymnasium.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from hyperrl.contexts import ContextBox, ContextSpace, Vector
+from hyperrl.physics import Physics
+
+Observation = dict[str, np.ndarray]
+
+
+class Step(NamedTuple):
+    """What one step of ``n`` environments gave; ``r`` of them ended and have begun their next episode."""
+
+    observation: Observation
+    """``observation`` (n, o) and ``context`` (n, d), float32: of the new episode where one ended."""
+    reward: Vector
+    """Shape (n,)."""
+    terminated: NDArray[np.bool_]
+    """Shape (n,)."""
+    truncated: NDArray[np.bool_]
+    """Shape (n,): the time limit is reached, whether terminated or not."""
+    ended: NDArray[np.int64]
+    """Indices of the environments whose episode ended, shape (r,)."""
+    final: Observation
+    """The last observation of each episode that ended, with its context: (r, o) and (r, d)."""
+    returns: Vector
+    """Undiscounted return of each episode that ended, shape (r,)."""
+    lengths: NDArray[np.int64]
+    """Steps of each episode that ended, shape (r,)."""
+
+
+class Simulator:
+    """``n`` environments of one family, each with its own context; an episode that ends is followed by the next.
+
+    The random numbers of environment ``i`` depend on nothing but its seed and how many episodes it has begun since.
+
+    :param physics: the dynamics.
+    :param context_space: the features.
+    :param n: how many environments.
+    :param max_episode_steps: the time limit, ``None`` for none.
+    :param contexts: shape ``(m, d)``: environment ``i`` starts with context ``i % m`` and goes on in steps of ``n``;
+        ``None`` draws one from the training range for each episode.
+    :param device: where the tensors are: ``"cpu"``, ``"cuda"``, ``"auto"`` for cuda where there is one.
+    :raises ValueError: for contexts out of bounds, and where the physics needs a feature that there is not.
+    """
+
+    def __init__(
+        self,
+        physics: Physics,
+        context_space: ContextSpace,
+        n: int,
+        max_episode_steps: int | None,
+        contexts: ArrayLike | None = None,
+        device: str = "cpu",
+    ) -> None:
+        if n < 1:
+            raise ValueError(f"expected at least one environment, got {n}")
+        check_features(physics, context_space)
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.physics = physics
+        self.context_space = context_space
+        self.n = n
+        self.max_episode_steps = max_episode_steps
+        self.device = torch.device(device)
+        box = ContextBox(context_space)
+        self.observation_space = spaces.Dict(observation=physics.observation_space, context=box)
+        self.action_space = physics.action_space
+        self.contexts: Vector = np.tile(context_space.default, (n, 1))
+        """The contexts of the episodes under way, shape ``(n, d)``."""
+        self._fixed = None if contexts is None else context_space.matrix(contexts)
+        self._keys = np.random.default_rng().integers(2**64, size=n, dtype=np.uint64)
+        self._begun = np.zeros(n, dtype=np.int64)
+        self._elapsed = np.zeros(n, dtype=np.int64)
+        self._returns = np.zeros(n)
+        self._observed_contexts = self.contexts.astype(np.float32)
+        self._columns = torch.zeros(len(context_space), n, dtype=torch.float64, device=self.device)
+        self._c: dict[str, Tensor] = {}
+        self._state: Tensor | None = None
+
+    @property
+    def state(self) -> Tensor | None:
+        """The states of the physics, shape ``(n, s)``; ``None`` before the first :meth:`reset`."""
+        return self._state
+
+    def seed(self, seeds: Sequence[int | None]) -> None:
+        """Seed each environment and count its episodes from 0 again; ``None`` leaves it as it is; shape ``(n,)``."""
+        for i, seed in enumerate(seeds):
+            if seed is not None:
+                self._keys[i] = seed % 2**64
+                self._begun[i] = 0
+
+    def reset(self, contexts: Sequence[Mapping[str, float] | ArrayLike | None] | None = None) -> Observation:
+        """Begin an episode in every environment and return the first observations.
+
+        :param contexts: the context of each environment's episode, shape ``(n,)``; ``None`` for its next.
+        :raises ValueError: for a context out of bounds, before anything has changed.
+        """
+        given = {i: self.context_space.vector(c) for i, c in enumerate(contexts or ()) if c is not None}
+        self._state = self._begin(np.arange(self.n), given)
+        return self._observe(self._state, self._observed_contexts)
+
+    def step(self, actions: np.ndarray) -> Step:
+        """Take one step in every environment.
+
+        :param actions: shape ``(n,)`` where the action space is discrete, else ``(n, a)``.
+        :raises ValueError: for an action that is NaN or of a wrong shape or choice, and for a state that diverges,
+            naming the environment and its context.
+        """
+        if self._state is None:
+            raise RuntimeError("reset() must be called before step()")
+        action = self._action(actions)
+        state, reward, terminated = self.physics.step(self._state, action, self._c)
+        if not math.isfinite(state.sum().item()):  # the sum is: finite only if each is, and one pass over them
+            self._raise_not_finite(self._state, action, state)
+        self._state = state
+        rewards = reward.double().cpu().numpy()
+        terminations = terminated.cpu().numpy()
+        observation = self._observe(state, self._observed_contexts)
+        self._returns += rewards
+        self._elapsed += 1
+        limit = math.inf if self.max_episode_steps is None else self.max_episode_steps
+        truncations = self._elapsed >= limit
+        ended = np.flatnonzero(terminations | truncations)
+        final = {key: value[ended] for key, value in observation.items()}
+        returns, lengths = self._returns[ended], self._elapsed[ended]
+        if len(ended):
+            begun = self._begin(ended)
+            state[torch.from_numpy(ended).to(self.device)] = begun
+            for key, value in self._observe(begun, self._observed_contexts[ended]).items():
+                observation[key][ended] = value
+        return Step(observation, rewards, terminations, truncations, ended, final, returns, lengths)
+
+    def _begin(self, rows: NDArray[np.int64], given: Mapping[int, Vector] | None = None) -> Tensor:
+        """Begin the next episode of ``r`` environments and return their states, shape ``(r, s)``."""
+        d = len(self.context_space)
+        uniform = self._uniform(rows, d + self.physics.uniforms)
+        if self._fixed is not None:
+            contexts = self._fixed[(rows + self._begun[rows] * self.n) % len(self._fixed)]
+        else:
+            contexts = self.context_space.from_uniform(uniform[:, :d])
+        for i, context in (given or {}).items():
+            contexts[i] = context
+        self._begun[rows] += 1
+        self._elapsed[rows] = 0
+        self._returns[rows] = 0.0
+        self.contexts[rows] = contexts
+        self._observed_contexts[rows] = contexts
+        columns = torch.from_numpy(contexts.T.copy()).to(self.device)  # (d, r)
+        self._columns[:, torch.from_numpy(rows).to(self.device)] = columns
+        names = self.context_space.names
+        self._c = dict(zip(names, self._columns, strict=True))
+        start = torch.from_numpy(uniform[:, d:]).to(self.device)
+        return self.physics.initial(start, dict(zip(names, columns, strict=True)))
+
+    def _uniform(self, rows: NDArray[np.int64], k: int) -> Vector:
+        """Return ``k`` numbers in [0, 1) for the next episode of each of ``r`` environments, shape ``(r, k)``.
+
+        A counter-based generator: SplitMix64 (Steele et al. 2014) hashes seed and episode to the start of a
+        sequence, and the sequence to numbers. No row has a state that another row, or the number of rows, could
+        move, and all rows are computed at once.
+        """
+        episode = (self._begun[rows] + 1).astype(np.uint64)
+        start = _splitmix64(self._keys[rows] + episode * _GOLDEN)
+        sequence = start[:, None] + np.arange(1, k + 1, dtype=np.uint64) * _GOLDEN
+        return (_splitmix64(sequence) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+    def _observe(self, state: Tensor, contexts: NDArray[np.float32]) -> Observation:
+        observation = self.physics.observe(state).to(torch.float32, copy=True)
+        return {"observation": observation.cpu().numpy(), "context": contexts.copy()}
+
+    def _action(self, actions: Any) -> Tensor:
+        """Check actions and move them to the device."""
+        actions = np.asarray(actions)
+        shape = (self.n, *(self.action_space.shape or ()))
+        if actions.shape != shape:
+            raise ValueError(f"expected actions of shape {shape}, got shape {actions.shape}")
+        if isinstance(self.action_space, spaces.Box):
+            return torch.as_tensor(actions, dtype=torch.float64, device=self.device)
+        wrong = (actions < 0) | (actions >= self.action_space.n) | (actions != actions.astype(np.int64))
+        if wrong.any():
+            i = int(wrong.argmax())
+            raise ValueError(f"environment {i}: expected an action in {self.action_space}, got {actions[i]}")
+        return torch.as_tensor(actions, dtype=torch.int64, device=self.device)
+
+    def _raise_not_finite(self, before: Tensor, action: Tensor, after: Tensor) -> None:
+        i = int((~torch.isfinite(after).all(dim=1)).nonzero()[0])
+        raise ValueError(
+            f"environment {i}: the state is no longer finite: action {action[i].tolist()} took it from "
+            f"{before[i].tolist()} to {after[i].tolist()} in the context {self.context_space.as_dict(self.contexts[i])}"
+        )
+
+
+def check_features(physics: Physics, context_space: ContextSpace) -> None:
+    """Refuse a context space without the features that the physics needs."""
+    missing = [name for name in physics.features if name not in context_space.names]
+    if missing:
+        raise ValueError(
+            f"{type(physics).__name__} needs the features {list(physics.features)}: {missing} are not among "
+            f"{list(context_space.names)}"
+        )
+
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+def _splitmix64(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Hash 64 bits to 64 bits, the finaliser of SplitMix64."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
