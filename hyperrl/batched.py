@@ -69,16 +69,23 @@ class BatchedVecEnv(VecEnv):
         step = self.simulator.step(self._actions)
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         done = np.zeros(self.num_envs, dtype=bool)
-        if len(step.ended):
-            done[step.ended] = True
+        if step.ended is not None:
+            rows, last, returns, lengths = step.ended
+            done[rows] = True
             seconds = round(time.time() - self._start, 6)
-            time_limit = (step.truncated & ~step.terminated)[step.ended].tolist()
-            episodes = zip(step.ended.tolist(), step.returns.tolist(), step.lengths.tolist(), time_limit, strict=True)
-            for j, (i, r, length, truncated) in enumerate(episodes):
+            for i, terminated, observation, context, r, length in zip(
+                rows.tolist(),
+                step.terminated[rows].tolist(),
+                last["observation"],
+                last["context"],
+                returns.round(6).tolist(),
+                lengths.tolist(),
+                strict=True,
+            ):
                 infos[i] = {
-                    "TimeLimit.truncated": truncated,
-                    "terminal_observation": {key: value[j] for key, value in step.final.items()},
-                    "episode": {"r": round(r, 6), "l": length, "t": seconds},
+                    "TimeLimit.truncated": not terminated,
+                    "terminal_observation": {"observation": observation, "context": context},
+                    "episode": {"r": r, "l": length, "t": seconds},
                 }
         return step.observation, step.reward.astype(np.float32), done, infos
 

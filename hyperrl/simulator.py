@@ -22,8 +22,21 @@ from hyperrl.physics import Physics
 Observation = dict[str, np.ndarray]
 
 
+class Ended(NamedTuple):
+    """The ``r`` episodes that one step ended."""
+
+    rows: NDArray[np.int64]
+    """Indices of their environments, shape (r,)."""
+    observation: Observation
+    """The last observations, with the contexts they belong to: (r, o) and (r, d)."""
+    returns: Vector
+    """Undiscounted returns, shape (r,)."""
+    lengths: NDArray[np.int64]
+    """Numbers of steps, shape (r,)."""
+
+
 class Step(NamedTuple):
-    """What one step of ``n`` environments gave; ``r`` of them ended and have begun their next episode."""
+    """What one step of ``n`` environments gave."""
 
     observation: Observation
     """``observation`` (n, o) and ``context`` (n, d), float32: of the new episode where one ended."""
@@ -33,14 +46,8 @@ class Step(NamedTuple):
     """Shape (n,)."""
     truncated: NDArray[np.bool_]
     """Shape (n,): the time limit is reached, whether terminated or not."""
-    ended: NDArray[np.int64]
-    """Indices of the environments whose episode ended, shape (r,)."""
-    final: Observation
-    """The last observation of each episode that ended, with its context: (r, o) and (r, d)."""
-    returns: Vector
-    """Undiscounted return of each episode that ended, shape (r,)."""
-    lengths: NDArray[np.int64]
-    """Steps of each episode that ended, shape (r,)."""
+    ended: Ended | None
+    """The episodes that ended, if any did."""
 
 
 class Simulator:
@@ -99,11 +106,11 @@ class Simulator:
 
     def seed(self, seeds: Sequence[int | None]) -> None:
         """Seed each environment and count its episodes from 0 again; ``None`` leaves it as it is; shape ``(n,)``."""
-        for i, seed in enumerate(seeds):
-            if seed is not None:
-                self._keys[i] = seed % 2**64
-                self._begun[i] = 0
+        rows = [i for i, seed in enumerate(seeds) if seed is not None]
+        self._keys[rows] = _splitmix64(np.array([seed % 2**64 for seed in seeds if seed is not None], dtype=np.uint64))
+        self._begun[rows] = 0
 
+    @torch.inference_mode()
     def reset(self, contexts: Sequence[Mapping[str, float] | ArrayLike | None] | None = None) -> Observation:
         """Begin an episode in every environment and return the first observations.
 
@@ -114,6 +121,7 @@ class Simulator:
         self._state = self._begin(np.arange(self.n), given)
         return self._observe(self._state, self._observed_contexts)
 
+    @torch.inference_mode()  # a fifth faster than recording what gradients would need
     def step(self, actions: np.ndarray) -> Step:
         """Take one step in every environment.
 
@@ -130,20 +138,19 @@ class Simulator:
         self._state = state
         rewards = reward.double().cpu().numpy()
         terminations = terminated.cpu().numpy()
-        observation = self._observe(state, self._observed_contexts)
         self._returns += rewards
         self._elapsed += 1
         limit = math.inf if self.max_episode_steps is None else self.max_episode_steps
         truncations = self._elapsed >= limit
-        ended = np.flatnonzero(terminations | truncations)
-        final = {key: value[ended] for key, value in observation.items()}
-        returns, lengths = self._returns[ended], self._elapsed[ended]
-        if len(ended):
-            begun = self._begin(ended)
-            state[torch.from_numpy(ended).to(self.device)] = begun
-            for key, value in self._observe(begun, self._observed_contexts[ended]).items():
-                observation[key][ended] = value
-        return Step(observation, rewards, terminations, truncations, ended, final, returns, lengths)
+        rows = (terminations | truncations).nonzero()[0]
+        ended = None
+        if len(rows):
+            index = torch.from_numpy(rows).to(self.device)
+            last = self._observe(state[index], self._observed_contexts[rows])
+            ended = Ended(rows, last, self._returns[rows], self._elapsed[rows])
+            state[index] = self._begin(rows)
+        observation = self._observe(state, self._observed_contexts)
+        return Step(observation, rewards, terminations, truncations, ended)
 
     def _begin(self, rows: NDArray[np.int64], given: Mapping[int, Vector] | None = None) -> Tensor:
         """Begin the next episode of ``r`` environments and return their states, shape ``(r, s)``."""
@@ -160,7 +167,7 @@ class Simulator:
         self._returns[rows] = 0.0
         self.contexts[rows] = contexts
         self._observed_contexts[rows] = contexts
-        columns = torch.from_numpy(contexts.T.copy()).to(self.device)  # (d, r)
+        columns = torch.from_numpy(contexts.T).to(self.device)  # (d, r)
         self._columns[:, torch.from_numpy(rows).to(self.device)] = columns
         names = self.context_space.names
         self._c = dict(zip(names, self._columns, strict=True))
@@ -170,14 +177,13 @@ class Simulator:
     def _uniform(self, rows: NDArray[np.int64], k: int) -> Vector:
         """Return ``k`` numbers in [0, 1) for the next episode of each of ``r`` environments, shape ``(r, k)``.
 
-        A counter-based generator: SplitMix64 (Steele et al. 2014) hashes seed and episode to the start of a
-        sequence, and the sequence to numbers. No row has a state that another row, or the number of rows, could
-        move, and all rows are computed at once.
+        A counter-based generator, so that no row has a state that another row, or how many there are, could move,
+        and all are computed at once: number ``j`` of episode ``e`` is number ``2**16 * e + j`` of the environment's
+        SplitMix64 sequence (Steele et al. 2014), which starts at a hash of its seed.
         """
-        episode = (self._begun[rows] + 1).astype(np.uint64)
-        start = _splitmix64(self._keys[rows] + episode * _GOLDEN)
-        sequence = start[:, None] + np.arange(1, k + 1, dtype=np.uint64) * _GOLDEN
-        return (_splitmix64(sequence) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+        counter = (self._begun[rows, None] << 16) + np.arange(1, k + 1)
+        bits = _splitmix64(self._keys[rows, None] + counter.astype(np.uint64) * _GOLDEN)
+        return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
     def _observe(self, state: Tensor, contexts: NDArray[np.float32]) -> Observation:
         observation = self.physics.observe(state).to(torch.float32, copy=True)
@@ -191,14 +197,16 @@ class Simulator:
             raise ValueError(f"expected actions of shape {shape}, got shape {actions.shape}")
         if isinstance(self.action_space, spaces.Box):
             return torch.as_tensor(actions, dtype=torch.float64, device=self.device)
-        wrong = (actions < 0) | (actions >= self.action_space.n) | (actions != actions.astype(np.int64))
+        if actions.dtype.kind not in "iu":
+            raise ValueError(f"expected whole numbers for actions in {self.action_space}, got {actions.dtype}")
+        wrong = (actions < 0) | (actions >= self.action_space.n)
         if wrong.any():
             i = int(wrong.argmax())
             raise ValueError(f"environment {i}: expected an action in {self.action_space}, got {actions[i]}")
         return torch.as_tensor(actions, dtype=torch.int64, device=self.device)
 
     def _raise_not_finite(self, before: Tensor, action: Tensor, after: Tensor) -> None:
-        i = int((~torch.isfinite(after).all(dim=1)).nonzero()[0])
+        i = int(after.abs().amax(dim=1).argmax())  # NaN counts as the largest
         raise ValueError(
             f"environment {i}: the state is no longer finite: action {action[i].tolist()} took it from "
             f"{before[i].tolist()} to {after[i].tolist()} in the context {self.context_space.as_dict(self.contexts[i])}"

@@ -60,9 +60,10 @@ class BatchedVectorEnv(VectorEnv[Observation, np.ndarray, NDArray[Any]]):
         """Take one step in every environment."""
         step = self.simulator.step(actions)
         info: dict[str, Any] = {}
-        for j, i in enumerate(step.ended.tolist()):
-            final = {"final_obs": {key: value[j] for key, value in step.final.items()}, "final_info": {}}
-            info = self._add_info(info, final, i)
+        if step.ended is not None:
+            for j, i in enumerate(step.ended.rows.tolist()):
+                last = {key: value[j] for key, value in step.ended.observation.items()}
+                info = self._add_info(info, {"final_obs": last, "final_info": {}}, i)
         return step.observation, step.reward, step.terminated, step.truncated, info
 
 

@@ -32,7 +32,7 @@ class Cartpole(Physics):
 
     def step(self, state: Tensor, action: Tensor, c: Context) -> tuple[Tensor, Tensor, Tensor]:
         """Reward 1, also for the step with which the episode ends."""
-        x, x_dot, theta, theta_dot = state.unbind(1)
+        _, x_dot, theta, theta_dot = state.unbind(1)
         length, mass = c["length"], c["masscart"] + c["masspole"]
         moment = c["masspole"] * length
         force = (2 * action - 1) * c["force_mag"]
@@ -40,9 +40,9 @@ class Cartpole(Physics):
         push = (force + moment * theta_dot.square() * sin) / mass
         theta_acc = (c["gravity"] * sin - cos * push) / (length * (4 / 3 - c["masspole"] * cos.square() / mass))
         x_acc = push - moment * theta_acc * cos / mass
-        x, theta = x + DT * x_dot, theta + DT * theta_dot
-        state = columns(x, x_dot + DT * x_acc, theta, theta_dot + DT * theta_acc)
-        return state, torch.ones_like(x), (x.abs() > MAX_POSITION) | (theta.abs() > MAX_ANGLE)
+        state = torch.add(state, columns(x_dot, x_acc, theta_dot, theta_acc), alpha=DT)
+        terminated = (state[:, 0].abs() > MAX_POSITION) | (state[:, 2].abs() > MAX_ANGLE)
+        return state, torch.ones_like(push), terminated
 
     def observe(self, state: Tensor) -> Tensor:
         """The state."""

@@ -34,7 +34,7 @@ class MountainCar(Physics):
         x, speed = state.unbind(1)
         speed = (speed + (action - 1) * c["force"] - (3 * x).cos() * c["gravity"]).clamp(-MAX_SPEED, MAX_SPEED)
         x = (x + speed).clamp(MIN_POSITION, MAX_POSITION)
-        speed = speed.masked_fill((x == MIN_POSITION) & (speed < 0), 0.0)
+        speed = torch.where(x == MIN_POSITION, speed.clamp(min=0.0), speed)
         return columns(x, speed), torch.full_like(x, -1.0), (x >= GOAL_POSITION) & (speed >= 0)
 
     def observe(self, state: Tensor) -> Tensor:

@@ -32,12 +32,12 @@ class MountainCarContinuous(Physics):
         x, speed = state.unbind(1)
         throttle = action[:, 0]
         slope = (3 * x).float().to(x.dtype).cos()  # Gymnasium takes 3·x in single precision
-        speed = speed + throttle.clamp(-1.0, 1.0) * c["power"] - GRAVITY * slope
-        speed = speed.clamp(-MAX_SPEED, MAX_SPEED)
+        push = throttle.clamp(-1.0, 1.0) * c["power"]
+        speed = (speed + torch.sub(push, slope, alpha=GRAVITY)).clamp(-MAX_SPEED, MAX_SPEED)
         x = (x + speed).clamp(MIN_POSITION, MAX_POSITION)
-        speed = speed.masked_fill((x == MIN_POSITION) & (speed < 0), 0.0)
+        speed = torch.where(x == MIN_POSITION, speed.clamp(min=0.0), speed)
         terminated = (x >= c["goal_position"]) & (speed >= 0)
-        reward = 100 * terminated - 0.1 * throttle.square()
+        reward = torch.addcmul(100 * terminated, throttle, throttle, value=-0.1)
         return columns(x, speed).float().to(state.dtype), reward, terminated
 
     def observe(self, state: Tensor) -> Tensor:
