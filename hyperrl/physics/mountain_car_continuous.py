@@ -15,7 +15,10 @@ GRAVITY = 0.0025  # 1/step²
 
 
 class MountainCarContinuous(Physics):
-    """A car in a valley of height sin(3·x). State: (x, x' [1/step]), rounded to single precision as Gymnasium's is."""
+    """A car in a valley of height sin(3·x). State: (x, x' [1/step]).
+
+    Gymnasium rounds this state to single precision after each step; here it has the precision of all others.
+    """
 
     features = ("power", "goal_position")
     observation_space = spaces.Box(LOW, HIGH)
@@ -24,21 +27,19 @@ class MountainCarContinuous(Physics):
 
     def initial(self, uniform: Tensor, c: Context) -> Tensor:
         """At rest, x within [-0.6, -0.4]."""
-        x = (0.2 * uniform[:, 0] - 0.6).float().to(uniform.dtype)
-        return columns(x, torch.zeros_like(x))
+        return columns(0.2 * uniform[:, 0] - 0.6, torch.zeros_like(uniform[:, 0]))
 
     def step(self, state: Tensor, action: Tensor, c: Context) -> tuple[Tensor, Tensor, Tensor]:
         """Reward 100 at the goal, less the effort; the left wall stops the car."""
         x, speed = state.unbind(1)
         throttle = action[:, 0]
-        slope = (3 * x).float().to(x.dtype).cos()  # Gymnasium takes 3·x in single precision
-        push = throttle.clamp(-1.0, 1.0) * c["power"]
-        speed = (speed + torch.sub(push, slope, alpha=GRAVITY)).clamp(-MAX_SPEED, MAX_SPEED)
+        push = torch.sub(throttle.clamp(-1.0, 1.0) * c["power"], (3 * x).cos(), alpha=GRAVITY)
+        speed = (speed + push).clamp(-MAX_SPEED, MAX_SPEED)
         x = (x + speed).clamp(MIN_POSITION, MAX_POSITION)
         speed = torch.where(x == MIN_POSITION, speed.clamp(min=0.0), speed)
         terminated = (x >= c["goal_position"]) & (speed >= 0)
         reward = torch.addcmul(100 * terminated, throttle, throttle, value=-0.1)
-        return columns(x, speed).float().to(state.dtype), reward, terminated
+        return columns(x, speed), reward, terminated
 
     def observe(self, state: Tensor) -> Tensor:
         """The state."""
