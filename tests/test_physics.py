@@ -1,6 +1,8 @@
 """The dynamics: equal to Gymnasium's environments with attributes set, or to the formulas written out by hand."""
 
 import math
+import re
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 import hyperrl
 from hyperrl import physics
 from hyperrl.catalog import names
+from hyperrl.simulator import Simulator
 
 FAMILIES = {name: hyperrl.load_family(name) for name in names("envs")}
 WITH_PHYSICS = [name for name, family in FAMILIES.items() if family.spec.definition.physics]
@@ -98,7 +101,7 @@ def test_a_free_running_episode_stays_with_gymnasiums(name):
             assert ours[3] == theirs[3]
 
 
-STATES = {  # the half widths of the box that states are drawn from
+STATES = {  # half widths of the box that states are drawn from; other families' come from a few random steps
     "acrobot": [math.pi, math.pi, 4 * math.pi, 9 * math.pi],
     "cartpole": [2.4, 3.0, 0.21, 3.0],
     "pendulum": [10.0, 8.0],
@@ -112,6 +115,14 @@ STATES = {  # the half widths of the box that states are drawn from
 
 def draw_states(name, n, rng):
     """Draw states of shape (n, s), for mountain cars some of them at the left wall or at full speed."""
+    if name not in STATES:
+        family = FAMILIES[name]
+        dynamics, c = family.physics(), tensors(family, family.context_space.default, n)
+        state = dynamics.initial(torch.from_numpy(rng.random((n, dynamics.uniforms))), c)
+        for _ in range(5):
+            actions = np.stack([draw_action(dynamics.action_space, rng) for _ in range(n)])
+            state, _, _ = dynamics.step(state, torch.from_numpy(actions), c)
+        return state.numpy()
     states = rng.uniform(-1, 1, (n, len(STATES[name]))) * STATES[name]
     if name.startswith("mountain_car"):
         states = np.where(rng.random((n, 2)) < 0.1, [-1.2, 0.07], states * [1.5, 1.0] - [0.3, 0.0])
@@ -204,9 +215,13 @@ BY_HAND = {
 }
 
 
+def test_every_family_without_an_original_is_written_out_by_hand():
+    assert set(BY_HAND) == set(WITHOUT_BASE)
+
+
 @pytest.mark.parametrize("name", BY_HAND)
 @settings(max_examples=50, deadline=None)
-@given(numbers=st.lists(unit, min_size=2, max_size=2), seed=seeds, near=st.booleans())
+@given(numbers=st.lists(unit, min_size=8, max_size=8), seed=seeds, near=st.booleans())
 def test_steps_equal_the_formulas(name, numbers, seed, near):
     family, rng = FAMILIES[name], np.random.default_rng(seed)
     dynamics, context = family.physics(), context_of(family, numbers)
@@ -283,6 +298,17 @@ def test_single_precision_stays_single_precision(name):
     assert (state.dtype, reward.dtype, terminated.dtype) == (torch.float32, torch.float32, torch.bool)
 
 
+@pytest.mark.parametrize("name", WITH_PHYSICS)
+def test_nothing_is_made_on_another_device(name):
+    family = FAMILIES[name]
+    dynamics = family.physics()
+    c = {key: value.to("meta") for key, value in tensors(family, family.context_space.default, 3).items()}
+    state = dynamics.initial(torch.rand(3, dynamics.uniforms, dtype=torch.float64, device="meta"), c)
+    actions = np.stack([dynamics.action_space.sample() for _ in range(3)])
+    results = dynamics.step(state, torch.from_numpy(actions).to("meta"), c)
+    assert {tensor.device.type for tensor in (*results, dynamics.observe(results[0]))} == {"meta"}
+
+
 def test_unknown_physics_gets_the_nearest_name():
     with pytest.raises(ValueError, match=r"unknown physics 'pendlum'.*Did you mean 'pendulum'"):
         physics.load("pendlum")
@@ -317,6 +343,28 @@ def test_faulty_definitions_are_refused(tmp_path, lines, message):
     with pytest.raises(ValueError, match=message) as caught:
         hyperrl.load_family(path).vec_env(2)
     assert str(path) in str(caught.value)
+
+
+def test_the_example_of_the_guide_runs(tmp_path):
+    guide = (Path(__file__).parents[1] / "docs" / "new-family.md").read_text(encoding="utf-8")
+    attributes, tank = re.findall(r"```toml\n(.*?)```", guide, re.DOTALL)
+    code, by_hand = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
+    path = tmp_path / "mine.toml"
+    path.write_text(attributes, encoding="utf-8")
+    hyperrl.load_family(path).make().reset(seed=0)
+    path.write_text(tank, encoding="utf-8")
+    space = hyperrl.load_family(path).context_space
+    made: dict[str, Any] = {"clip": clip, "math": math}
+    exec(code, made)
+    exec(by_hand, made)
+    simulator = Simulator(made["Tank"](), space, 3, 200)
+    level = simulator.reset()["observation"].astype(np.float64)
+    action = np.array([[0.3], [2.0], [-1.0]])
+    step = simulator.step(action)
+    for i in range(3):
+        state, reward = made["tank_by_hand"](level[i], action[i], space.as_dict(simulator.contexts[i]))
+        np.testing.assert_allclose(step.observation["observation"][i], state, rtol=1e-6)
+        assert step.reward[i] == pytest.approx(reward, rel=1e-6)
 
 
 @pytest.mark.parametrize("name", WITHOUT_BASE)
