@@ -27,15 +27,15 @@ def test_returns_equal_those_of_playing_one_by_one(model: PPO) -> None:
     together = episode_returns(model, FAMILY, contexts, episodes=2, seed=5)
     for i, context in enumerate(contexts):
         for episode in range(2):
-            env = FAMILY.make(context)
-            seed = hyperrl.families.stream(5) + 2 * i + episode
-            observation, _ = env.reset(seed=seed)
+            env = FAMILY.vec_env(1, contexts=context[None])
+            env.seed(hyperrl.families.stream(5) + 2 * i + episode)
+            observation: Any = env.reset()
             total, over = 0.0, False
             while not over:
                 action, _ = model.predict(observation, deterministic=True)
-                observation, reward, terminated, truncated, _ = env.step(action)
-                total += float(reward)
-                over = terminated or truncated
+                observation, rewards, dones, _ = env.step(action)
+                total += float(rewards[0])
+                over = dones[0]
             assert together[i, episode] == total
 
 
