@@ -97,12 +97,8 @@ class Simulator:
         self._observed_contexts = self.contexts.astype(np.float32)
         self._columns = torch.zeros(len(context_space), n, dtype=torch.float64, device=self.device)
         self._c: dict[str, Tensor] = {}
-        self._state: Tensor | None = None
-
-    @property
-    def state(self) -> Tensor | None:
+        self.state: Tensor | None = None
         """The states of the physics, shape ``(n, s)``; ``None`` before the first :meth:`reset`."""
-        return self._state
 
     def seed(self, seeds: Sequence[int | None]) -> None:
         """Seed each environment and count its episodes from 0 again; ``None`` leaves it as it is; shape ``(n,)``."""
@@ -118,8 +114,8 @@ class Simulator:
         :raises ValueError: for a context out of bounds, before anything has changed.
         """
         given = {i: self.context_space.vector(c) for i, c in enumerate(contexts or ()) if c is not None}
-        self._state = self._begin(np.arange(self.n), given)
-        return self._observe(self._state, self._observed_contexts)
+        self.state = self._begin(np.arange(self.n), given)
+        return self._observe(self.state, self._observed_contexts)
 
     @torch.inference_mode()  # a fifth faster than recording what gradients would need
     def step(self, actions: np.ndarray) -> Step:
@@ -129,13 +125,13 @@ class Simulator:
         :raises ValueError: for an action that is NaN or of a wrong shape or choice, and for a state that diverges,
             naming the environment and its context.
         """
-        if self._state is None:
+        if self.state is None:
             raise RuntimeError("reset() must be called before step()")
         action = self._action(actions)
-        state, reward, terminated = self.physics.step(self._state, action, self._c)
+        state, reward, terminated = self.physics.step(self.state, action, self._c)
         if not math.isfinite(state.sum().item()):  # the sum is: finite only if each is, and one pass over them
-            self._raise_not_finite(self._state, action, state)
-        self._state = state
+            self._raise_not_finite(self.state, action, state)
+        self.state = state
         rewards = reward.double().cpu().numpy()
         terminations = terminated.cpu().numpy()
         self._returns += rewards

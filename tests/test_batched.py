@@ -145,6 +145,16 @@ def test_fresh_contexts_are_uniform_in_the_training_range(name):
 
 
 @every_family
+def test_one_episode_says_nothing_about_the_next(name):
+    vec_env = make(name, 4000, seed=1)
+    first, second = (np.concatenate(list(vec_env.reset().values()), axis=1) for _ in range(2))
+    first, second = (values[:, values.std(axis=0) > 0] for values in (first, second))
+    k = first.shape[1]
+    across = np.corrcoef(first.T, second.T)[:k, k:]
+    assert abs(across).max() < 0.08
+
+
+@every_family
 def test_fixed_contexts_are_gone_through_in_steps_of_n_envs(name):
     family = FAMILIES[name]
     contexts = family.context_space.sample("interpolation", 5)
@@ -170,7 +180,7 @@ def test_the_end_of_an_episode(name):
         state = copy.deepcopy(vec_env.simulator)
         after, reward, done, infos = vec_env.step(action)
         returns, lengths = returns + reward, lengths + 1
-        next_state, _, terminated = state.physics.step(state._state, state._action(action), state._c)
+        next_state, _, terminated = state.physics.step(state.state, state._action(action), state._c)
         last = state.physics.observe(next_state).numpy().astype(np.float32)
         for i, info in enumerate(infos):
             if not done[i]:
