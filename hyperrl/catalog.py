@@ -163,7 +163,7 @@ def _build(cls: type[T], table: Any, where: str = "") -> T:
     """Make a dataclass of a TOML table, checking its keys and the types of its values."""
     if not isinstance(table, dict):
         raise ValueError(f"{where}expected a table, got {table!r}")
-    known = {known.name: known for known in fields(cls)}  # pyright: ignore[reportArgumentType]
+    known = {declared.name: declared for declared in fields(cls)}  # pyright: ignore[reportArgumentType]
     for key in table:
         if key not in known:
             raise ValueError(f"{where}unknown key {key!r}: the keys are {list(known)}.{nearest(key, known)}")
