@@ -1,4 +1,4 @@
-"""The command line: ``hyperrl train | evaluate | compare | list``."""
+"""The command line: ``hyperrl train | evaluate | compare | record | list``."""
 
 from __future__ import annotations
 
@@ -110,6 +110,32 @@ def compare(runs: Positional[tuple[Path, ...]], out: Path | None = None) -> None
         Console().print(f"Wrote {', '.join(str(path) for path in sorted(out.iterdir()))}", highlight=False)
 
 
+def record(
+    run: Positional[Path],
+    out: Path,
+    split: str = "interpolation",
+    contexts: int = 4,
+    seed: int = 0,
+    device: str = "cpu",
+) -> None:
+    """Film a trained agent in several contexts side by side, as an animated GIF.
+
+    Args:
+        run: Run folder that `hyperrl train` wrote.
+        out: File to write, ending in .gif; must not exist.
+        split: Where the contexts come from: train, interpolation or extrapolation.
+        contexts: Number of contexts, one panel each.
+        seed: Seed of contexts and initial states.
+        device: Where the networks are: cpu, cuda, or auto for cuda where there is one.
+    """
+    from hyperrl.recording import record
+    from hyperrl.runs import Run
+
+    opened = Run.open(run)
+    record(opened.model(device), opened.family, opened.family.context_space.sample(split, contexts, seed), out, seed)
+    Console().print(f"Wrote {out}", highlight=False)
+
+
 def list_() -> None:
     """List families with their features, and agents."""
     from hyperrl.catalog import agent_spec, names
@@ -154,7 +180,7 @@ def _print_comparison(comparison: Comparison) -> None:
 
 def main() -> None:
     """Run the command line; errors of the user's are one line and exit status 2."""
-    commands = {"train": train, "evaluate": evaluate, "compare": compare, "list": list_}
+    commands = {"train": train, "evaluate": evaluate, "compare": compare, "record": record, "list": list_}
     try:
         tyro.extras.subcommand_cli_from_dict(commands, prog="hyperrl", description=__doc__)
     except ValueError as error:

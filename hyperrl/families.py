@@ -35,6 +35,8 @@ class ContextEnv(gym.Env[Any, Any]):
     :param apply: sets a context, a mapping from feature names to values, on the unwrapped environment.
     :param contexts: the contexts to go through, one an episode, round and round; shape ``(n, d)``.
     :param action_scale: the feature that multiplies the action, once clipped to the action space.
+    :param draw: draws the unwrapped environment's ``state`` in a context, for ``render_mode="rgb_array"``; the
+        environment draws itself by default.
 
     >>> env = load_family("pendulum").make(context={"length": 0.7})
     >>> observation, info = env.reset(seed=0)
@@ -49,6 +51,7 @@ class ContextEnv(gym.Env[Any, Any]):
         apply: Callable[[gym.Env[Any, Any], Mapping[str, float]], None],
         contexts: ArrayLike | None = None,
         action_scale: str | None = None,
+        draw: Callable[[np.ndarray, Mapping[str, float]], np.ndarray] | None = None,
     ) -> None:
         self.env = env
         self.context_space = context_space
@@ -57,6 +60,7 @@ class ContextEnv(gym.Env[Any, Any]):
         self.metadata = env.metadata
         self.render_mode = env.render_mode
         self._apply = apply
+        self._draw = draw
         self._contexts = None if contexts is None else context_space.matrix(contexts)
         self._episode = 0
         self._action_scale = None if action_scale is None else context_space.index(action_scale)
@@ -93,7 +97,10 @@ class ContextEnv(gym.Env[Any, Any]):
         return self._observe(observation), reward, terminated, truncated, info
 
     def render(self) -> Any:
-        """Draw the inner environment."""
+        """Draw the environment in its context; ``render_mode="rgb_array"`` gives an array (height, width, 3)."""
+        if self.render_mode == "rgb_array" and self._draw is not None:
+            state: Any = self.env.unwrapped
+            return self._draw(np.asarray(state.state, dtype=np.float64), self.context_space.as_dict(self.context))
         return self.env.render()
 
     def close(self) -> None:
@@ -217,11 +224,16 @@ class Family:
         return DummyVecEnv([make(i) for i in range(n_envs)])
 
     def _context_env(self, contexts: Vector | None = None, **kwargs: Any) -> ContextEnv:
+        draw = None
+        if kwargs.get("render_mode") == "rgb_array":
+            from hyperrl.rendering import DRAWINGS
+
+            draw = DRAWINGS.get(self.spec.definition.physics or "")
         if self.spec.definition.base is None:
             from hyperrl.physics_env import PhysicsEnv
 
             env = PhysicsEnv(self.physics(), **kwargs)
-            return ContextEnv(env, self.context_space, _set_context, contexts)
+            return ContextEnv(env, self.context_space, _set_context, contexts, draw=draw)
         env = gym.make(self.spec.definition.base, disable_env_checker=True, **kwargs).unwrapped
         for attribute in self.spec.attributes:
             if not hasattr(env, attribute):
@@ -230,7 +242,7 @@ class Family:
                     f"{self.spec.source}: {self.spec.definition.base} has no attribute {attribute!r}."
                     f"{nearest(attribute, known)}"
                 )
-        return ContextEnv(env, self.context_space, self._apply, contexts, self.spec.definition.action_scale)
+        return ContextEnv(env, self.context_space, self._apply, contexts, self.spec.definition.action_scale, draw)
 
     def _apply(self, env: gym.Env[Any, Any], context: Mapping[str, float]) -> None:
         for attribute, expression in self.spec.attributes.items():

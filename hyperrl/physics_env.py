@@ -16,6 +16,7 @@ class PhysicsEnv(gym.Env[np.ndarray, Any]):
     """A Gymnasium environment of one row of physics, for :class:`hyperrl.ContextEnv` to vary.
 
     :param physics: the dynamics.
+    :param render_mode: ``"rgb_array"`` or ``None``; ``ContextEnv`` draws what :mod:`hyperrl.rendering` can draw.
 
     >>> from hyperrl.physics import load
     >>> env = PhysicsEnv(load("ode"))
@@ -25,8 +26,13 @@ class PhysicsEnv(gym.Env[np.ndarray, Any]):
     (1,)
     """
 
-    def __init__(self, physics: Physics) -> None:
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012 (Gymnasium's type)
+
+    def __init__(self, physics: Physics, render_mode: str | None = None) -> None:
+        if render_mode not in (None, "rgb_array"):
+            raise ValueError(f"unknown render_mode {render_mode!r}: the modes are ['rgb_array']")
         self.physics = physics
+        self.render_mode = render_mode
         self.observation_space = physics.observation_space
         self.action_space = physics.action_space
         self.context: Mapping[str, float] = {}
@@ -47,7 +53,18 @@ class PhysicsEnv(gym.Env[np.ndarray, Any]):
         row = torch.as_tensor(np.asarray(action))[None]
         row = row.double() if row.is_floating_point() else row
         self._state, reward, terminated = self.physics.step(self._state, row, self._c)
+        if not self._state.isfinite().all():
+            raise ValueError(f"the state is no longer finite after action {action} in the context {dict(self.context)}")
         return self._observe(), reward.item(), bool(terminated.item()), False, {}
+
+    @property
+    def state(self) -> np.ndarray:
+        """The state of the physics, shape ``(s,)``."""
+        return self._state[0].numpy()
+
+    def render(self) -> None:
+        """Refuse: nobody has said how to draw this physics."""
+        raise NotImplementedError(f"hyperrl.rendering has no drawing of {type(self.physics).__name__}")
 
     def _observe(self) -> np.ndarray:
         return self.physics.observe(self._state)[0].to(torch.float32, copy=True).numpy()

@@ -6,6 +6,7 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import matplotlib
 import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw, ImageFont
@@ -83,7 +84,7 @@ def _panel(env: Any, context: np.ndarray, family: Family, score: float) -> Image
     frame = frame.resize((PANEL, round(PANEL * frame.height / frame.width)))
     panel = Image.new("RGB", (PANEL, frame.height + CAPTION_LINE * len(lines) + 6), "white")
     panel.paste(frame)
-    font = ImageFont.load_default(12)
+    font = ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), 11)  # has m/s²
     for i, line in enumerate(lines):
         ImageDraw.Draw(panel).text((8, frame.height + CAPTION_LINE * i), line, "black", font)
     return panel

@@ -72,7 +72,7 @@ def draw_ode(state: NDArray[np.float64], context: Mapping[str, float]) -> Frame:
     """Draw the number on a line from -2 to 2, at whose ends it stays where it is farther out."""
     canvas = Canvas(2.3)
     canvas.line([(-2, 0), (2, 0)], GREY, 0.03)
-    canvas.line([(-0.05, 0), (0.05, 0)], GREEN, 0.3)
+    canvas.line([(0, -0.3), (0, 0.3)], GREEN, 0.06)
     canvas.disc((min(max(float(state[0]), -2.0), 2.0), 0.0), 0.1, RED)
     return canvas.frame()
 

@@ -8,7 +8,7 @@ from hyperrl.catalog import names
 from hyperrl.cli import main
 from hyperrl.contexts import SPLITS
 
-COMMANDS = ("train", "evaluate", "compare", "list")
+COMMANDS = ("train", "evaluate", "compare", "record", "list")
 Command = Callable[..., str]
 
 
