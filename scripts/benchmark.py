@@ -1,15 +1,36 @@
 import time
+from functools import partial
+from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import torch
 import tyro
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3 import PPO
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 
 import hyperrl
-from hyperrl.catalog import family_spec, names
+import hyperrl.batched
+import hyperrl.statistics
+from hyperrl.catalog import agent_spec, family_spec, names
+from hyperrl.training import build
+
+# RL Zoo's PPO for Pendulum-v1, with the eight environments that it uses elsewhere; without gSDE, whose noise is blind
+# to the context.
+ZOO = dict(
+    n_steps=1024,
+    batch_size=64,
+    n_epochs=10,
+    learning_rate=1e-3,
+    gamma=0.9,
+    gae_lambda=0.95,
+    clip_range=0.2,
+    ent_coef=0.0,
+)
+ZOO_ENVS = 8
 
 
 def physics(
@@ -17,29 +38,139 @@ def physics(
     sizes: tuple[int, ...] = (16, 256, 4096),
     seconds: float = 1.0,
     device: str = "cpu",
+    subprocesses: bool = False,
 ) -> None:
     """Batched physics against Gymnasium's environments: environment steps per second with random actions, one core.
 
     Args:
-        families: Names of families. Default: all that have both.
+        families: Names of families. Default: all that have physics.
         sizes: Numbers of environments.
         seconds: How long each measurement takes.
         device: Where the batched environments are: cpu or cuda.
+        subprocesses: Measure SubprocVecEnv too, one process an environment, up to 16.
     """
-    specs = {name: family_spec(name).definition for name in names("envs")}
-    families = families or tuple(name for name, spec in specs.items() if spec.physics)
-    table = Table(
-        "family", "environments", "batched, steps/s", "µs/step", "gymnasium, steps/s", "ratio", title="Physics"
-    )
+    definitions = {name: family_spec(name).definition for name in names("envs")}
+    families = families or tuple(name for name, definition in definitions.items() if definition.physics)
+    columns = ["family", "envs", "batched/s", "µs/step", "Dummy/s", "ratio"] + ["Subproc/s"] * subprocesses
+    table = Table(*columns, title="Physics: env-steps per second")
     for name in track(families, console=Console(stderr=True), transient=True):
         family = hyperrl.load_family(name)
         for n in sizes:
             batched = _steps_per_second(family.vec_env(n, backend="batched", device=device), seconds)
-            gymnasium = _steps_per_second(family.vec_env(n, backend="gymnasium"), seconds)
-            cells = (f"{batched:,.0f}", f"{n / batched * 1e6:.0f}", f"{gymnasium:,.0f}", f"{batched / gymnasium:.1f}")
+            dummy = _steps_per_second(family.vec_env(n, backend="gymnasium"), seconds)
+            cells = [f"{batched:,.0f}", f"{n / batched * 1e6:.0f}", f"{dummy:,.0f}", f"{batched / dummy:.1f}"]
+            if subprocesses:
+                make = partial(gym.make, definitions[name].id)
+                cells.append(f"{_steps_per_second(SubprocVecEnv([make] * n), seconds):,.0f}" if n <= 16 else "")
             table.add_row(name if n == sizes[0] else "", f"{n:,}", *cells)
         table.add_section()
+    if "cartpole" in families:
+        for n in sizes:
+            vector = gym.make_vec("CartPole-v1", num_envs=n, vectorization_mode="vector_entry_point")
+            table.add_row(
+                "Gymnasium's CartPole" if n == sizes[0] else "", f"{n:,}", f"{_gymnasium(vector, seconds):,.0f}"
+            )
     Console().print(table)
+
+
+def training(family: str = "pendulum", rollouts: int = 6, returns: int = 0, seeds: int = 5) -> None:
+    """Whole PPO training on one core: env-steps per second, and returns at equal steps.
+
+    Args:
+        family: Name of a family with a Gymnasium original.
+        rollouts: How many rollouts are timed.
+        returns: Steps after which the recipes' returns are compared; 0 leaves that out.
+        seeds: How many seeds the comparison of returns takes.
+    """
+    loaded = hyperrl.load_family(family)
+    base = loaded.spec.definition.base
+    same: dict[str, Any] = dict(n_steps=64, batch_size=4096, n_epochs=10, device="cpu")
+    table = Table("what", "environments", "batch", "env-steps/s", "ratio", title=f"PPO on {family}, one core")
+
+    def add(what: str, reference: float | None, model: PPO, timed: int) -> float:
+        speed = _training_speed(model, timed)
+        envs = (
+            f"{model.n_envs} {'batched' if isinstance(model.env.unwrapped, hyperrl.batched.BatchedVecEnv) else 'Dummy'}"
+        )
+        table.add_row(what, envs, f"{model.batch_size:,}", f"{speed:,.0f}", f"{speed / (reference or speed):.2f}")
+        return speed
+
+    dummy = DummyVecEnv([lambda: gym.make(base)] * 256)
+    first = add("SB3 MlpPolicy, no context", None, PPO("MlpPolicy", dummy, **same), rollouts)
+    concat = dict(net_arch=build(loaded, agent_spec("concat-ppo"), device="cpu").policy.net_arch)
+    add("unaware 64-64", first, PPO(hyperrl.UnawarePolicy, loaded.vec_env(256), **same), rollouts)
+    add(
+        "concat, matched", first, PPO(hyperrl.ConcatPolicy, loaded.vec_env(256), policy_kwargs=concat, **same), rollouts
+    )
+    add("hyper low_rank", first, PPO(hyperrl.HyperPolicy, loaded.vec_env(256), **same), rollouts)
+    table.add_section()
+
+    def zoo(seed: int) -> PPO:
+        vec_env = loaded.vec_env(ZOO_ENVS, backend="gymnasium", seed=seed)
+        return PPO("MultiInputPolicy", vec_env, device="cpu", seed=seed, **ZOO)
+
+    second = add("RL Zoo's recipe", None, zoo(0), 2)
+    add("our recipe, hyper-ppo", second, build(loaded, agent_spec("hyper-ppo"), device="cpu"), rollouts)
+    Console().print(table)
+    if returns:
+        makers = {
+            "RL Zoo's recipe": zoo,
+            "hyper-ppo": lambda seed: build(loaded, agent_spec("hyper-ppo"), seed, device="cpu"),
+        }
+        table = Table(
+            "recipe", "split", "IQM [95 % interval]", title=f"{family}: return after {returns:,} steps, {seeds} seeds"
+        )
+        for what, make in makers.items():
+            begun = time.perf_counter()
+            reports = [
+                hyperrl.evaluate(make(seed).learn(returns), loaded) for seed in track(range(seeds), transient=True)
+            ]
+            for split in reports[0].splits:
+                scores = np.array([report.splits[split].returns for report in reports])
+                table.add_row(what, split, "{:.0f} [{:.0f}, {:.0f}]".format(*hyperrl.statistics.bootstrap_iqm(scores)))
+            table.add_row("", "seconds a seed", f"{(time.perf_counter() - begun) / seeds:.0f}", end_section=True)
+        Console().print(table)
+
+
+def memory(envs: int = 4096, steps: int = 128) -> None:
+    """Memory of environments with SB3's rollout buffer, above what the imports take.
+
+    Args:
+        envs: Number of environments.
+        steps: Steps of the rollout buffer.
+    """
+    import resource
+
+    def peak() -> float:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+    before = peak()
+    vec_env = hyperrl.load_family("pendulum").vec_env(envs)
+    PPO(hyperrl.HyperPolicy, vec_env, n_steps=steps, batch_size=8192, n_epochs=1, device="cpu").learn(1)
+    Console().print(
+        f"{envs:,} environments × {steps} steps: {peak() - before:,.0f} MiB above the imports' {before:,.0f} MiB"
+    )
+
+
+def _training_speed(model: PPO, rollouts: int) -> float:
+    """Time whole iterations, after one to warm up and with no early stop, so that all do the same work."""
+    model.target_kl = None
+    rollout = model.n_steps * model.n_envs
+    model.learn(rollout)
+    begun = time.perf_counter()
+    model.learn(rollouts * rollout)
+    return rollouts * rollout / (time.perf_counter() - begun)
+
+
+def _gymnasium(vector: gym.vector.VectorEnv, seconds: float) -> float:
+    """Step one of Gymnasium's vectorised environments with random actions."""
+    vector.reset(seed=0)
+    actions = [vector.action_space.sample() for _ in range(4)]
+    done, begun = 0, time.perf_counter()
+    while (elapsed := time.perf_counter() - begun) < seconds:
+        vector.step(actions[done % 4])
+        done += 1
+    return done * vector.num_envs / elapsed
 
 
 def _steps_per_second(vec_env: VecEnv, seconds: float) -> float:
@@ -62,4 +193,4 @@ def _steps_per_second(vec_env: VecEnv, seconds: float) -> float:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    tyro.extras.subcommand_cli_from_dict({"physics": physics})
+    tyro.extras.subcommand_cli_from_dict({"physics": physics, "training": training, "memory": memory})
