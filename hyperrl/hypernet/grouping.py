@@ -1,0 +1,65 @@
+"""The distinct contexts of a batch, and its rows laid out by context."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def distinct(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Find the distinct rows of a matrix.
+
+    Rows are hashed to one number each, since sorting numbers is far cheaper than sorting rows; should two
+    different rows share a hash, the rows themselves are sorted. Rows that require a gradient stay as they are.
+
+    :param rows: shape ``(B, d)``.
+    :return: the distinct rows, shape ``(K, d)``, and for each row its place among them, shape ``(B,)``.
+
+    >>> unique, index = distinct(torch.tensor([[1.0, 2.0], [0.0, 0.0], [1.0, 2.0]]))
+    >>> torch.equal(unique[index], torch.tensor([[1.0, 2.0], [0.0, 0.0], [1.0, 2.0]])), len(unique)
+    (True, 2)
+    """
+    batch, d = rows.shape
+    if batch <= 1 or d == 0 or rows.requires_grad:  # a gradient with respect to rows is each row's own
+        return rows, torch.arange(batch, device=rows.device)
+    generator = torch.Generator().manual_seed(d)
+    weights = torch.rand(d, generator=generator, dtype=torch.float64).to(rows.device) + 0.5
+    hashes, index = torch.unique(rows.double() @ weights, return_inverse=True)  # (K,), (B,)
+    first = index.new_empty(len(hashes)).scatter_(0, index, torch.arange(batch, device=rows.device))
+    unique = rows[first]
+    if not torch.equal(unique[index], rows):
+        return torch.unique(rows, dim=0, return_inverse=True)
+    return unique, index
+
+
+class Groups:
+    """The rows of a batch sorted by context into chunks of equal size, so that one ``bmm`` serves them all.
+
+    A context with many rows fills several chunks; the padding is bounded by twice the batch, whatever the
+    distribution of rows over contexts.
+
+    :param index: the context of each row, shape ``(B,)``, values below ``contexts``.
+    :param contexts: the number of contexts K.
+    """
+
+    def __init__(self, index: Tensor, contexts: int) -> None:
+        batch = len(index)
+        self.size = max(1, -(-batch // max(contexts, 1)))  # rows of a chunk
+        counts = torch.bincount(index, minlength=contexts)  # (K,)
+        chunks = -(counts // -self.size)  # (K,) chunks that each context fills
+        order = torch.argsort(index, stable=True)  # (B,)
+        first_row = torch.cumsum(counts, 0) - counts  # (K,)
+        first_chunk = torch.cumsum(chunks, 0) - chunks  # (K,)
+        rank = torch.arange(batch, device=index.device) - first_row[index[order]]  # (B,) place within its context
+        self.slot = torch.empty_like(order)
+        self.slot[order] = first_chunk[index[order]] * self.size + rank  # (B,)
+        self.context = torch.repeat_interleave(torch.arange(contexts, device=index.device), chunks)  # (C,)
+
+    def pad(self, x: Tensor) -> Tensor:
+        """Lay rows ``(B, n)`` out as chunks ``(C, size, n)``, empty places zero."""
+        padded = x.new_zeros(len(self.context) * self.size, x.shape[1])
+        return padded.index_copy(0, self.slot, x).view(len(self.context), self.size, x.shape[1])
+
+    def unpad(self, x: Tensor) -> Tensor:
+        """Undo :meth:`pad`: chunks ``(C, size, m)`` back to rows ``(B, m)``."""
+        return x.flatten(0, 1).index_select(0, self.slot)
