@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import torch
 from torch import Tensor
 
@@ -35,8 +37,8 @@ def distinct(rows: Tensor) -> tuple[Tensor, Tensor]:
 class Groups:
     """The rows of a batch sorted by context into chunks of equal size, so that one ``bmm`` serves them all.
 
-    A context with many rows fills several chunks; the padding is bounded by twice the batch, whatever the
-    distribution of rows over contexts.
+    Where rows are spread evenly, each context is one chunk; a context with many more rows than the others fills
+    several. Either way there are at most twice as many places as rows, whatever the distribution over contexts.
 
     :param index: the context of each row, shape ``(B,)``, values below ``contexts``.
     :param contexts: the number of contexts K.
@@ -44,22 +46,29 @@ class Groups:
 
     def __init__(self, index: Tensor, contexts: int) -> None:
         batch = len(index)
-        self.size = max(1, -(-batch // max(contexts, 1)))  # rows of a chunk
         counts = torch.bincount(index, minlength=contexts)  # (K,)
-        chunks = -(counts // -self.size)  # (K,) chunks that each context fills
+        mean, largest = -(-batch // max(contexts, 1)), int(counts.max()) if batch else 0
+        self.one_chunk_each: Final = largest <= 2 * mean
+        self.size: Final = max(1, largest if self.one_chunk_each else mean)  # rows of a chunk
+        # (K,) chunks that each context fills
+        chunks = torch.ones_like(counts) if self.one_chunk_each else -(counts // -self.size)
         order = torch.argsort(index, stable=True)  # (B,)
         first_row = torch.cumsum(counts, 0) - counts  # (K,)
         first_chunk = torch.cumsum(chunks, 0) - chunks  # (K,)
         rank = torch.arange(batch, device=index.device) - first_row[index[order]]  # (B,) place within its context
-        self.slot = torch.empty_like(order)
+        self.slot: Final = torch.empty_like(order)
         self.slot[order] = first_chunk[index[order]] * self.size + rank  # (B,)
-        self.context = torch.repeat_interleave(torch.arange(contexts, device=index.device), chunks)  # (C,)
+        self.context: Final = torch.repeat_interleave(torch.arange(contexts, device=index.device), chunks)  # (C,)
 
     def pad(self, x: Tensor) -> Tensor:
-        """Lay rows ``(B, n)`` out as chunks ``(C, size, n)``, empty places zero."""
-        padded = x.new_zeros(len(self.context) * self.size, x.shape[1])
-        return padded.index_copy(0, self.slot, x).view(len(self.context), self.size, x.shape[1])
+        """Lay rows ``(B, *n)`` out as chunks ``(C, size, *n)``, empty places zero."""
+        padded = x.new_zeros(len(self.context) * self.size, *x.shape[1:])
+        return padded.index_copy(0, self.slot, x).unflatten(0, (len(self.context), self.size))
 
     def unpad(self, x: Tensor) -> Tensor:
-        """Undo :meth:`pad`: chunks ``(C, size, m)`` back to rows ``(B, m)``."""
+        """Undo :meth:`pad`: chunks ``(C, size, *m)`` back to rows ``(B, *m)``."""
         return x.flatten(0, 1).index_select(0, self.slot)
+
+    def spread(self, weights: Tensor) -> Tensor:
+        """Give each chunk the weights of its context: ``(K, *shape) -> (C, *shape)``."""
+        return weights if self.one_chunk_each else weights.index_select(0, self.context)

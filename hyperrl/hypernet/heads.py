@@ -1,110 +1,386 @@
-"""Heads: how the embedding of a context becomes the weights of the target network."""
+"""Heads: how the embedding of a context becomes the weights of the target network.
+
+Every head starts from the target's ordinary initialisation: whatever is generated is added to the target's own
+weights θ₀ (or multiplied into a term of it) and is zero at first (bias-HyperInit, Beck et al. 2022).
+"""
 
 from __future__ import annotations
 
-from typing import Final
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping
+from typing import Final, final
 
 import torch
 from torch import Tensor, nn
 
-from hyperrl.hypernet.grouping import Groups
+from hyperrl.hypernet.targets import apply, is_perceptron, layers
+
+Shapes = Mapping[str, torch.Size]
 
 
-class FullHead(nn.Module):
-    """All weights and biases generated: ``θ = θ₀ + H·z`` (Ha et al. 2016), with H zero at initialisation.
+class Head(nn.Module, ABC):
+    """What the heads share.
 
-    θ₀ is the target's ordinary initialisation (bias-HyperInit, Beck et al. 2022).
-
-    :param target: the network whose weights are generated.
+    :param target: the network whose weights are generated; it becomes part of the head, as ``base``.
+    :param names: which of its parameters are generated; the others are common to all contexts.
     :param embedding_dim: length h of the embedding z.
     """
 
-    def __init__(self, target: nn.Sequential, embedding_dim: int) -> None:
+    def __init__(self, target: nn.Module, names: Collection[str]) -> None:
         super().__init__()
         self.base = target
-        self.shapes: Final = {name: parameter.shape for name, parameter in target.named_parameters()}
-        self.generator = nn.Linear(embedding_dim, sum(s.numel() for s in self.shapes.values()), bias=False)
-        nn.init.zeros_(self.generator.weight)
+        self.shapes: Final[Shapes] = {name: p.shape for name, p in target.named_parameters() if name in names}
 
     def forward(self, embedding: Tensor, index: Tensor, x: Tensor) -> Tensor:
-        """Apply the network of each row's context: ``(K, h), (B,), (B, n) -> (B, m)``."""
-        groups = Groups(index, len(embedding))
-        weights = self.weights(embedding)
-        h = groups.pad(x)  # (C, size, n)
-        for name, layer in self.base.named_children():
-            if isinstance(layer, nn.Linear):
-                w = weights[f"{name}.weight"][groups.context]  # (C, out, in)
-                if layer.bias is None:
-                    h = torch.bmm(h, w.mT)
-                else:
-                    h = torch.baddbmm(weights[f"{name}.bias"][groups.context].unsqueeze(1), h, w.mT)
-            else:
-                h = layer(h)
-        return groups.unpad(h)
+        """Apply the network of each row's context: ``(K, h), (B,), (B, *n) -> (B, *m)``."""
+        return apply(self.base, self.weights(embedding), index, x)
+
+    @abstractmethod
+    def weights(self, embedding: Tensor) -> dict[str, Tensor]:
+        """Return the generated parameters for each embedding: ``(K, h) -> {name: (K, *shape)}``."""
+
+    @staticmethod
+    @abstractmethod
+    def parameter_count(shapes: Shapes, embedding_dim: int) -> int:
+        """Return how many parameters the head has besides the target's own.
+
+        :param shapes: shapes of the generated parameters.
+        :param embedding_dim: length h of the embedding.
+        """
+
+    def initialise(self, init: str, embedding: Tensor) -> None:
+        """Initialise by another scheme than bias-HyperInit; see :class:`~hyperrl.hypernet.HyperNetwork`.
+
+        :param init: ``"hyperfan_in"``, ``"hyperfan_out"`` or ``"naive"``.
+        :param embedding: embeddings of a sample of contexts, shape ``(N, h)``.
+        :raises ValueError: where the head does not generate whole weights.
+        """
+        raise ValueError(
+            f"init={init!r} is for heads that generate whole weights, 'full' and 'chunked'; "
+            f"{type(self).__name__} moves the target's own: leave init='bias'"
+        )
+
+    def _base(self) -> dict[str, Tensor]:
+        """Return θ₀: the target's own tensors by name, parameters or, without a learnt base, buffers."""
+        return dict(self.base.named_parameters()) | dict(self.base.named_buffers())
+
+
+@final
+class FullHead(Head):
+    """All weights generated: ``θ = θ₀ + H·z`` (Ha et al. 2016).
+
+    With P generated weights, H has ``h·P`` parameters: the dearest head.
+    """
+
+    def __init__(self, target: nn.Module, names: Collection[str], embedding_dim: int) -> None:
+        super().__init__(target, names)
+        self.generator = nn.Linear(embedding_dim, self.parameter_count(self.shapes, 1), bias=False)
+        nn.init.zeros_(self.generator.weight)
 
     def weights(self, embedding: Tensor) -> dict[str, Tensor]:
-        """Return the target's parameters for each embedding: ``(K, h) -> {name: (K, *shape)}``."""
-        parts = self.generator(embedding).split([shape.numel() for shape in self.shapes.values()], dim=1)
-        base = dict(self.base.named_parameters())
-        return {
-            name: base[name] + part.view(-1, *shape)
-            for (name, shape), part in zip(self.shapes.items(), parts, strict=True)
-        }
+        """Return the generated parameters for each embedding: ``(K, h) -> {name: (K, *shape)}``."""
+        base = self._base()
+        return {name: base[name] + part for name, part in _split(self.generator(embedding), self.shapes).items()}
+
+    @staticmethod
+    def parameter_count(shapes: Shapes, embedding_dim: int) -> int:
+        """Return ``h·P``."""
+        return embedding_dim * sum(shape.numel() for shape in shapes.values())
+
+    def initialise(self, init: str, embedding: Tensor) -> None:
+        """Set H and θ₀: hyperfan has θ₀ = 0, so that z alone makes the weights."""
+        if init == "naive":
+            _initialise_naively(self.generator, self)
+            return
+        scale = _hyperfan(init, self.base, self.shapes)
+        second_moment = embedding.square().mean().item()  # of z: Var(z) in the paper, whose z has mean zero
+        for name, rows in _split(self.generator.weight.mT, self.shapes).items():  # (h, *shape), views
+            nn.init.normal_(rows, std=scale[name] / math.sqrt(embedding.shape[1] * second_moment))
+            nn.init.zeros_(self.base.get_parameter(name))
 
 
-class LowRankHead(nn.Module):
-    """Weights moved along few directions: ``W = W₀ + U·diag(g(z))·Vᵀ``, ``b = b₀ + β(z)``.
+@final
+class ChunkedHead(Head):
+    """Weights generated in chunks by one shared generator: ``θ_j = θ₀_j + H·tanh(A·z + e_j)`` (von Oswald et al. 2020).
 
-    g and β are linear in z and zero at initialisation; U and V do not depend on the context, so a row of a
-    batch needs its ``g`` and ``β`` only, never a weight matrix of its own. The shape is that of LoRA
-    (Hu et al. 2021) with a generated diagonal.
+    The flat vector of P weights is cut into ``n = ⌈P/s⌉`` chunks of s weights, each with an embedding ``e_j`` that
+    is learnt. This is ``h([z; e_j])`` for an h of one hidden layer, the part of whose first matrix that acts on
+    ``e_j`` is folded into ``e_j``. Parameters: ``n·e`` embeddings, ``(h + 1)·e`` for A and its bias, ``e·s`` for H;
+    without a learnt base (``HyperNetwork(base=False)``) that can be a fraction of P.
 
-    :param target: the network whose weights are generated.
-    :param embedding_dim: length h of the embedding z.
-    :param rank: the number of directions in each layer.
+    :param chunk_size: weights of a chunk, s.
+    :param chunk_embedding: length e of a chunk's embedding.
     """
 
-    def __init__(self, target: nn.Sequential, embedding_dim: int, rank: int) -> None:
-        super().__init__()
-        self.base = target
-        self.rank: Final = rank
-        self.linears: Final = {name: layer for name, layer in target.named_children() if isinstance(layer, nn.Linear)}
-        # U and V at the scale at which U·diag(g)·Vᵀ with g of order one is as large as an ordinary W₀.
-        self.u = nn.ParameterList(torch.randn(layer.out_features, rank) * rank**-0.5 for layer in self.linears.values())
-        self.v = nn.ParameterList(
-            torch.randn(layer.in_features, rank) * layer.in_features**-0.5 for layer in self.linears.values()
-        )
-        self.sizes: Final = [
-            size for layer in self.linears.values() for size in (rank, 0 if layer.bias is None else layer.out_features)
-        ]
-        self.generator = nn.Linear(embedding_dim, sum(self.sizes), bias=False)
+    def __init__(
+        self,
+        target: nn.Module,
+        names: Collection[str],
+        embedding_dim: int,
+        *,
+        chunk_size: int = 512,
+        chunk_embedding: int = 16,
+    ) -> None:
+        super().__init__(target, names)
+        self.size: Final = sum(shape.numel() for shape in self.shapes.values())
+        self.chunks = nn.Parameter(torch.randn(-(self.size // -chunk_size), chunk_embedding))  # (n, e)
+        self.hidden = nn.Linear(embedding_dim, chunk_embedding)
+        self.generator = nn.Linear(chunk_embedding, chunk_size, bias=False)
+        nn.init.zeros_(self.generator.weight)
+        # A chunk may straddle layers of different width, so hyperfan's variances are constants outside the generator.
+        self.scale: dict[str, float] = dict.fromkeys(self.shapes, 1.0)
+
+    def weights(self, embedding: Tensor) -> dict[str, Tensor]:
+        """Return the generated parameters for each embedding: ``(K, h) -> {name: (K, *shape)}``."""
+        base = self._base()
+        flat = self.generator(self._features(embedding)).flatten(1)[:, : self.size]  # (K, n, s) -> (K, P)
+        return {name: base[name] + self.scale[name] * part for name, part in _split(flat, self.shapes).items()}
+
+    @staticmethod
+    def parameter_count(shapes: Shapes, embedding_dim: int, *, chunk_size: int = 512, chunk_embedding: int = 16) -> int:
+        """Return ``n·e + (h + 1)·e + e·s``."""
+        chunks = -(sum(shape.numel() for shape in shapes.values()) // -chunk_size)
+        return chunk_embedding * (chunks + embedding_dim + 1 + chunk_size)
+
+    def initialise(self, init: str, embedding: Tensor) -> None:
+        """Set H and θ₀: hyperfan has θ₀ = 0 and outputs of H of variance one, scaled layer by layer."""
+        if init == "naive":
+            _initialise_naively(self.generator, self)
+            return
+        self.scale = _hyperfan(init, self.base, self.shapes)
+        features = self._features(embedding)  # (N, n, e)
+        nn.init.normal_(self.generator.weight, std=1 / math.sqrt(features.square().sum(-1).mean().item()))
+        for name in self.shapes:
+            nn.init.zeros_(self.base.get_parameter(name))
+
+    def _features(self, embedding: Tensor) -> Tensor:
+        return torch.tanh(self.hidden(embedding).unsqueeze(1) + self.chunks)  # (K, h) -> (K, n, e)
+
+
+class FactoredHead(Head):
+    """Weights moved by a few generated factors: what the low-rank and the modulated head share.
+
+    Matrices get factors, vectors are added to: ``b = b₀ + β(z)``. A parameter of three or more dimensions, such as
+    a convolution's, counts as the matrix ``(shape[0], rest)``. A row of a batch needs the factors of its context
+    only, never a weight matrix of its own: the cost hardly depends on the number of contexts.
+    """
+
+    def __init__(self, target: nn.Module, names: Collection[str], embedding_dim: int, sizes: Mapping[str, int]) -> None:
+        super().__init__(target, names)
+        self.sizes: Final = sizes
+        self.generator = nn.Linear(embedding_dim, sum(sizes.values()), bias=False)
         nn.init.zeros_(self.generator.weight)
 
     def forward(self, embedding: Tensor, index: Tensor, x: Tensor) -> Tensor:
-        """Apply the network of each row's context: ``(K, h), (B,), (B, n) -> (B, m)``."""
-        factors = self.generator(embedding).index_select(0, index).split(self.sizes, dim=1)  # of (B, r) and (B, out)
-        linears = 0
-        for layer in self.base:
-            if isinstance(layer, nn.Linear):
-                g, beta = factors[2 * linears : 2 * linears + 2]
-                u, v = self.u[linears], self.v[linears]
-                moved = (x @ v * g) @ u.mT  # (B, in) -> (B, r) -> (B, out)
-                x = layer(x) + moved + (0.0 if layer.bias is None else beta)
-                linears += 1
-            else:
-                x = layer(x)
+        """Apply the network of each row's context: ``(K, h), (B,), (B, *n) -> (B, *m)``."""
+        if not is_perceptron(self.base) or x.ndim != 2:
+            return super().forward(embedding, index, x)
+        factors = self._factors(embedding)
+        for name, layer in layers(self.base):  # pyright: ignore[reportArgumentType]
+            weight, bias = factors.get(f"{name}.weight"), factors.get(f"{name}.bias")
+            y = layer(x)
+            if weight is not None:
+                y = y + self._product(f"{name}.weight", weight.index_select(0, index), x)
+            if bias is not None:
+                y = y + bias.index_select(0, index)
+            x = y
         return x
 
     def weights(self, embedding: Tensor) -> dict[str, Tensor]:
-        """Return the target's parameters for each embedding: ``(K, h) -> {name: (K, *shape)}``."""
-        factors = self.generator(embedding).split(self.sizes, dim=1)
+        """Return the generated parameters for each embedding: ``(K, h) -> {name: (K, *shape)}``."""
+        base = self._base()
         result = {}
-        for i, (name, layer) in enumerate(self.linears.items()):
-            g, beta = factors[2 * i : 2 * i + 2]
-            result[f"{name}.weight"] = layer.weight + torch.einsum("or,kr,ir->koi", self.u[i], g, self.v[i])
-            if layer.bias is not None:
-                result[f"{name}.bias"] = layer.bias + beta
+        for name, factor in self._factors(embedding).items():
+            shape = self.shapes[name]
+            moved = factor if len(shape) < 2 else self._matrix(name, factor)
+            result[name] = base[name] + moved.view(len(embedding), *shape)
         return result
 
+    @abstractmethod
+    def _product(self, name: str, factor: Tensor, x: Tensor) -> Tensor:
+        """Multiply each row by what its factors add to a matrix: ``(B, size), (B, in) -> (B, out)``."""
 
-HEADS: Final = ("low_rank", "full")
+    @abstractmethod
+    def _matrix(self, name: str, factor: Tensor) -> Tensor:
+        """Return what the factors add to a matrix: ``(K, size) -> (K, out, in)``."""
+
+    def _factors(self, embedding: Tensor) -> dict[str, Tensor]:
+        return dict(zip(self.sizes, self.generator(embedding).split(list(self.sizes.values()), dim=1), strict=True))
+
+
+@final
+class LowRankHead(FactoredHead):
+    """Weights moved along few directions: ``W = W₀ + U·diag(g(z))·Vᵀ``, ``b = b₀ + β(z)``.
+
+    g and β are linear in z; U and V do not depend on the context. The shape is that of LoRA (Hu et al. 2021) with a
+    generated diagonal. Parameters: ``r·(out + in)`` a matrix for U and V, ``h·r`` for g, ``h`` a bias for β.
+
+    :param rank: the number of directions r in each matrix.
+    """
+
+    def __init__(self, target: nn.Module, names: Collection[str], embedding_dim: int, *, rank: int = 8) -> None:
+        shapes = {name: p.shape for name, p in target.named_parameters() if name in names}
+        sizes = {name: rank if len(shape) > 1 else shape.numel() for name, shape in shapes.items()}
+        super().__init__(target, names, embedding_dim, sizes)
+        matrices = _matrices(shapes)
+        self.place: Final = {name: i for i, name in enumerate(matrices)}  # of a matrix in u and v
+        # U and V at the scale at which U·diag(g)·Vᵀ with g of order one is as large as an ordinary W₀.
+        self.u = nn.ParameterList(torch.randn(rows, rank) * rank**-0.5 for rows, _ in matrices.values())
+        self.v = nn.ParameterList(torch.randn(columns, rank) * columns**-0.5 for _, columns in matrices.values())
+
+    @staticmethod
+    def parameter_count(shapes: Shapes, embedding_dim: int, *, rank: int = 8) -> int:
+        """Return ``Σ r·(out + in + h)`` over matrices ``+ Σ h·out`` over vectors."""
+        matrices = _matrices(shapes).values()
+        return sum(rank * (rows + columns + embedding_dim) for rows, columns in matrices) + _vectors(
+            shapes, embedding_dim
+        )
+
+    def _product(self, name: str, factor: Tensor, x: Tensor) -> Tensor:
+        u, v = self.u[self.place[name]], self.v[self.place[name]]
+        return (x @ v * factor) @ u.mT  # (B, in) -> (B, r) -> (B, out)
+
+    def _matrix(self, name: str, factor: Tensor) -> Tensor:
+        return torch.einsum("or,kr,ir->koi", self.u[self.place[name]], factor, self.v[self.place[name]])
+
+
+@final
+class ModulatedHead(FactoredHead):
+    """Weights adjusted element by element: ``W = W₀ + W₁ ⊙ h(c)``, ``b = b₀ + β(z)``, with W₁ learnt.
+
+    An h(c) with an entry of its own for each weight would be as large as full generation. Here it has rank one,
+    ``h(c) = a(z)·(1 + b(z))ᵀ`` with a and b linear in z, so that ``(W₁ ⊙ h(c))·x = a ⊙ W₁·((1 + b) ⊙ x)`` costs what
+    the target costs. Parameters: ``out·in`` a matrix for W₁, ``h·(out + in)`` for a and b, ``h`` a bias for β.
+    """
+
+    def __init__(self, target: nn.Module, names: Collection[str], embedding_dim: int) -> None:
+        shapes = {name: p.shape for name, p in target.named_parameters() if name in names}
+        matrices = _matrices(shapes)
+        sizes = {n: sum(matrices[n]) if n in matrices else shape.numel() for n, shape in shapes.items()}
+        super().__init__(target, names, embedding_dim, sizes)
+        self.place: Final = {name: i for i, name in enumerate(matrices)}  # of a matrix in w1
+        # W₁ at the scale of an ordinary W₀.
+        self.w1 = nn.ParameterList(torch.randn(rows, columns) * columns**-0.5 for rows, columns in matrices.values())
+
+    @staticmethod
+    def parameter_count(shapes: Shapes, embedding_dim: int) -> int:
+        """Return ``Σ (out·in + h·(out + in))`` over matrices ``+ Σ h·out`` over vectors."""
+        matrices = _matrices(shapes).values()
+        return sum(rows * columns + embedding_dim * (rows + columns) for rows, columns in matrices) + _vectors(
+            shapes, embedding_dim
+        )
+
+    def _product(self, name: str, factor: Tensor, x: Tensor) -> Tensor:
+        w1 = self.w1[self.place[name]]  # (out, in)
+        a, b = factor.split(list(w1.shape), dim=1)  # (B, out), (B, in)
+        return a * ((x + b * x) @ w1.mT)
+
+    def _matrix(self, name: str, factor: Tensor) -> Tensor:
+        w1 = self.w1[self.place[name]]
+        a, b = factor.split(list(w1.shape), dim=1)
+        return w1 * (a.unsqueeze(2) * (1 + b).unsqueeze(1))
+
+
+@final
+class AdapterHead(Head):
+    """A generated bottleneck before the output layer: ``y = x + W₂(c)·ReLU(W₁(c)·x)`` (Decision Adapter, Beukman 2023).
+
+    The target's own weights are common to all contexts; the two matrices of the adapter are generated as by
+    :class:`FullHead`, W₂ being zero at initialisation. The paper puts a second ReLU around W₂: left out here, since
+    at the identity, where W₂ = 0, its gradient is zero and the adapter would never learn. Parameters, for n inputs
+    of the output layer and a bottleneck of b: ``2·n·b·(1 + h)``.
+
+    :param bottleneck: width b.
+    :raises ValueError: where the target is no ``nn.Sequential`` that ends in an ``nn.Linear``, or ``names`` leaves
+        some parameter out: none of them is generated.
+    """
+
+    def __init__(self, target: nn.Module, names: Collection[str], embedding_dim: int, *, bottleneck: int = 32) -> None:
+        super().__init__(target, names)
+        output = target[-1] if isinstance(target, nn.Sequential) and len(target) else None
+        if not isinstance(output, nn.Linear):
+            raise ValueError(
+                "head='adapter' needs as target an nn.Sequential that ends in an nn.Linear, before which the adapter "
+                f"goes; got {type(target).__name__}"
+            )
+        if len(self.shapes) < len(list(target.parameters())):
+            raise ValueError("head='adapter' generates none of the target's parameters: leave generated='*'")
+        n = output.in_features
+        down, up = nn.Linear(n, bottleneck, bias=False), nn.Linear(bottleneck, n, bias=False)
+        nn.init.zeros_(up.weight)
+        adapter = nn.Sequential(down, nn.ReLU(), up)
+        self.adapter = FullHead(adapter, [name for name, _ in adapter.named_parameters()], embedding_dim)
+
+    def forward(self, embedding: Tensor, index: Tensor, x: Tensor) -> Tensor:
+        """Apply the network of each row's context: ``(K, h), (B,), (B, *n) -> (B, *m)``."""
+        trunk, output = self.base[:-1], self.base[-1]  # pyright: ignore[reportIndexIssue]
+        features = trunk(x)
+        return output(features + self.adapter(embedding, index, features))
+
+    def weights(self, embedding: Tensor) -> dict[str, Tensor]:
+        """Return the adapter's matrices, ``"adapter.0.weight"`` and ``"adapter.2.weight"``, for each embedding."""
+        return {f"adapter.{name}": weight for name, weight in self.adapter.weights(embedding).items()}
+
+    @staticmethod
+    def parameter_count(shapes: Shapes, embedding_dim: int, *, bottleneck: int = 32) -> int:
+        """Return ``2·n·b·(1 + h)``, n being the inputs of the last matrix."""
+        _, n = list(_matrices(shapes).values())[-1]
+        return 2 * n * bottleneck * (1 + embedding_dim)
+
+
+HEADS: Final[dict[str, type[Head]]] = {
+    "low_rank": LowRankHead,
+    "full": FullHead,
+    "chunked": ChunkedHead,
+    "modulated": ModulatedHead,
+    "adapter": AdapterHead,
+}
+
+
+def _split(flat: Tensor, shapes: Shapes) -> dict[str, Tensor]:
+    """Cut rows of numbers into tensors: ``(K, P) -> {name: (K, *shape)}``."""
+    parts = flat.split([shape.numel() for shape in shapes.values()], dim=1)
+    return {name: part.view(len(part), *shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
+
+
+def _matrices(shapes: Shapes) -> dict[str, tuple[int, int]]:
+    """Return rows and columns of the parameters of two and more dimensions."""
+    return {name: (shape[0], shape[1:].numel()) for name, shape in shapes.items() if len(shape) > 1}
+
+
+def _vectors(shapes: Shapes, embedding_dim: int) -> int:
+    """Count the parameters that generate the vectors."""
+    return embedding_dim * sum(shape.numel() for shape in shapes.values() if len(shape) < 2)
+
+
+def _hyperfan(init: str, target: nn.Module, shapes: Shapes) -> dict[str, float]:
+    """Return the standard deviation that each generated parameter shall have (Chang et al. 2020, table 1).
+
+    With c = 2 for a target with ReLU, else 1: hyperfan-in gives a weight c/(k·fan_in), k = 2 where the bias is
+    generated too, and a bias c/2; hyperfan-out gives a weight c/fan_out and a bias max(0, c·(1 − fan_in/fan_out)).
+    """
+    c = 2.0 if any(isinstance(module, nn.ReLU) for module in target.modules()) else 1.0
+    all_shapes = {name: p.shape for name, p in target.named_parameters()}
+    result = {}
+    for name in shapes:
+        layer = name.rpartition(".")[0]
+        weight = all_shapes.get(f"{layer}.weight" if layer else "weight", torch.Size())
+        if len(weight) < 2:
+            raise ValueError(f"init={init!r} is for linear and convolutional layers; it does not say what {name!r} is")
+        fan_in, fan_out = weight[1:].numel(), weight[0] * weight[2:].numel()
+        is_bias = name.rpartition(".")[2] == "bias"
+        if init == "hyperfan_in":
+            k = 2 if f"{layer}.bias" in shapes else 1
+            variance = c / 2 if is_bias else c / (k * fan_in)
+        else:
+            variance = max(0.0, c * (1 - fan_in / fan_out)) if is_bias else c / fan_out
+        result[name] = math.sqrt(variance)
+    return result
+
+
+def _initialise_naively(generator: nn.Linear, head: Head) -> None:
+    """Initialise as an ordinary output layer, θ₀ being its bias."""
+    generator.reset_parameters()
+    for name in head.shapes:
+        nn.init.uniform_(head.base.get_parameter(name), -(generator.in_features**-0.5), generator.in_features**-0.5)

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
+from typing import Final
 
+import torch
 from torch import Tensor, nn
 
 from hyperrl.contexts import nearest
 from hyperrl.hypernet.encoders import mlp
 from hyperrl.hypernet.grouping import distinct
-from hyperrl.hypernet.heads import HEADS, FullHead, LowRankHead
+from hyperrl.hypernet.heads import HEADS, AdapterHead, Head
+from hyperrl.hypernet.measures import effective_rank
+
+INITS: Final = ("bias", "hyperfan_in", "hyperfan_out", "naive")
 
 
 class HyperNetwork(nn.Module):
@@ -20,62 +27,155 @@ class HyperNetwork(nn.Module):
     A batch of B rows holds K ≤ B distinct contexts; outputs and gradients are exactly those of B separate networks.
 
     :param context_dim: the number of features d. Contexts should be of order one: normalise them.
-    :param target: a multi-layer perceptron, ``nn.Sequential`` of ``nn.Linear`` and element-wise layers. It
-        becomes part of this module, as the weights common to all contexts.
-    :param head: ``"low_rank"`` or ``"full"``; see :class:`LowRankHead`, :class:`FullHead`.
-    :param rank: directions per layer of the low-rank head.
+    :param target: any module that takes rows ``(B, *n)`` and returns rows ``(B, *m)``, each independently of the
+        others; fastest is an ``nn.Sequential`` of ``nn.Linear`` and layers without parameters. It becomes part of
+        this module, as the weights common to all contexts.
+    :param head: how weights are generated, one of :data:`~hyperrl.hypernet.HEADS`.
     :param embedding: widths of the encoder's layers, the last being the length h of z.
     :param activation: activation of the encoder.
-    :param encoder: an encoder to share with another hypernetwork, ``(K, d) -> (K, h)``; it replaces
-        ``embedding`` and ``activation``.
-    :raises ValueError: for an unknown head, or a target that is no such perceptron.
+    :param encoder: an encoder of your own, ``(K, d) -> (K, h)``, which replaces ``embedding`` and ``activation``; see
+        :mod:`hyperrl.hypernet.encoders`. One encoder may serve several hypernetworks.
+    :param init: ``"bias"``: every context starts from the target's initialisation. ``"hyperfan_in"``,
+        ``"hyperfan_out"`` (Chang et al. 2020): z alone makes weights of the variance that an ordinary initialisation
+        has. ``"naive"``: the generator is initialised as any linear layer, which distorts the target's activations.
+        All but the first are for the heads ``"full"`` and ``"chunked"``.
+    :param generated: pattern of the names of the parameters to generate (:mod:`fnmatch`), or several; all others
+        are learnt once for all contexts.
+    :param base: learn the target's own weights θ₀ too. Without, generated weights come from z alone and θ₀ = 0 is
+        neither learnt nor stored: with ``head="chunked"`` fewer parameters than the target has. Needs another
+        ``init`` than ``"bias"``, with which all weights would start at zero.
+    :param sample: contexts ``(N, d)`` on which hyperfan measures the size of z; uniform in [-1, 1] by default.
+    :param options: of the head: ``rank`` (low_rank), ``chunk_size`` and ``chunk_embedding`` (chunked), ``bottleneck``
+        (adapter).
+    :raises ValueError: for arguments that make no sense, with those that do.
 
     ``encoder`` and ``head`` may be called apart: ``z = hyper.encoder(unique)``, ``y = hyper.head(z, index, x)``.
 
-    >>> import torch
     >>> target = nn.Sequential(nn.Linear(3, 16), nn.Tanh(), nn.Linear(16, 2))
     >>> hyper = HyperNetwork(context_dim=4, target=target)
     >>> hyper(torch.randn(32, 4), torch.randn(32, 3)).shape
     torch.Size([32, 2])
-    >>> sorted(hyper.weights(torch.randn(4)))
-    ['0.bias', '0.weight', '2.bias', '2.weight']
+    >>> list(hyper.weights(torch.randn(4)))
+    ['0.weight', '0.bias', '2.weight', '2.bias']
+
+    A network of 67,586 weights out of a generator of 15,840 parameters:
+
+    >>> small = HyperNetwork(4, mlp([4, 256, 256, 2], nn.ReLU), head="chunked", init="hyperfan_in", base=False)
+    >>> sum(p.numel() for p in small.parameters()), sum(w.numel() for w in small.weights(torch.randn(4)).values())
+    (15840, 67586)
     """
 
     def __init__(
         self,
         context_dim: int,
-        target: nn.Sequential,
+        target: nn.Module,
         head: str = "low_rank",
-        rank: int = 8,
+        *,
         embedding: Sequence[int] = (64, 64),
         activation: Callable[[], nn.Module] = nn.Tanh,
         encoder: nn.Module | None = None,
+        init: str = "bias",
+        generated: str | Sequence[str] = "*",
+        base: bool = True,
+        sample: Tensor | None = None,
+        **options: int,
     ) -> None:
         super().__init__()
-        if head not in HEADS:
-            raise ValueError(f"unknown head {head!r}: the heads are {list(HEADS)}.{nearest(head, HEADS)}")
-        if rank < 1 or not embedding or min(embedding) < 1:
-            raise ValueError(f"expected rank ≥ 1 and widths ≥ 1, got rank={rank}, embedding={list(embedding)}")
-        if not isinstance(target, nn.Sequential) or any(
-            next(layer.parameters(), None) is not None for layer in target if not isinstance(layer, nn.Linear)
-        ):
-            raise ValueError(
-                "expected as target an nn.Sequential of nn.Linear and layers without parameters, got "
-                f"{type(target).__name__}({', '.join(type(layer).__name__ for layer in target.children())})"
-            )
+        _check(head, init, base, embedding, options)
+        names = _select(target, generated)
         self.encoder = encoder or mlp([context_dim, *embedding], activation, activation())
-        self.head = LowRankHead(target, embedding[-1], rank) if head == "low_rank" else FullHead(target, embedding[-1])
+        parameter = next(self.encoder.parameters(), torch.empty(0))
+        with torch.no_grad():
+            h = self.encoder(parameter.new_zeros(1, context_dim)).shape[1]
+            self.head: Head = HEADS[head](target, names, h, **options)  # pyright: ignore[reportCallIssue]
+            if init != "bias":
+                sample = 2 * torch.rand(1024, context_dim) - 1 if sample is None else sample
+                self.head.initialise(init, self.encoder(sample.to(parameter)))
+        self._state_names: Final = tuple(target.state_dict())
+        if not base:
+            _remove_base(target, names)
 
     def forward(self, context: Tensor, x: Tensor) -> Tensor:
-        """Apply to each row the network of its context: ``(B, d), (B, n) -> (B, m)``."""
+        """Apply to each row the network of its context: ``(B, d), (B, *n) -> (B, *m)``."""
         unique, index = distinct(context)
         return self.head(self.encoder(unique), index, x)
 
     def weights(self, context: Tensor) -> dict[str, Tensor]:
-        """Return one context's network as a state dict of the target.
+        """Return one context's network as a complete state dict of the target.
 
         :param context: shape ``(d,)``.
-        :return: ``{name: tensor}`` for ``target.load_state_dict``.
+        :return: ``{name: tensor}`` for ``target.load_state_dict``; what is not generated, buffers too, is the
+            target's own.
+        :raises ValueError: for the adapter head, which adds a layer: no weights of the target alone do the same.
         """
+        if isinstance(self.head, AdapterHead):
+            raise ValueError(
+                "head='adapter' adds a layer to the target, so no weights of the target alone are the network of a "
+                "context; head.weights gives the adapter's matrices"
+            )
+        own = dict(self.head.base.named_parameters()) | dict(self.head.base.named_buffers())
         batched = self.head.weights(self.encoder(context.unsqueeze(0)))
-        return {name: tensor.squeeze(0) for name, tensor in batched.items()}
+        generated = {name: tensor.squeeze(0) for name, tensor in batched.items()}
+        return {name: generated[name] if name in generated else own[name] for name in self._state_names}
+
+    def generate(self, contexts: Tensor) -> Tensor:
+        """Return all that is generated as one row for each context: ``(K, d) -> (K, P)``."""
+        return torch.cat([w.flatten(1) for w in self.head.weights(self.encoder(contexts)).values()], dim=1)
+
+    @torch.no_grad()
+    def diagnostics(self, contexts: Tensor) -> dict[str, float]:
+        """Measure how the weights depend on the context: a collapse shows here before the loss shows it.
+
+        :param contexts: shape ``(K, d)``.
+        :return: ``embedding_norm`` and ``weight_norm``, the means of ‖z‖ and ‖θ(c)‖; ``weight_variance``, the variance
+            over contexts of a weight, averaged over weights; ``effective_rank``, in how many directions the weights
+            move with the context.
+        """
+        theta = self.generate(contexts)
+        return {
+            "embedding_norm": self.encoder(contexts).norm(dim=1).mean().item(),
+            "weight_norm": theta.norm(dim=1).mean().item(),
+            "weight_variance": theta.var(0, correction=0).mean().item(),
+            "effective_rank": effective_rank(theta),
+        }
+
+
+def _check(head: str, init: str, base: bool, embedding: Sequence[int], options: dict[str, int]) -> None:
+    if head not in HEADS:
+        raise ValueError(f"unknown head {head!r}: the heads are {list(HEADS)}.{nearest(head, HEADS)}")
+    if init not in INITS:
+        raise ValueError(f"unknown init {init!r}: the initialisations are {list(INITS)}.{nearest(init, INITS)}")
+    if not base and init == "bias":
+        raise ValueError("base=False with init='bias' starts with all weights zero: give another init")
+    if not embedding or min(embedding) < 1:
+        raise ValueError(f"expected widths ≥ 1, got embedding={list(embedding)}")
+    parameters = inspect.signature(HEADS[head]).parameters.values()
+    valid = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+    for name, value in options.items():
+        if name not in valid:
+            raise ValueError(f"head {head!r} has no option {name!r}: its options are {valid}.{nearest(name, valid)}")
+        if value < 1:
+            raise ValueError(f"expected {name} ≥ 1, got {name}={value}")
+
+
+def _select(target: nn.Module, patterns: str | Sequence[str]) -> list[str]:
+    """Return the names of the parameters to generate."""
+    names = [name for name, _ in target.named_parameters()]
+    tied = [name for name, _ in target.named_parameters(remove_duplicate=False) if name not in names]
+    if tied:
+        raise ValueError(f"the target uses parameters twice, which is not supported: {tied} are tied to others")
+    patterns = [patterns] if isinstance(patterns, str) else patterns
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise ValueError(f"generated={pattern!r} matches no parameter of the target: they are {names}")
+    return [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
+
+
+def _remove_base(target: nn.Module, names: Sequence[str]) -> None:
+    """Replace parameters by zeros that are neither learnt nor stored: buffers of one number each, expanded."""
+    for path in names:
+        layer, _, name = path.rpartition(".")
+        module = target.get_submodule(layer)
+        parameter = getattr(module, name)
+        delattr(module, name)
+        module.register_buffer(name, parameter.new_zeros(()).expand(parameter.shape), persistent=False)

@@ -1,0 +1,63 @@
+"""Measures of generated weights over contexts: what to log, and what to add to a loss.
+
+All take a matrix θ of shape ``(K, P)``, one row of generated weights per context, such as
+:meth:`HyperNetwork.generate <hyperrl.hypernet.HyperNetwork.generate>` returns.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def effective_rank(theta: Tensor) -> float:
+    """Say in how many directions the weights move with the context (Roy & Vetterli 2007).
+
+    This is ``exp(−Σ pᵢ·log pᵢ)``, p being the singular values of θ, its mean over contexts taken off, divided by
+    their sum. One that falls towards 1 announces a collapse; 0 means that all contexts have the same weights.
+
+    :param theta: shape ``(K, P)``.
+
+    >>> effective_rank(torch.tensor([[1.0, 0.0, 5.0], [0.0, 1.0, 5.0], [-1.0, 0.0, 5.0], [0.0, -1.0, 5.0]]))
+    2.0...
+    """
+    centred = (theta - theta.mean(0)).double()
+    # Through the small K × K matrix: P may be large. Rounding leaves about 1e-16 of the largest eigenvalue.
+    eigenvalues = torch.linalg.eigvalsh(centred @ centred.mT).clamp(min=0)
+    if eigenvalues.sum() <= 1e-12 * theta.double().square().sum():  # no more than rounding of float32
+        return 0.0
+    singular = torch.where(eigenvalues > 1e-12 * eigenvalues.max(), eigenvalues, 0).sqrt()
+    return torch.special.entr(singular / singular.sum()).sum().exp().item()
+
+
+def squared_norm(theta: Tensor) -> Tensor:
+    """Return the mean of ``‖θ(c)‖²`` over contexts: times a small λ, weight decay on what is generated.
+
+    :param theta: shape ``(K, P)``.
+    :return: a scalar.
+
+    >>> squared_norm(torch.tensor([[3.0, 4.0], [0.0, 1.0]]))
+    tensor(13.)
+    """
+    return theta.square().sum(1).mean()
+
+
+def similarity(theta: Tensor, scale: float = 0.1) -> Tensor:
+    """Return how alike the weights of different contexts are, in (0, 1]: added to a loss it keeps them diverse.
+
+    It is the mean of ``exp(−m²/scale²)`` over pairs of contexts, m² being the mean squared difference of a weight;
+    bounded, so that it does not drive weights apart without end. Where all are equal its gradient is zero.
+
+    :param theta: shape ``(K, P)``, K ≥ 2.
+    :param scale: the difference of weights that counts as different.
+    :return: a scalar.
+
+    >>> similarity(torch.tensor([[1.0, 2.0], [1.0, 2.0]])), similarity(torch.tensor([[1.0, 2.0], [3.0, 1.0]]))
+    (tensor(1.), tensor(0.))
+    """
+    first, second = torch.triu_indices(len(theta), len(theta), offset=1, device=theta.device)
+    centred = theta - theta.mean(0)  # differences stay, and cancel less in what follows
+    gram = centred @ centred.mT  # (K, K)
+    squares = gram.diagonal()
+    distance = (squares[first] + squares[second] - 2 * gram[first, second]).clamp(min=0) / theta.shape[1]
+    return (-distance / scale**2).exp().mean()

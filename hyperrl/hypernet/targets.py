@@ -1,0 +1,82 @@
+"""Targets: applying to each row of a batch the target network with the weights of the row's context."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+from torch.nn import functional
+
+from hyperrl.hypernet.grouping import Groups
+
+
+def is_perceptron(target: nn.Module) -> bool:
+    """Say whether the target is an ``nn.Sequential`` of ``nn.Linear`` and stateless layers, which has a fast path.
+
+    >>> is_perceptron(nn.Sequential(nn.Linear(3, 4), nn.ReLU())), is_perceptron(nn.Sequential(nn.LayerNorm(3)))
+    (True, False)
+    """
+    # Exact types: a subclass, or a parametrised layer such as spectral_norm's, computes something else.
+    if type(target) is not nn.Sequential:
+        return False
+    of_linears = {
+        f"{name}.{own}" for name, layer in layers(target) if type(layer) is nn.Linear for own in ("weight", "bias")
+    }
+    return {name for name, _ in (*target.named_parameters(), *target.named_buffers())} <= of_linears
+
+
+def layers(target: nn.Sequential) -> list[tuple[str, nn.Module]]:
+    """Return the layers in the order of their application, with names; ``named_children`` lists a reused one once."""
+    return [(name, layer) for name, layer in target._modules.items() if layer is not None]
+
+
+def apply(target: nn.Module, weights: Mapping[str, Tensor], index: Tensor, x: Tensor) -> Tensor:
+    """Apply to each row the target with its context's weights: ``{name: (K, *shape)}, (B,), (B, *n) -> (B, *m)``.
+
+    Rows are grouped by context. A perceptron runs as one ``bmm`` a layer; any other module by ``functional_call``
+    under ``vmap``, or in a loop over contexts where ``vmap`` does not know it (``nn.GRU``, ``nn.LSTM``).
+
+    :param target: takes rows and returns rows, each independently of the others.
+    :param weights: the generated parameters; the target's own serve where a name is missing.
+    :raises ValueError: for batch normalisation by the statistics of the batch, which mixes rows.
+    """
+    if len(index) == 0:
+        return target(x)
+    groups = Groups(index, len(next(iter(weights.values()))))
+    spread = {name: groups.spread(w) for name, w in weights.items()}
+    h = groups.pad(x)  # (C, size, *n)
+    if is_perceptron(target) and x.ndim == 2:
+        return groups.unpad(_perceptron(target, spread, h))  # pyright: ignore[reportArgumentType]
+    modules = list(target.modules())
+    if any(isinstance(m, _BATCH_NORM) and (m.training or not m.track_running_stats) for m in modules):
+        raise ValueError(
+            "batch normalisation by the statistics of the batch mixes the rows of different contexts: "
+            "call eval() on the target, or use nn.LayerNorm or nn.GroupNorm"
+        )
+    if any(isinstance(m, nn.RNNBase) for m in modules):
+        rows = [functional_call(target, {n: w[i] for n, w in spread.items()}, (h[i],)) for i in range(len(h))]
+        return groups.unpad(torch.stack(rows))
+    return groups.unpad(vmap(lambda w, r: functional_call(target, w, (r,)), randomness="different")(spread, h))
+
+
+_BATCH_NORM = nn.modules.batchnorm._BatchNorm
+
+
+def _perceptron(target: nn.Sequential, weights: Mapping[str, Tensor], h: Tensor) -> Tensor:
+    """Apply a perceptron to chunks of rows: ``{name: (C, *shape)}, (C, size, n) -> (C, size, m)``."""
+    for name, layer in layers(target):
+        if isinstance(layer, nn.Linear):
+            weight = weights.get(f"{name}.weight", layer.weight)  # (C, out, in) or (out, in)
+            bias = weights.get(f"{name}.bias")  # (C, out)
+            if weight.ndim == 2:
+                h = functional.linear(h, weight, layer.bias if bias is None else None)
+                h = h if bias is None else h + bias.unsqueeze(1)
+            elif bias is None and layer.bias is None:
+                h = torch.bmm(h, weight.mT)
+            else:
+                h = torch.baddbmm(layer.bias if bias is None else bias.unsqueeze(1), h, weight.mT)
+        else:
+            h = layer(h.flatten(0, 1)).unflatten(0, h.shape[:2])  # as rows, which is what the layer expects
+    return h
