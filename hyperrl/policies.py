@@ -261,8 +261,11 @@ class ContextPolicy(ActorCriticPolicy):
 class HyperPolicy(ContextPolicy):
     """An actor-critic whose weights a hypernetwork produces from the context: actor, critic and log-std.
 
-    :param head: how weights are generated, ``"low_rank"`` or ``"full"``; see :class:`~hyperrl.hypernet.HyperNetwork`.
-    :param rank: directions per layer of the low-rank head.
+    :param head: how weights are generated, one of :data:`~hyperrl.hypernet.HEADS`.
+    :param rank: directions per layer, of the head ``"low_rank"``.
+    :param chunk_size: weights of a chunk, of the head ``"chunked"``.
+    :param chunk_embedding: length of a chunk's embedding, of the head ``"chunked"``.
+    :param bottleneck: width of the adapter, of the head ``"adapter"``.
     :param embedding: widths of the context encoder's layers.
     :param share_encoder: one context encoder for actor and critic.
 
@@ -279,12 +282,18 @@ class HyperPolicy(ContextPolicy):
         self,
         *args: Any,
         head: str = "low_rank",
-        rank: int = 8,
+        rank: int | None = None,
+        chunk_size: int | None = None,
+        chunk_embedding: int | None = None,
+        bottleneck: int | None = None,
         embedding: Sequence[int] = (64, 64),
         share_encoder: bool = False,
         **kwargs: Any,
     ) -> None:
-        self.hyper_kwargs: Final[dict[str, Any]] = dict(head=head, rank=rank, embedding=tuple(embedding))
+        options = dict(rank=rank, chunk_size=chunk_size, chunk_embedding=chunk_embedding, bottleneck=bottleneck)
+        self.hyper_kwargs: Final[dict[str, Any]] = dict(head=head, embedding=tuple(embedding)) | {
+            name: value for name, value in options.items() if value is not None
+        }
         self.share_encoder: Final = share_encoder
         super().__init__(*args, **kwargs)
 

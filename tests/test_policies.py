@@ -24,10 +24,14 @@ from hyperrl.policies import ConcatPolicy, ContextPolicy, HyperPolicy, UnawarePo
 VARIANTS: dict[str, tuple[type[ContextPolicy], dict[str, Any]]] = {
     "low_rank": (HyperPolicy, dict(head="low_rank", rank=3)),
     "full": (HyperPolicy, dict(head="full")),
+    "chunked": (HyperPolicy, dict(head="chunked", chunk_size=60, chunk_embedding=4)),
+    "modulated": (HyperPolicy, dict(head="modulated")),
+    "adapter": (HyperPolicy, dict(head="adapter", bottleneck=8)),
     "shared": (HyperPolicy, dict(share_encoder=True)),
     "concat": (ConcatPolicy, {}),
     "unaware": (UnawarePolicy, {}),
 }
+HYPER = [name for name, (policy, _) in VARIANTS.items() if policy is HyperPolicy]
 ACTIONS: dict[str, spaces.Space[Any]] = {
     "box": spaces.Box(-2, 2, (3,)),
     "lopsided box": spaces.Box(np.array([0, -5], dtype=np.float32), np.array([1, 3], dtype=np.float32)),
@@ -142,12 +146,12 @@ def test_only_the_unaware_policy_ignores_the_context(variant: str) -> None:
     obs = observations(model)
     other = {**obs, "context": torch.as_tensor(CONTEXT.sample("extrapolation", 12, 1), dtype=torch.float32)}
     same = [torch.allclose(a, b) for a, b in zip(model.policy(obs, True), model.policy(other, True), strict=True)]
-    assert same == [variant == "unaware"] * 2 + [variant != "low_rank" and variant != "full" and variant != "shared"]
+    assert same == [variant == "unaware"] * 2 + [variant not in HYPER]
     std = [model.policy.get_distribution(o).distribution.stddev for o in (obs, other)]
     assert torch.allclose(*std) == (variant in ("concat", "unaware"))
 
 
-@pytest.mark.parametrize("variant", ["low_rank", "full", "shared"])
+@pytest.mark.parametrize("variant", HYPER)
 def test_the_hypernetwork_sees_each_normalised_context_once(variant: str) -> None:
     model = make(variant, toy(entries=IMAGE))
     seen = []
@@ -159,7 +163,7 @@ def test_the_hypernetwork_sees_each_normalised_context_once(variant: str) -> Non
     assert np.abs(seen[0].numpy()).max() <= 1 + 1e-5
 
 
-@pytest.mark.parametrize("head", ["low_rank", "full"])
+@pytest.mark.parametrize("head", [variant for variant in HYPER if variant != "adapter"])
 def test_generated_weights_are_the_network_of_a_context(head: str) -> None:
     model = make(head, toy())
     obs = observations(model, contexts=1)
@@ -400,7 +404,11 @@ BOX = spaces.Box(-1, 1, (3,))
         ),
         (lambda new: new(space(obs=BOX, context=BOX), netarch=[8]), "knows no 'netarch'.* Did you mean 'net_arch'"),
         (lambda new: new(space(obs=BOX, context=BOX), ranks=3), "knows no 'ranks'.* Did you mean 'rank'"),
-        (lambda new: new(space(obs=BOX, context=BOX), head="chunky"), "unknown head 'chunky'"),
+        (lambda new: new(space(obs=BOX, context=BOX), head="chunky"), "unknown head 'chunky'.* Did you mean 'chunked'"),
+        (
+            lambda new: new(space(obs=BOX, context=BOX), head="chunked", rank=3),
+            r"head 'chunked' has no option 'rank': its options are \['chunk_size', 'chunk_embedding'\]",
+        ),
     ],
 )
 def test_what_makes_no_sense_is_refused(make_policy: Callable[[Any], Any], message: str) -> None:
