@@ -178,12 +178,16 @@ class FactoredHead(Head):
             return super().forward(embedding, index, x)
         factors = self._factors(embedding)
         for name, layer in layers(self.base):  # pyright: ignore[reportArgumentType]
+            if not isinstance(layer, nn.Linear):
+                x = layer(x)
+                continue
             weight, bias = factors.get(f"{name}.weight"), factors.get(f"{name}.bias")
-            y = layer(x)
+            if bias is None:
+                y = layer(x)  # (B, in) -> (B, out)
+            else:  # as the addend of the product: one pass over (B, out) less than adding it afterwards
+                y = torch.addmm((layer.bias + bias).index_select(0, index), x, layer.weight.mT)
             if weight is not None:
-                y = y + self._product(f"{name}.weight", weight.index_select(0, index), x)
-            if bias is not None:
-                y = y + bias.index_select(0, index)
+                y = self._add_product(f"{name}.weight", weight.index_select(0, index), x, y)
             x = y
         return x
 
@@ -198,8 +202,11 @@ class FactoredHead(Head):
         return result
 
     @abstractmethod
-    def _product(self, name: str, factor: Tensor, x: Tensor) -> Tensor:
-        """Multiply each row by what its factors add to a matrix: ``(B, size), (B, in) -> (B, out)``."""
+    def _add_product(self, name: str, factor: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        """Add to y the product of each row with what its factors add to a matrix.
+
+        Shapes are ``(B, size), (B, in), (B, out) -> (B, out)``.
+        """
 
     @abstractmethod
     def _matrix(self, name: str, factor: Tensor) -> Tensor:
@@ -237,9 +244,9 @@ class LowRankHead(FactoredHead):
             shapes, embedding_dim
         )
 
-    def _product(self, name: str, factor: Tensor, x: Tensor) -> Tensor:
+    def _add_product(self, name: str, factor: Tensor, x: Tensor, y: Tensor) -> Tensor:
         u, v = self.u[self.place[name]], self.v[self.place[name]]
-        return (x @ v * factor) @ u.mT  # (B, in) -> (B, r) -> (B, out)
+        return torch.addmm(y, x @ v * factor, u.mT)  # (B, in) -> (B, r) -> (B, out)
 
     def _matrix(self, name: str, factor: Tensor) -> Tensor:
         return torch.einsum("or,kr,ir->koi", self.u[self.place[name]], factor, self.v[self.place[name]])
@@ -271,10 +278,10 @@ class ModulatedHead(FactoredHead):
             shapes, embedding_dim
         )
 
-    def _product(self, name: str, factor: Tensor, x: Tensor) -> Tensor:
+    def _add_product(self, name: str, factor: Tensor, x: Tensor, y: Tensor) -> Tensor:
         w1 = self.w1[self.place[name]]  # (out, in)
         a, b = factor.split(list(w1.shape), dim=1)  # (B, out), (B, in)
-        return a * ((x + b * x) @ w1.mT)
+        return torch.addcmul(y, a, torch.addcmul(x, b, x) @ w1.mT)
 
     def _matrix(self, name: str, factor: Tensor) -> Tensor:
         w1 = self.w1[self.place[name]]
