@@ -341,9 +341,9 @@ def generated_and_ordinary(head: str, init: str, mode: str, activation: type[nn.
     widths, x = [64] * 4, torch.randn(256, 64)
     nonlinearity = "relu" if activation is nn.ReLU else "linear"
     generated, ordinary = [], []
-    for _ in range(10):
+    for _ in range(60):
         hyper = HyperNetwork(4, mlp(widths, activation), head=head, init=init)
-        for context in 2 * torch.rand(10, 4) - 1:
+        for context in 2 * torch.rand(2, 4) - 1:
             generated.append(mlp(widths, activation))
             generated[-1].load_state_dict(hyper.weights(context))
             ordinary.append(mlp(widths, activation))

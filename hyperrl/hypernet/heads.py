@@ -13,6 +13,7 @@ from typing import Final, final
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from hyperrl.hypernet.targets import apply, is_perceptron, layers
 
@@ -81,7 +82,12 @@ class FullHead(Head):
     def weights(self, embedding: Tensor) -> dict[str, Tensor]:
         """Return the generated parameters for each embedding: ``(K, h) -> {name: (K, *shape)}``."""
         base = self._base()
-        return {name: base[name] + part for name, part in _split(self.generator(embedding), self.shapes).items()}
+        rows = self.generator.weight.split([shape.numel() for shape in self.shapes.values()])  # of (numel, h)
+        result = {}
+        for (name, shape), h in zip(self.shapes.items(), rows, strict=True):
+            part = functional.linear(embedding, h, _flatten(base[name]))  # (K, numel)
+            result[name] = _unflatten(part.to(base[name].dtype), shape)  # autocast would make it bfloat16
+        return result
 
     @staticmethod
     def parameter_count(shapes: Shapes, embedding_dim: int) -> int:
@@ -95,7 +101,7 @@ class FullHead(Head):
             return
         scale = _hyperfan(init, self.base, self.shapes)
         second_moment = embedding.square().mean().item()  # of z: Var(z) in the paper, whose z has mean zero
-        for name, rows in _split(self.generator.weight.mT, self.shapes).items():  # (h, *shape), views
+        for name, rows in _split(self.generator.weight.mT, self.shapes).items():  # (h, numel), views
             nn.init.normal_(rows, std=scale[name] / math.sqrt(embedding.shape[1] * second_moment))
             nn.init.zeros_(self.base.get_parameter(name))
 
@@ -123,8 +129,8 @@ class ChunkedHead(Head):
         chunk_embedding: int = 16,
     ) -> None:
         super().__init__(target, names)
-        self.size: Final = sum(shape.numel() for shape in self.shapes.values())
-        self.chunks = nn.Parameter(torch.randn(-(self.size // -chunk_size), chunk_embedding))  # (n, e)
+        size = sum(shape.numel() for shape in self.shapes.values())
+        self.chunks = nn.Parameter(torch.randn(-(size // -chunk_size), chunk_embedding))  # (n, e)
         self.hidden = nn.Linear(embedding_dim, chunk_embedding)
         self.generator = nn.Linear(chunk_embedding, chunk_size, bias=False)
         nn.init.zeros_(self.generator.weight)
@@ -134,8 +140,12 @@ class ChunkedHead(Head):
     def weights(self, embedding: Tensor) -> dict[str, Tensor]:
         """Return the generated parameters for each embedding: ``(K, h) -> {name: (K, *shape)}``."""
         base = self._base()
-        flat = self.generator(self._features(embedding)).flatten(1)[:, : self.size]  # (K, n, s) -> (K, P)
-        return {name: base[name] + self.scale[name] * part for name, part in _split(flat, self.shapes).items()}
+        flat = self.generator(self._features(embedding)).flatten(1)  # (K, n, s) -> (K, n·s)
+        # Added before the numbers get their shape: the gradient of θ₀ is a sum over contexts, fast in this layout only.
+        return {
+            name: _unflatten(torch.add(_flatten(base[name]), part, alpha=self.scale[name]), self.shapes[name])
+            for name, part in _split(flat, self.shapes).items()
+        }
 
     @staticmethod
     def parameter_count(shapes: Shapes, embedding_dim: int, *, chunk_size: int = 512, chunk_embedding: int = 16) -> int:
@@ -346,9 +356,25 @@ HEADS: Final[dict[str, type[Head]]] = {
 
 
 def _split(flat: Tensor, shapes: Shapes) -> dict[str, Tensor]:
-    """Cut rows of numbers into tensors: ``(K, P) -> {name: (K, *shape)}``."""
-    parts = flat.split([shape.numel() for shape in shapes.values()], dim=1)
-    return {name: part.view(len(part), *shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
+    """Cut rows of numbers into one part for each parameter, leaving the rest: ``(K, ≥P) -> {name: (K, numel)}``."""
+    sizes = [shape.numel() for shape in shapes.values()]
+    parts = flat.split([*sizes, flat.shape[1] - sum(sizes)], dim=1)
+    return dict(zip(shapes, parts[:-1], strict=True))
+
+
+def _flatten(parameter: Tensor) -> Tensor:
+    """Lay a parameter out as :func:`_unflatten` reads it: ``(*shape) -> (numel,)``."""
+    return (parameter.mT if parameter.ndim == 2 else parameter).flatten()
+
+
+def _unflatten(flat: Tensor, shape: torch.Size) -> Tensor:
+    """Give rows of numbers the shape of a parameter: ``(K, numel) -> (K, *shape)``.
+
+    Matrices are laid out transposed: ``bmm`` by a transposed weight then needs no copy, nor does its gradient.
+    """
+    if len(shape) == 2:
+        return flat.view(len(flat), shape[1], shape[0]).mT
+    return flat.view(len(flat), *shape)
 
 
 def _matrices(shapes: Shapes) -> dict[str, tuple[int, int]]:
