@@ -1,14 +1,14 @@
 """Heads: how the embedding of a context becomes the weights of the target network.
 
-Every head starts from the target's ordinary initialisation: whatever is generated is added to the target's own
-weights θ₀ (or multiplied into a term of it) and is zero at first (bias-HyperInit, Beck et al. 2022).
+Every head starts from the target's ordinary initialisation θ₀: what is generated is zero at first, and moves the
+weights from there (bias-HyperInit, Beck et al. 2022).
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Final, final
 
 import torch
@@ -21,11 +21,10 @@ Shapes = Mapping[str, torch.Size]
 
 
 class Head(nn.Module, ABC):
-    """What the heads share.
+    """What the heads share. All are made as ``Head(target, names, embedding_dim, **options)``.
 
     :param target: the network whose weights are generated; it becomes part of the head, as ``base``.
     :param names: which of its parameters are generated; the others are common to all contexts.
-    :param embedding_dim: length h of the embedding z.
     """
 
     def __init__(self, target: nn.Module, names: Collection[str]) -> None:
@@ -174,12 +173,22 @@ class FactoredHead(Head):
     Matrices get factors, vectors are added to: ``b = b₀ + β(z)``. A parameter of three or more dimensions, such as
     a convolution's, counts as the matrix ``(shape[0], rest)``. A row of a batch needs the factors of its context
     only, never a weight matrix of its own: the cost hardly depends on the number of contexts.
+
+    :param embedding_dim: length h of the embedding z.
+    :param factors: how many factors a matrix of so many rows and columns has.
     """
 
-    def __init__(self, target: nn.Module, names: Collection[str], embedding_dim: int, sizes: Mapping[str, int]) -> None:
+    def __init__(
+        self, target: nn.Module, names: Collection[str], embedding_dim: int, factors: Callable[[int, int], int]
+    ) -> None:
         super().__init__(target, names)
-        self.sizes: Final = sizes
-        self.generator = nn.Linear(embedding_dim, sum(sizes.values()), bias=False)
+        self.matrices: Final = _matrices(self.shapes)
+        self.place: Final = {name: i for i, name in enumerate(self.matrices)}  # of a matrix in a list of parameters
+        self.sizes: Final = {
+            name: factors(*self.matrices[name]) if name in self.matrices else shape.numel()
+            for name, shape in self.shapes.items()
+        }
+        self.generator = nn.Linear(embedding_dim, sum(self.sizes.values()), bias=False)
         nn.init.zeros_(self.generator.weight)
 
     def forward(self, embedding: Tensor, index: Tensor, x: Tensor) -> Tensor:
@@ -237,22 +246,17 @@ class LowRankHead(FactoredHead):
     """
 
     def __init__(self, target: nn.Module, names: Collection[str], embedding_dim: int, *, rank: int = 8) -> None:
-        shapes = {name: p.shape for name, p in target.named_parameters() if name in names}
-        sizes = {name: rank if len(shape) > 1 else shape.numel() for name, shape in shapes.items()}
-        super().__init__(target, names, embedding_dim, sizes)
-        matrices = _matrices(shapes)
-        self.place: Final = {name: i for i, name in enumerate(matrices)}  # of a matrix in u and v
+        super().__init__(target, names, embedding_dim, lambda rows, columns: rank)
+        sizes = self.matrices.values()
         # U and V at the scale at which U·diag(g)·Vᵀ with g of order one is as large as an ordinary W₀.
-        self.u = nn.ParameterList(torch.randn(rows, rank) * rank**-0.5 for rows, _ in matrices.values())
-        self.v = nn.ParameterList(torch.randn(columns, rank) * columns**-0.5 for _, columns in matrices.values())
+        self.u = nn.ParameterList(torch.randn(rows, rank) * rank**-0.5 for rows, _ in sizes)
+        self.v = nn.ParameterList(torch.randn(columns, rank) * columns**-0.5 for _, columns in sizes)
 
     @staticmethod
     def parameter_count(shapes: Shapes, embedding_dim: int, *, rank: int = 8) -> int:
         """Return ``Σ r·(out + in + h)`` over matrices ``+ Σ h·out`` over vectors."""
-        matrices = _matrices(shapes).values()
-        return sum(rank * (rows + columns + embedding_dim) for rows, columns in matrices) + _vectors(
-            shapes, embedding_dim
-        )
+        matrices = sum(rank * (rows + columns + embedding_dim) for rows, columns in _matrices(shapes).values())
+        return matrices + embedding_dim * _vector_size(shapes)
 
     def _add_product(self, name: str, factor: Tensor, x: Tensor, y: Tensor) -> Tensor:
         u, v = self.u[self.place[name]], self.v[self.place[name]]
@@ -272,21 +276,16 @@ class ModulatedHead(FactoredHead):
     """
 
     def __init__(self, target: nn.Module, names: Collection[str], embedding_dim: int) -> None:
-        shapes = {name: p.shape for name, p in target.named_parameters() if name in names}
-        matrices = _matrices(shapes)
-        sizes = {n: sum(matrices[n]) if n in matrices else shape.numel() for n, shape in shapes.items()}
-        super().__init__(target, names, embedding_dim, sizes)
-        self.place: Final = {name: i for i, name in enumerate(matrices)}  # of a matrix in w1
+        super().__init__(target, names, embedding_dim, lambda rows, columns: rows + columns)
         # W₁ at the scale of an ordinary W₀.
-        self.w1 = nn.ParameterList(torch.randn(rows, columns) * columns**-0.5 for rows, columns in matrices.values())
+        self.w1 = nn.ParameterList(torch.randn(size) * size[1] ** -0.5 for size in self.matrices.values())
 
     @staticmethod
     def parameter_count(shapes: Shapes, embedding_dim: int) -> int:
         """Return ``Σ (out·in + h·(out + in))`` over matrices ``+ Σ h·out`` over vectors."""
-        matrices = _matrices(shapes).values()
-        return sum(rows * columns + embedding_dim * (rows + columns) for rows, columns in matrices) + _vectors(
-            shapes, embedding_dim
-        )
+        sizes = _matrices(shapes).values()
+        matrices = sum(rows * columns + embedding_dim * (rows + columns) for rows, columns in sizes)
+        return matrices + embedding_dim * _vector_size(shapes)
 
     def _add_product(self, name: str, factor: Tensor, x: Tensor, y: Tensor) -> Tensor:
         w1 = self.w1[self.place[name]]  # (out, in)
@@ -382,9 +381,9 @@ def _matrices(shapes: Shapes) -> dict[str, tuple[int, int]]:
     return {name: (shape[0], shape[1:].numel()) for name, shape in shapes.items() if len(shape) > 1}
 
 
-def _vectors(shapes: Shapes, embedding_dim: int) -> int:
-    """Count the parameters that generate the vectors."""
-    return embedding_dim * sum(shape.numel() for shape in shapes.values() if len(shape) < 2)
+def _vector_size(shapes: Shapes) -> int:
+    """Count the entries of the parameters of less than two dimensions."""
+    return sum(shape.numel() for shape in shapes.values() if len(shape) < 2)
 
 
 def _hyperfan(init: str, target: nn.Module, shapes: Shapes) -> dict[str, float]:

@@ -83,7 +83,7 @@ class HyperNetwork(nn.Module):
         super().__init__()
         _check(head, init, base, embedding, options)
         names = _select(target, generated)
-        self.encoder = encoder or mlp([context_dim, *embedding], activation, activation())
+        self.encoder = mlp([context_dim, *embedding], activation, activation()) if encoder is None else encoder
         parameter = next(self.encoder.parameters(), torch.empty(0))
         with torch.no_grad():
             h = self.encoder(parameter.new_zeros(1, context_dim)).shape[1]
