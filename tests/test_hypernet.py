@@ -1,5 +1,6 @@
 import copy
 import io
+import shutil
 from itertools import pairwise
 from typing import Any
 
@@ -276,10 +277,14 @@ def test_a_pattern_says_what_is_generated(head: str, pattern: str | list[str]) -
     assert [name for name in first if not torch.equal(first[name], second[name])] == expected.split()
 
 
-def test_batch_statistics_are_refused() -> None:
-    target = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+@pytest.mark.parametrize("head", [head for head in HEADS if head != "adapter"])
+@pytest.mark.parametrize(
+    "norm", [nn.BatchNorm1d(4), nn.BatchNorm1d(4, affine=False, track_running_stats=False).eval()], ids=str
+)
+def test_batch_statistics_are_refused(head: str, norm: nn.Module) -> None:
+    hyper = make(head, nn.Sequential(nn.Linear(5, 4), norm, nn.Linear(4, 2)))
     with pytest.raises(ValueError, match="mixes the rows of different contexts"):
-        make("full", target)(torch.zeros(4, 3, dtype=torch.float64), torch.zeros(4, 5, dtype=torch.float64))
+        hyper(torch.zeros(4, 3, dtype=torch.float64), torch.zeros(4, 5, dtype=torch.float64))
 
 
 # Parameter counts and initialisation
@@ -510,13 +515,22 @@ def test_autocast(head: str, name: str) -> None:
     assert all(p.grad is not None and p.grad.isfinite().all() for p in hyper.parameters())
 
 
-@pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch.compile's own, where it resumes behind a break
+@pytest.mark.filterwarnings("ignore")  # torch.compile warns about its own doings
 @pytest.mark.parametrize("head", HEADS)
-def test_compile(head: str) -> None:
-    """What torch.compile traces is right; the backend runs it without generating code, which takes minutes."""
+@pytest.mark.parametrize(
+    "backend",
+    [
+        "aot_eager",  # traces all, but generates no code
+        pytest.param(
+            "inductor",
+            marks=[pytest.mark.slow, pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")],
+        ),
+    ],
+)
+def test_compile(backend: str, head: str) -> None:
     hyper = make(head)
     context, x = torch.randn(4, 3, dtype=torch.float64), torch.randn(6, 5, dtype=torch.float64)
-    compiled = torch.compile(hyper, backend="aot_eager")
+    compiled = torch.compile(hyper, backend=backend)
     for index in ([1, 3, 1, 0, 0, 2], [0, 0, 0, 0, 0, 1]):
         torch.testing.assert_close(compiled(context[index], x), hyper(context[index], x), **TOLERANCE)
 

@@ -11,6 +11,8 @@ from torch.nn import functional
 
 from hyperrl.hypernet.grouping import Groups
 
+_BATCH_NORM = nn.modules.batchnorm._BatchNorm
+
 
 def is_perceptron(target: nn.Module) -> bool:
     """Say whether the target is an ``nn.Sequential`` of ``nn.Linear`` and stateless layers, which has a fast path.
@@ -24,7 +26,8 @@ def is_perceptron(target: nn.Module) -> bool:
     of_linears = {
         f"{name}.{own}" for name, layer in layers(target) if type(layer) is nn.Linear for own in ("weight", "bias")
     }
-    return {name for name, _ in (*target.named_parameters(), *target.named_buffers())} <= of_linears
+    mixes_rows = any(isinstance(layer, _BATCH_NORM) for layer in target)  # it may be without state
+    return not mixes_rows and {name for name, _ in (*target.named_parameters(), *target.named_buffers())} <= of_linears
 
 
 def layers(target: nn.Sequential) -> list[tuple[str, nn.Module]]:
@@ -59,9 +62,6 @@ def apply(target: nn.Module, weights: Mapping[str, Tensor], index: Tensor, x: Te
         rows = [functional_call(target, {n: w[i] for n, w in spread.items()}, (h[i],)) for i in range(len(h))]
         return groups.unpad(torch.stack(rows))
     return groups.unpad(vmap(lambda w, r: functional_call(target, w, (r,)), randomness="different")(spread, h))
-
-
-_BATCH_NORM = nn.modules.batchnorm._BatchNorm
 
 
 def _perceptron(target: nn.Sequential, weights: Mapping[str, Tensor], h: Tensor) -> Tensor:
