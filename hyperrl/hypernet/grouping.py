@@ -48,7 +48,7 @@ class Groups:
         batch = len(index)
         counts = torch.bincount(index, minlength=contexts)  # (K,)
         mean, largest = -(-batch // max(contexts, 1)), int(counts.max()) if batch else 0
-        self.one_chunk_each: Final = largest <= 2 * mean
+        self.one_chunk_each: Final = largest * contexts <= 2 * batch
         self.size: Final = max(1, largest if self.one_chunk_each else mean)  # rows of a chunk
         # (K,) chunks that each context fills
         chunks = torch.ones_like(counts) if self.one_chunk_each else -(counts // -self.size)
