@@ -41,6 +41,7 @@ def train(
     contexts: int | None = None,
     resume: bool = False,
     device: str = "auto",
+    callback: BaseCallback | None = None,
     progress: bool = False,
     checkpoint_seconds: float = 30.0,
 ) -> OnPolicyAlgorithm:
@@ -55,6 +56,7 @@ def train(
     :param resume: continue an interrupted training of ``out`` from its last checkpoint, exactly as if it had not
         been interrupted; where there is none, begin.
     :param device: where the networks are: ``"cpu"``, ``"cuda"``, ``"auto"``.
+    :param callback: a Stable-Baselines3 callback of your own.
     :param progress: show a progress bar.
     :param checkpoint_seconds: the least time between two checkpoints.
     :raises ValueError: for a faulty recipe, and for a run folder that exists.
@@ -68,18 +70,19 @@ def train(
     if steps < 1:
         raise ValueError(f"expected at least one step, got steps={steps}")
     model = build(family, spec, seed, contexts, device)
+    callbacks = [] if callback is None else [callback]
     if out is None:
-        return model.learn(steps, progress_bar=progress)
+        return model.learn(steps, callback=callbacks, progress_bar=progress)
     run = UnfinishedRun(out, family, spec, dict(seed=seed, steps=steps, contexts=contexts), resume)
     if run.checkpoint.exists():
         model = _restore(type(model), run.checkpoint, device)
-    checkpoint = _Checkpoint(run.checkpoint, checkpoint_seconds)
+    callbacks.append(_Checkpoint(run.checkpoint, checkpoint_seconds))
     model.set_logger(Logger(str(run.path), [TensorBoardOutputFormat(str(run.path))]))
     begun = time.monotonic()
     try:
         remaining = steps - model.num_timesteps
         if remaining > 0:
-            model.learn(remaining, callback=checkpoint, progress_bar=progress, reset_num_timesteps=False)
+            model.learn(remaining, callback=callbacks, progress_bar=progress, reset_num_timesteps=False)
     except BaseException:
         if not run.checkpoint.exists():
             run.discard()

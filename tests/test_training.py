@@ -12,7 +12,6 @@ from stable_baselines3.common.callbacks import BaseCallback
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import hyperrl
-from hyperrl import training
 from hyperrl.catalog import agent_spec, names
 from hyperrl.runs import Run
 from hyperrl.training import build, n_parameters, train
@@ -123,22 +122,13 @@ def test_a_fixed_set_of_contexts(quick: Path) -> None:
 
 @pytest.mark.parametrize("normalize", [True, False])
 @pytest.mark.parametrize("family", ["pendulum", "cartpole"])
-def test_resuming_equals_not_having_been_interrupted(
-    quick: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str, normalize: bool
-) -> None:
+def test_resuming_equals_not_having_been_interrupted(quick: Path, tmp_path: Path, family: str, normalize: bool) -> None:
     quick.write_text(QUICK.replace("normalize_reward = true", f"normalize_reward = {str(normalize).lower()}"))
     arguments: Any = dict(steps=1000, seed=2, device="cpu", checkpoint_seconds=0)
     whole = train(family, quick, **arguments)
     out = tmp_path / "x"
-    checkpoint = training._Checkpoint
-
-    def interrupted(*args: Any) -> list[BaseCallback]:
-        return [checkpoint(*args), Interrupt(at=500)]
-
-    with monkeypatch.context() as patch:
-        patch.setattr(training, "_Checkpoint", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            train(family, quick, out=out, **arguments)
+    with pytest.raises(KeyboardInterrupt):
+        train(family, quick, out=out, callback=Interrupt(at=500), **arguments)
     assert not out.exists()
     with pytest.raises(ValueError, match=r"x\.partial holds an interrupted training: continue it with --resume"):
         train(family, quick, out=out, **arguments)
@@ -155,12 +145,9 @@ def test_resuming_equals_not_having_been_interrupted(
     assert max(steps) == whole.num_timesteps
 
 
-def test_nothing_is_left_of_a_training_that_never_got_anywhere(
-    quick: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(training, "_Checkpoint", lambda *_: Interrupt(at=1))
+def test_nothing_is_left_of_a_training_that_never_got_anywhere(quick: Path, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        train("pendulum", quick, steps=1000, out=tmp_path / "x")
+        train("pendulum", quick, steps=1000, out=tmp_path / "x", callback=Interrupt(at=1))
     assert list(tmp_path.iterdir()) == [quick]
 
 
