@@ -1,5 +1,6 @@
 import copy
 import io
+import math
 import shutil
 from itertools import pairwise
 from typing import Any
@@ -447,6 +448,7 @@ def test_effective_rank_counts_directions() -> None:
         theta = 3 + coordinates[:, :r] @ basis[:, :r].mT
         assert effective_rank(theta) == pytest.approx(r, rel=0.02)
     assert effective_rank(torch.full((7, 50), 0.1)) == 0
+    assert math.isnan(effective_rank(torch.tensor([[1.0, torch.inf], [2.0, 3.0]])))
 
 
 def test_diagnostics_tell_a_collapse() -> None:

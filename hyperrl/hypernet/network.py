@@ -135,7 +135,7 @@ class HyperNetwork(nn.Module):
         return {
             "embedding_norm": self.encoder(contexts).norm(dim=1).mean().item(),
             "weight_norm": theta.norm(dim=1).mean().item(),
-            "weight_variance": theta.var(0, correction=0).mean().item(),
+            "weight_variance": (theta - theta.mean(0)).square().mean().item(),
             "effective_rank": effective_rank(theta),
         }
 
