@@ -20,9 +20,9 @@ from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
+from hyperrl.callbacks import CachedRollouts, HyperDiagnostics
 from hyperrl.catalog import AgentSpec, agent_spec
 from hyperrl.contexts import nearest
-from hyperrl.diagnostics import HyperDiagnostics
 from hyperrl.families import Family, load_family, stream
 from hyperrl.files import write_bytes
 from hyperrl.policies import ConcatPolicy, ContextPolicy, HyperPolicy, UnawarePolicy
@@ -71,7 +71,7 @@ def train(
     if steps < 1:
         raise ValueError(f"expected at least one step, got steps={steps}")
     model = build(family, spec, seed, contexts, device)
-    callbacks: list[BaseCallback] = [HyperDiagnostics()]
+    callbacks: list[BaseCallback] = [CachedRollouts(), HyperDiagnostics()]
     if callback is not None:
         callbacks.append(callback)
     if out is None:

@@ -1,9 +1,10 @@
-"""What hypernetworks do while Stable-Baselines3 trains them: logged once a rollout, a collapse announced."""
+"""Callbacks for the training of hypernetworks by Stable-Baselines3: what to log, and weights kept during rollouts."""
 
 from __future__ import annotations
 
 import math
 import warnings
+from contextlib import ExitStack
 from typing import Any, Final
 
 import numpy as np
@@ -56,7 +57,7 @@ class HyperDiagnostics(BaseCallback):
         if len(self.contexts) < self.limit:
             met = policy._context(self._some_observations())  # (limit, d)
             self.contexts = list(dict.fromkeys([*self.contexts, *map(tuple, met.tolist())]))[: self.limit]
-        self.gradients = {"actor": _GradientNorm(policy.actor.head), "critic": _GradientNorm(policy.critic.head)}
+        self.gradients = {name: _GradientNorm(getattr(policy, name).encoder) for name in ("actor", "critic")}
 
     def _on_rollout_start(self) -> None:
         self._measure()
@@ -106,18 +107,39 @@ class HyperDiagnostics(BaseCallback):
         return obs_as_tensor(drawn, self.model.device)
 
 
+class CachedRollouts(BaseCallback):
+    """Keep the generated weights of a :class:`~hyperrl.policies.HyperPolicy` from step to step of a rollout.
+
+    They are generated again when the context of an environment changes, as it does between episodes.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scope: Final = ExitStack()
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_start(self) -> None:
+        self.scope.close()  # a rollout that an exception ended left it open
+        if isinstance(self.model.policy, HyperPolicy):
+            self.scope.enter_context(self.model.policy.cached_weights())
+
+    def _on_rollout_end(self) -> None:
+        self.scope.close()
+
+
 class _GradientNorm:
-    """Average the norms of the gradients that arrive at a head's embeddings until it is asked.
+    """Average the norms of the gradients that arrive at an encoder's embeddings until it is asked.
 
     It knows no model, so that a policy copied with this hook on is a copy of the policy alone.
     """
 
-    def __init__(self, head: torch.nn.Module) -> None:
+    def __init__(self, encoder: torch.nn.Module) -> None:
         self.norms: list[Tensor] = []  # tensors: a number each would wait for the device at each minibatch
-        self.handle = head.register_forward_pre_hook(self._watch)
+        self.handle = encoder.register_forward_hook(self._watch)
 
-    def _watch(self, head: torch.nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        embedding = inputs[0]
+    def _watch(self, encoder: torch.nn.Module, inputs: tuple[Tensor, ...], embedding: Tensor) -> None:
         if embedding.requires_grad:
             embedding.register_hook(lambda gradient: self.norms.append(gradient.norm()))
 
