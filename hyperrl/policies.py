@@ -5,7 +5,9 @@ from __future__ import annotations
 import inspect
 import warnings
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
@@ -295,6 +297,7 @@ class HyperPolicy(ContextPolicy):
             name: value for name, value in options.items() if value is not None
         }
         self.share_encoder: Final = share_encoder
+        self._kept: _Kept | None = None
         super().__init__(*args, **kwargs)
 
     def _build_networks(self, actor: list[int], action_net: nn.Linear, critic: list[int]) -> None:
@@ -319,23 +322,74 @@ class HyperPolicy(ContextPolicy):
             raise AttributeError("log_std: actions are not continuous")
         return self.log_std_generator(self.actor.encoder(torch.zeros_like(self.context_center)))
 
-    def _condition(self, context: Tensor) -> tuple[Tensor, Tensor]:
-        return distinct(context)
+    @contextmanager
+    def cached_weights(self) -> Iterator[None]:
+        """Generate weights once while the contexts of the batch stay the same, where no gradient is asked for.
 
-    def _act(self, condition: tuple[Tensor, Tensor], features: Tensor) -> tuple[Tensor, Tensor | None]:
-        unique, index = condition
-        embedding = self.actor.encoder(unique)  # (K, h)
-        parameters = self.actor.head(embedding, index, features)  # (B, m)
-        if self.log_std_generator is None:
-            return parameters, None
-        return parameters, self.log_std_generator(embedding)[index]  # (B, m)
+        For a stretch in which the parameters stay as they are, such as a rollout:
+        :class:`~hyperrl.callbacks.CachedRollouts`. Changes are noticed all the same, but for other parameters put
+        in their place and for writes into ``parameter.data``, which torch does not count: SB3's ``polyak_update``.
+        """
+        self._kept = _Kept(list(self.parameters()))
+        try:
+            yield
+        finally:
+            self._kept = None
 
-    def _value(self, condition: tuple[Tensor, Tensor], features: Tensor) -> Tensor:
-        unique, index = condition
-        return self.critic.head(self.critic.encoder(unique), index, features)
+    def _condition(self, context: Tensor) -> _Condition:
+        if self._kept is None or torch.is_grad_enabled():
+            return _Condition(*distinct(context))
+        return self._kept.condition(context)
+
+    def _act(self, condition: _Condition, features: Tensor) -> tuple[Tensor, Tensor | None]:
+        if condition.actor is None:
+            embedding = condition.embed(self.actor.encoder)  # (K, h)
+            log_std = None if self.log_std_generator is None else self.log_std_generator(embedding)  # (K, m)
+            condition.actor = self.actor.head.generate(embedding), log_std
+        generated, log_std = condition.actor
+        parameters = self.actor.head.apply_generated(generated, condition.index, features)  # (B, m)
+        return parameters, None if log_std is None else log_std[condition.index]  # (B, m)
+
+    def _value(self, condition: _Condition, features: Tensor) -> Tensor:
+        if condition.critic is None:
+            condition.critic = self.critic.head.generate(condition.embed(self.critic.encoder))
+        return self.critic.head.apply_generated(condition.critic, condition.index, features)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | dict(_kept=None)  # a copy is used elsewhere, and outside the stretch
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return super()._get_constructor_parameters() | self.hyper_kwargs | dict(share_encoder=self.share_encoder)
+
+
+@dataclass
+class _Condition:
+    """The distinct contexts of a batch, and what has been generated from them."""
+
+    unique: Tensor  # (K, d)
+    index: Tensor  # (B,)
+    actor: tuple[dict[str, Tensor], Tensor | None] | None = None  # and the log-std (K, m)
+    critic: dict[str, Tensor] | None = None
+    embeddings: dict[nn.Module, Tensor] = field(default_factory=dict)  # (K, h), one where actor and critic share it
+
+    def embed(self, encoder: nn.Module) -> Tensor:
+        if encoder not in self.embeddings:
+            self.embeddings[encoder] = encoder(self.unique)
+        return self.embeddings[encoder]
+
+
+class _Kept:
+    """What was generated last, as long as contexts and parameters are what they were then."""
+
+    def __init__(self, parameters: list[nn.Parameter]) -> None:
+        self.parameters: Final = parameters
+        self.last: tuple[Tensor, list[tuple[int, int]], _Condition] | None = None
+
+    def condition(self, context: Tensor) -> _Condition:
+        state = [(parameter._version, parameter.data_ptr()) for parameter in self.parameters]
+        if self.last is None or self.last[1] != state or not torch.equal(self.last[0], context):
+            self.last = context, state, _Condition(*distinct(context))
+        return self.last[2]
 
 
 class UnawarePolicy(ContextPolicy):

@@ -20,6 +20,7 @@ from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
+from hyperrl.callbacks import CachedRollouts, HyperDiagnostics
 from hyperrl.catalog import AgentSpec, agent_spec
 from hyperrl.contexts import nearest
 from hyperrl.families import Family, load_family, stream
@@ -70,7 +71,9 @@ def train(
     if steps < 1:
         raise ValueError(f"expected at least one step, got steps={steps}")
     model = build(family, spec, seed, contexts, device)
-    callbacks = [] if callback is None else [callback]
+    callbacks: list[BaseCallback] = [CachedRollouts(), HyperDiagnostics()]
+    if callback is not None:
+        callbacks.append(callback)
     if out is None:
         return model.learn(steps, callback=callbacks, progress_bar=progress)
     run = UnfinishedRun(out, family, spec, dict(seed=seed, steps=steps, contexts=contexts), resume)

@@ -1,5 +1,6 @@
 import copy
 import io
+import math
 import shutil
 from itertools import pairwise
 from typing import Any
@@ -13,6 +14,7 @@ from torch.func import functional_call
 
 from hyperrl.hypernet import (
     HEADS,
+    Alternating,
     CosSin,
     Groups,
     HyperNetwork,
@@ -447,6 +449,7 @@ def test_effective_rank_counts_directions() -> None:
         theta = 3 + coordinates[:, :r] @ basis[:, :r].mT
         assert effective_rank(theta) == pytest.approx(r, rel=0.02)
     assert effective_rank(torch.full((7, 50), 0.1)) == 0
+    assert math.isnan(effective_rank(torch.tensor([[1.0, torch.inf], [2.0, 3.0]])))
 
 
 def test_diagnostics_tell_a_collapse() -> None:
@@ -479,6 +482,84 @@ def test_similarity_is_of_pairs() -> None:
     theta = torch.randn(5, 7, dtype=torch.float64) + 100
     pairs = [(-(theta[i] - theta[j]).square().mean() / 0.25).exp() for i in range(5) for j in range(i)]
     torch.testing.assert_close(similarity(theta, scale=0.5), torch.stack(pairs).mean())
+
+
+# Schedules
+
+
+def moved(hyper: HyperNetwork, optimizer: torch.optim.Optimizer) -> set[str]:
+    """The parameters that a step of training changes, told by the part they are of."""
+    parts = {id(p): "base" for p in hyper.head.base.parameters()}
+    before = [p.detach().clone() for p in hyper.parameters()]
+    optimizer.zero_grad()
+    hyper(torch.randn(8, 3, dtype=torch.float64), torch.randn(8, 5, dtype=torch.float64)).square().mean().backward()
+    optimizer.step()
+    changed = [p for p, b in zip(hyper.parameters(), before, strict=True) if not torch.equal(p, b)]
+    return {parts.get(id(p), "hyper") for p in changed}
+
+
+@pytest.mark.parametrize("generated", ["*", "*weight"])
+@pytest.mark.parametrize("head", [head for head in HEADS if head != "adapter"])
+def test_parameters_are_the_base_and_the_hypernetwork(head: str, generated: str) -> None:
+    hyper = make(head, generated=generated)
+    base, rest = hyper.base_parameters(), hyper.hyper_parameters()
+    assert sum(p.numel() for p in base) == sum(w.numel() for w in hyper.weights(torch.zeros(3).double()).values())
+    assert {id(p) for p in base} | {id(p) for p in rest} == {id(p) for p in hyper.parameters()}
+    assert len(base) + len(rest) == len(list(hyper.parameters()))
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_alternating_trains_one_part_at_a_time(head: str) -> None:
+    hyper = make(head)
+    optimizer, schedule = torch.optim.Adam(hyper.parameters()), Alternating(hyper, every=2)
+    seen = [moved(hyper, optimizer)]  # jointly: moments of all parameters
+    for _ in range(6):
+        schedule.step()
+        seen.append(moved(hyper, optimizer))
+    schedule.stop()
+    seen.append(moved(hyper, optimizer))
+    both, base, rest = {"base", "hyper"}, {"base"}, {"hyper"}
+    assert seen == [both, base, base, rest, rest, base, base, both]
+
+
+def test_a_gradient_from_before_the_turn_is_not_applied() -> None:
+    hyper = make("full")
+    optimizer, schedule = torch.optim.SGD(hyper.parameters(), lr=0.1), Alternating(hyper)
+    hyper(torch.randn(8, 3, dtype=torch.float64), torch.randn(8, 5, dtype=torch.float64)).square().mean().backward()
+    schedule.step()
+    before = [p.detach().clone() for p in hyper.hyper_parameters()]
+    optimizer.step()
+    assert all(torch.equal(p, b) for p, b in zip(hyper.hyper_parameters(), before, strict=True))
+    with pytest.raises(ValueError, match="expected every ≥ 1, got every=0"):
+        Alternating(hyper, every=0)
+
+
+@pytest.mark.parametrize("head", [head for head in HEADS if head != "adapter"])
+def test_hypernetwork_first_then_the_weights_of_one_context(head: str) -> None:
+    hyper = make(head, trained=False)  # as it is made: the hypernetwork must learn from a base that does not
+    optimizer = torch.optim.Adam(hyper.hyper_parameters(), lr=1e-2)
+    context = torch.randn(8, 3, dtype=torch.float64)
+    x, y = torch.randn(8, 5, dtype=torch.float64), torch.randn(8, 2, dtype=torch.float64)
+    base = [p.detach().clone() for p in hyper.base_parameters()]
+    losses = []
+    for _ in range(30):
+        loss = (hyper(context, x) - y).square().mean()
+        hyper.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.8 * losses[0]
+    assert all(torch.equal(p, b) for p, b in zip(hyper.base_parameters(), base, strict=True))
+    frozen = [p.detach().clone() for p in hyper.parameters()]
+    network = copy.deepcopy(hyper.head.base)
+    network.load_state_dict(hyper.weights(context[0]))
+    start = (network(x[:1]) - y[:1]).square().mean()
+    torch.testing.assert_close(start, (hyper(context[:1], x[:1]) - y[:1]).square().mean())
+    fine = torch.optim.Adam(network.parameters(), lr=1e-3)
+    start.backward()
+    fine.step()
+    assert (network(x[:1]) - y[:1]).square().mean() < start
+    assert all(torch.equal(p, b) for p, b in zip(hyper.parameters(), frozen, strict=True))
 
 
 # Under torch's own transformations

@@ -12,13 +12,14 @@ import torch
 from gymnasium import spaces
 from numpy.testing import assert_allclose, assert_array_equal
 from stable_baselines3 import A2C, PPO
-from stable_baselines3.common.callbacks import CheckpointCallback, EvalCallback
+from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, EvalCallback
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.torch_layers import CombinedExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from torch import nn
 
 import hyperrl
+from hyperrl.hypernet import Alternating
 from hyperrl.policies import ConcatPolicy, ContextPolicy, HyperPolicy, UnawarePolicy
 
 VARIANTS: dict[str, tuple[type[ContextPolicy], dict[str, Any]]] = {
@@ -330,6 +331,30 @@ def test_callbacks(tmp_path: Path) -> None:
     make("low_rank", family.vec_env(2)).learn(64, callback=[evaluation, checkpoints])
     assert evaluation.last_mean_reward > 0
     assert len(list(tmp_path.glob("*.zip"))) == 1
+
+
+def test_base_and_hypernetwork_learn_in_turn() -> None:
+    model = make("shared", toy())
+    networks = nn.ModuleList([model.policy.actor, model.policy.critic])
+    base = {id(p) for network in networks for p in network.head.base.parameters()}
+    schedule = Alternating(*networks)
+    before: list[torch.Tensor] = []
+    is_base = []
+
+    class Turns(BaseCallback):
+        def _on_step(self) -> bool:
+            return True
+
+        def _on_rollout_end(self) -> None:
+            schedule.step()
+            before[:] = [p.detach().clone() for p in networks.parameters()]
+
+        def _on_rollout_start(self) -> None:
+            pairs = zip(networks.parameters(), before, strict=bool(before))
+            is_base.append({id(p) in base for p, b in pairs if not torch.equal(p, b)})
+
+    model.learn(64 * 5, callback=Turns())
+    assert is_base == [set(), {True}, {False}, {True}, {False}]
 
 
 def test_keyword_arguments_are_honoured() -> None:

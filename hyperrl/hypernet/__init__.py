@@ -18,3 +18,4 @@ from hyperrl.hypernet.measures import similarity as similarity
 from hyperrl.hypernet.measures import squared_norm as squared_norm
 from hyperrl.hypernet.network import INITS as INITS
 from hyperrl.hypernet.network import HyperNetwork as HyperNetwork
+from hyperrl.hypernet.schedules import Alternating as Alternating

@@ -34,7 +34,15 @@ class Head(nn.Module, ABC):
 
     def forward(self, embedding: Tensor, index: Tensor, x: Tensor) -> Tensor:
         """Apply the network of each row's context: ``(K, h), (B,), (B, *n) -> (B, *m)``."""
-        return apply(self.base, self.weights(embedding), index, x)
+        return self.apply_generated(self.generate(embedding), index, x)
+
+    def generate(self, embedding: Tensor) -> dict[str, Tensor]:
+        """Return what :meth:`apply_generated` needs of each embedding: ``(K, h) -> {name: (K, *)}``."""
+        return self.weights(embedding)
+
+    def apply_generated(self, generated: Mapping[str, Tensor], index: Tensor, x: Tensor) -> Tensor:
+        """Do what :meth:`forward` does, with what :meth:`generate` has returned: ``(B,), (B, *n) -> (B, *m)``."""
+        return apply(self.base, generated, index, x)
 
     @abstractmethod
     def weights(self, embedding: Tensor) -> dict[str, Tensor]:
@@ -191,16 +199,19 @@ class FactoredHead(Head):
         self.generator = nn.Linear(embedding_dim, sum(self.sizes.values()), bias=False)
         nn.init.zeros_(self.generator.weight)
 
-    def forward(self, embedding: Tensor, index: Tensor, x: Tensor) -> Tensor:
-        """Apply the network of each row's context: ``(K, h), (B,), (B, *n) -> (B, *m)``."""
+    def generate(self, embedding: Tensor) -> dict[str, Tensor]:
+        """Return the factors of each parameter for each embedding: ``(K, h) -> {name: (K, size)}``."""
+        return dict(zip(self.sizes, self.generator(embedding).split(list(self.sizes.values()), dim=1), strict=True))
+
+    def apply_generated(self, generated: Mapping[str, Tensor], index: Tensor, x: Tensor) -> Tensor:
+        """Apply the network of each row's context, given its factors: ``(B,), (B, *n) -> (B, *m)``."""
         if not is_perceptron(self.base) or x.ndim != 2:
-            return super().forward(embedding, index, x)
-        factors = self._factors(embedding)
+            return super().apply_generated(self._move(generated), index, x)
         for name, layer in layers(self.base):  # pyright: ignore[reportArgumentType]
             if not isinstance(layer, nn.Linear):
                 x = layer(x)
                 continue
-            weight, bias = factors.get(f"{name}.weight"), factors.get(f"{name}.bias")
+            weight, bias = generated.get(f"{name}.weight"), generated.get(f"{name}.bias")
             if bias is None:
                 y = layer(x)  # (B, in) -> (B, out)
             else:  # as the addend of the product: one pass over (B, out) less than adding it afterwards
@@ -212,13 +223,7 @@ class FactoredHead(Head):
 
     def weights(self, embedding: Tensor) -> dict[str, Tensor]:
         """Return the generated parameters for each embedding: ``(K, h) -> {name: (K, *shape)}``."""
-        base = self._base()
-        result = {}
-        for name, factor in self._factors(embedding).items():
-            shape = self.shapes[name]
-            moved = factor if len(shape) < 2 else self._matrix(name, factor)
-            result[name] = base[name] + moved.view(len(embedding), *shape)
-        return result
+        return self._move(self.generate(embedding))
 
     @abstractmethod
     def _add_product(self, name: str, factor: Tensor, x: Tensor, y: Tensor) -> Tensor:
@@ -231,8 +236,15 @@ class FactoredHead(Head):
     def _matrix(self, name: str, factor: Tensor) -> Tensor:
         """Return what the factors add to a matrix: ``(K, size) -> (K, out, in)``."""
 
-    def _factors(self, embedding: Tensor) -> dict[str, Tensor]:
-        return dict(zip(self.sizes, self.generator(embedding).split(list(self.sizes.values()), dim=1), strict=True))
+    def _move(self, factors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Turn factors into parameters: ``{name: (K, size)} -> {name: (K, *shape)}``."""
+        base = self._base()
+        result = {}
+        for name, factor in factors.items():
+            shape = self.shapes[name]
+            moved = factor if len(shape) < 2 else self._matrix(name, factor)
+            result[name] = base[name] + moved.view(len(factor), *shape)
+        return result
 
 
 @final
@@ -329,11 +341,15 @@ class AdapterHead(Head):
         adapter = nn.Sequential(down, nn.ReLU(), up)
         self.adapter = FullHead(adapter, [name for name, _ in adapter.named_parameters()], embedding_dim)
 
-    def forward(self, embedding: Tensor, index: Tensor, x: Tensor) -> Tensor:
-        """Apply the network of each row's context: ``(K, h), (B,), (B, *n) -> (B, *m)``."""
+    def generate(self, embedding: Tensor) -> dict[str, Tensor]:
+        """Return the adapter's matrices for each embedding: ``(K, h) -> {name: (K, *shape)}``."""
+        return self.adapter.generate(embedding)
+
+    def apply_generated(self, generated: Mapping[str, Tensor], index: Tensor, x: Tensor) -> Tensor:
+        """Apply the network of each row's context, given its adapter: ``(B,), (B, *n) -> (B, *m)``."""
         trunk, output = self.base[:-1], self.base[-1]  # pyright: ignore[reportIndexIssue]
         features = trunk(x)
-        return output(features + self.adapter(embedding, index, features))
+        return output(features + self.adapter.apply_generated(generated, index, features))
 
     def weights(self, embedding: Tensor) -> dict[str, Tensor]:
         """Return the adapter's matrices, ``"adapter.0.weight"`` and ``"adapter.2.weight"``, for each embedding."""

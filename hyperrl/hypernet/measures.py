@@ -6,6 +6,8 @@ All take a matrix θ of shape ``(K, P)``, one row of generated weights per conte
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -14,7 +16,8 @@ def effective_rank(theta: Tensor) -> float:
     """Say in how many directions the weights move with the context (Roy & Vetterli 2007).
 
     This is ``exp(−Σ pᵢ·log pᵢ)``, p being the singular values of θ, its mean over contexts taken off, divided by
-    their sum. One that falls towards 1 announces a collapse; 0 means that all contexts have the same weights.
+    their sum. One that falls towards 1 announces a collapse; 0 means that all contexts have the same weights. Weights
+    that are not finite have none: NaN.
 
     :param theta: shape ``(K, P)``.
 
@@ -23,7 +26,10 @@ def effective_rank(theta: Tensor) -> float:
     """
     centred = (theta - theta.mean(0)).double()
     # Through the small K × K matrix: P may be large. Rounding leaves about 1e-16 of the largest eigenvalue.
-    eigenvalues = torch.linalg.eigvalsh(centred @ centred.mT).clamp(min=0)
+    gram = centred @ centred.mT
+    if not gram.isfinite().all():  # eigvalsh would raise
+        return math.nan
+    eigenvalues = torch.linalg.eigvalsh(gram).clamp(min=0)
     if eigenvalues.sum() <= 1e-12 * theta.double().square().sum():  # no more than rounding of float32
         return 0.0
     singular = torch.where(eigenvalues > 1e-12 * eigenvalues.max(), eigenvalues, 0).sqrt()

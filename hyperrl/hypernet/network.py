@@ -122,6 +122,15 @@ class HyperNetwork(nn.Module):
         """Return all that is generated as one row for each context: ``(K, d) -> (K, P)``."""
         return torch.cat([w.flatten(1) for w in self.head.weights(self.encoder(contexts)).values()], dim=1)
 
+    def base_parameters(self) -> list[nn.Parameter]:
+        """Return the target's own parameters: θ₀, and those that are not generated."""
+        return list(self.head.base.parameters())
+
+    def hyper_parameters(self) -> list[nn.Parameter]:
+        """Return all other parameters: the encoder's and the head's; see :mod:`hyperrl.hypernet.schedules`."""
+        base = {id(parameter) for parameter in self.base_parameters()}
+        return [parameter for parameter in self.parameters() if id(parameter) not in base]
+
     @torch.no_grad()
     def diagnostics(self, contexts: Tensor) -> dict[str, float]:
         """Measure how the weights depend on the context: a collapse shows here before the loss shows it.
@@ -135,7 +144,7 @@ class HyperNetwork(nn.Module):
         return {
             "embedding_norm": self.encoder(contexts).norm(dim=1).mean().item(),
             "weight_norm": theta.norm(dim=1).mean().item(),
-            "weight_variance": theta.var(0, correction=0).mean().item(),
+            "weight_variance": (theta - theta.mean(0)).square().mean().item(),
             "effective_rank": effective_rank(theta),
         }
 
