@@ -1,10 +1,13 @@
-"""Time and memory of forward + backward: every head against ordinary networks and one weight set per sample.
+"""Time and memory of forward + backward: every head, ordinary networks, one weight set per sample, hypnettorch.
 
 Each measurement runs in a process of its own, so that peak memory is its own too.
 """
 
 import multiprocessing
 import resource
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +24,7 @@ from hyperrl.hypernet import HEADS, HyperNetwork, mlp
 
 OBSERVATION, CONTEXT, ACTION = 8, 4, 2
 PLAIN, CONCAT, PER_SAMPLE = "plain MLP", "concat MLP, parameters of low_rank", "one weight set per sample, vmap"
+HYPNETTORCH = "hypnettorch 0.0.4, looping over the batch"
 
 
 @dataclass
@@ -28,7 +32,7 @@ class Arguments:
     batch: int = 4096
     contexts: tuple[int, ...] = (1, 16, 256, 4096)
     widths: tuple[int, ...] = (64, 256)
-    methods: tuple[str, ...] = (PLAIN, CONCAT, *HEADS, PER_SAMPLE)
+    methods: tuple[str, ...] = (PLAIN, CONCAT, *HEADS, PER_SAMPLE, HYPNETTORCH)
     device: str = "cpu"
     threads: int = 1
     limit_gb: float = 4.0
@@ -57,6 +61,8 @@ def make(method: str, width: int) -> tuple[nn.Module, Callable[[Tensor, Tensor],
         wide = next(w for w in range(width, 4096) if size(concat_mlp(w)) >= matched)
         concat = concat_mlp(wide)
         return concat, lambda c, x: concat(torch.cat([x, c], dim=1))
+    if method == HYPNETTORCH:
+        return make_hypnettorch(width)
     hyper = HyperNetwork(CONTEXT, make_target(width), head="full" if method == PER_SAMPLE else method)
     if method != PER_SAMPLE:
         return hyper, hyper
@@ -66,6 +72,38 @@ def make(method: str, width: int) -> tuple[nn.Module, Callable[[Tensor, Tensor],
         return vmap(lambda w, row: functional_call(hyper.head.base, w, (row,)))(weights, x)
 
     return hyper, per_sample
+
+
+def make_hypnettorch(width: int) -> tuple[nn.Module, Callable[[Tensor, Tensor], Tensor]]:
+    from hypnettorch.hnets import HMLP
+    from hypnettorch.mnets import MLP
+
+    kwargs = dict(activation_fn=nn.Tanh(), verbose=False)
+    target = MLP(n_in=OBSERVATION, n_out=ACTION, hidden_layers=(width, width), no_weights=True, **kwargs)
+    sizes = dict(uncond_in_size=CONTEXT, cond_in_size=0, num_cond_embs=0, layers=(64, 64))
+    hyper = HMLP(target.param_shapes, no_cond_weights=True, **sizes, **kwargs)
+
+    def loop(c: Tensor, x: Tensor) -> Tensor:
+        sets = hyper.forward(uncond_input=c)  # a list of B lists of weights
+        sets = sets if len(c) > 1 else [sets]
+        return torch.cat([target.forward(row, weights=w) for row, w in zip(x.split(1), sets, strict=True)])
+
+    return hyper, loop
+
+
+def install_hypnettorch(folder: str) -> str | None:
+    """Install it for this process alone; say why not where that fails."""
+    command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", folder, "hypnettorch==0.0.4"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        return done.stderr.strip().splitlines()[-1]
+    sys.path.append(folder)
+    # In another process: this one must not compute, since measurements are forked from it.
+    test = "from hypnettorch.hnets import HMLP; from hypnettorch.mnets import MLP"
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path.append({folder!r}); {test}"], capture_output=True, text=True
+    )
+    return done.stderr.strip().splitlines()[-1] if done.returncode else None
 
 
 def concat_mlp(width: int) -> nn.Sequential:
@@ -131,6 +169,14 @@ def limited(method: str, width: int, contexts: int, a: Arguments) -> tuple[float
 
 
 def main(a: Arguments) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        if HYPNETTORCH in a.methods and (reason := install_hypnettorch(folder)):
+            Console(stderr=True).print(f"skipped {HYPNETTORCH}: {reason}")
+            a.methods = tuple(method for method in a.methods if method != HYPNETTORCH)
+        compare(a)
+
+
+def compare(a: Arguments) -> None:
     console, progress = Console(width=160), Console(stderr=True)
     for width in a.widths:
         rows = []
