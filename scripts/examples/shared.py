@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import sklearn.datasets
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -13,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import t
 from torch import Tensor, nn
+from torch.nn.functional import affine_grid, grid_sample
 
 from hyperrl.hypernet import mlp
 from hyperrl.statistics import Estimate
@@ -89,3 +91,20 @@ def save(figure: Figure, out: Path | None) -> None:
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(out, dpi=150)
+
+
+def load_digits(test: int = 500) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Split scikit-learn's digits at random: images (N, 1, 8, 8) in [0, 1] and labels, for training and test."""
+    digits = sklearn.datasets.load_digits()
+    order = torch.randperm(len(digits.target))
+    images = torch.tensor(digits.images, dtype=torch.float32)[order].unsqueeze(1) / 16
+    labels = torch.tensor(digits.target)[order]
+    return (images[test:], labels[test:]), (images[:test], labels[:test])
+
+
+def rotate(images: Tensor, angle: Tensor) -> Tensor:
+    """Rotate each image by its angle in radians: (B, 1, 8, 8), (B,) -> (B, 64)."""
+    cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
+    matrix = torch.stack([cos, -sin, zero, sin, cos, zero], dim=1).view(-1, 2, 3)
+    grid = affine_grid(matrix, list(images.shape), align_corners=False)
+    return grid_sample(images, grid, align_corners=False).flatten(1)
