@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from scipy.stats import t
 from torch import Tensor, nn
@@ -60,7 +61,7 @@ def estimates(runs: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, di
 
 def show(title: str, result: Mapping[str, Mapping[str, Estimate]], digits: int = 3) -> None:
     """Print a row for each method: its figures with their intervals, those without spread alone."""
-    table = Table("", *next(iter(result.values())), title=title, title_justify="left")
+    table = Table("", *next(iter(result.values())), title=escape(title), title_justify="left")
     for method, figures in result.items():
         table.add_row(method, *(_cell(estimate, digits) for estimate in figures.values()))
     Console(width=max(Console().width, 120)).print(table)
