@@ -76,15 +76,20 @@ def _cell(estimate: Estimate, digits: int) -> str:
 
 
 def curves(x_label: str, y_label: str, x: ArrayLike, lines: Mapping[str, NDArray]) -> tuple[Axes, Callable]:
-    """Draw means with their intervals, shape (points, 3) each; return the axes and how to save the picture."""
+    """Make a picture of :func:`draw`'s; return its axes, and how to save it."""
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axis = figure.subplots()
-    for (method, line), style in zip(lines.items(), STYLES, strict=False):
-        axis.plot(x, line[:, 0], **style, markersize=4, label=method)
-        axis.fill_between(x, line[:, 1], line[:, 2], color=style["color"], alpha=0.2, lw=0)
+    draw(axis, x, lines)
     axis.set(xlabel=x_label, ylabel=y_label)
     figure.legend(loc="outside lower center", ncols=min(2, len(lines)), frameon=False)
     return axis, lambda out: save(figure, out)
+
+
+def draw(axis: Axes, x: ArrayLike, lines: Mapping[str, NDArray]) -> None:
+    """Draw means with their intervals, each line an array (points, 3) of means, lower and upper bounds."""
+    for (method, line), style in zip(lines.items(), STYLES, strict=False):
+        axis.plot(x, line[:, 0], **style, markersize=4, label=method)
+        axis.fill_between(x, line[:, 1], line[:, 2], color=style["color"], alpha=0.2, lw=0)
 
 
 def save(figure: Figure, out: Path | None) -> None:
