@@ -67,7 +67,7 @@ def main(seeds: int = 5, steps: int = 1000, out: Path | None = Path("runs/exampl
     angles = np.arange(0, 181, 7.5)
     result = estimates([run(seed, steps, angles) for seed in range(seeds)])
     lines = {m: np.array([figures.pop(f"{a:.2f}") for a in angles]) for m, figures in result.items()}
-    show(f"Accuracy on unseen images of digits, {seeds} seeds, 95 % t-interval", result)
+    show(f"Accuracy on unseen images of digits, seeds: {seeds}, 95 % t-interval", result)
     axis, save = curves("angle of rotation [°]", "accuracy on unseen images", angles, lines)
     axis.set_xticks(np.arange(0, 181, 360 / ANGLES))
     axis.grid(axis="x", color="0.5", ls=":")

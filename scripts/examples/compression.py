@@ -84,7 +84,7 @@ def run(seed: int, steps: int) -> dict[str, dict[str, float]]:
 def main(seeds: int = 5, steps: int = 600, out: Path | None = Path("runs/examples/compression.png")) -> dict:
     """Compare parameters and accuracy."""
     result = estimates([run(seed, steps) for seed in range(seeds)])
-    show(f"{TASKS} classifiers, {IMAGES} training images each, {seeds} seeds, 95 % t-interval", result)
+    show(f"{TASKS} classifiers, {IMAGES} training images each, seeds: {seeds}, 95 % t-interval", result)
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axis = figure.subplots()
     for i, (method, figures) in enumerate(result.items()):

@@ -98,7 +98,7 @@ def main(
     samples: dict[str, Tensor] = {}
     result = estimates([run(seed, steps, blur, samples) for seed in range(seeds)])
     lines = {m: np.array([figures.pop(f"check {i}") for i in range(CHECKS)]) for m, figures in result.items()}
-    show(f"Samples of a mixture of 12 Gaussians in 4 classes, {seeds} seeds, 95 % t-interval", result)
+    show(f"Samples of a mixture of 12 Gaussians in 4 classes, seeds: {seeds}, 95 % t-interval", result)
     figure = Figure(figsize=(10, 3.6), layout="constrained")
     *maps, axis = figure.subplots(1, 3)
     for panel, (method, points) in zip(maps, samples.items(), strict=True):

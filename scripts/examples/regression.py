@@ -73,7 +73,7 @@ def main(seeds: int = 5, steps: int = 700, out: Path | None = Path("runs/example
     amplitudes = np.linspace(0.25, 7.5, 16)
     result = estimates([run(seed, steps, amplitudes) for seed in range(seeds)])
     lines = {m: 10 ** np.array([figures.pop(f"{a:.2f}") for a in amplitudes]) for m, figures in result.items()}
-    show(f"Mean squared error on unseen sinusoids, {seeds} seeds, 95 % t-interval", result, digits=4)
+    show(f"Mean squared error on unseen sinusoids, seeds: {seeds}, 95 % t-interval", result, digits=4)
     axis, save = curves("amplitude a", "mean squared error", amplitudes, lines)
     axis.axvspan(0.1, 5, color="0.9", zorder=0)
     axis.text(2.5, 0.97, "training range", ha="center", va="top", transform=axis.get_xaxis_transform())

@@ -69,7 +69,7 @@ def show(title: str, result: Mapping[str, Mapping[str, Estimate]], digits: int =
 
 def _cell(estimate: Estimate, digits: int) -> str:
     value, low, high = estimate
-    if value == low == high:
+    if value == low == high or (np.isnan(low) and value.is_integer()):
         return f"{value:,.{digits}f}".rstrip("0").rstrip(".")
     interval = f" [{low:.{digits}f}, {high:.{digits}f}]" if np.isfinite(low) else ""
     return f"{value:.{digits}f}{interval}"

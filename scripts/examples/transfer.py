@@ -86,7 +86,7 @@ def main(seeds: int = 5, steps: int = 800, out: Path | None = Path("runs/example
     logs = estimates([run(seed, steps) for seed in range(seeds)])
     result = {m: {s: Estimate(*(10**v for v in e)) for s, e in figures.items()} for m, figures in logs.items()}
     table = {m: {f"{s} steps": figures[str(s)] for s in (0, 10, 100)} for m, figures in result.items()}
-    show(f"RMS test error [rad/s²] after fine-tuning, geometric mean, {seeds} seeds, 95 % t-interval", table)
+    show(f"RMS test error [rad/s²] after fine-tuning, geometric mean, seeds: {seeds}, 95 % t-interval", table)
     lines = {m: np.array(list(figures.values())) for m, figures in result.items()}
     axis, save = curves(f"steps of fine-tuning on {SAMPLES} samples", "RMS test error [rad/s²]", STEPS, lines)
     axis.set_xscale("symlog", linthresh=1)
