@@ -649,3 +649,8 @@ def test_targets_that_a_head_cannot_serve_are_refused() -> None:
 def test_mlp_has_the_widths_asked_for() -> None:
     layers = [layer for layer in mlp([3, 7, 2], nn.ReLU, nn.Tanh()) if isinstance(layer, nn.Linear)]
     assert [(layer.in_features, layer.out_features) for layer in layers] == list(pairwise([3, 7, 2]))
+
+
+def test_a_sample_of_other_contexts_is_refused():
+    with pytest.raises(ValueError, match=r"shape \(N, 1\), got \(20, 4\)"):
+        HyperNetwork(1, mlp([3, 8, 2], nn.Tanh), head="full", init="hyperfan_in", sample=torch.zeros(20, 4))

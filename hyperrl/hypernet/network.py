@@ -44,7 +44,8 @@ class HyperNetwork(nn.Module):
     :param base: learn the target's own weights θ₀ too. Without, generated weights come from z alone and θ₀ = 0 is
         neither learnt nor stored: with ``head="chunked"`` fewer parameters than the target has. Needs another
         ``init`` than ``"bias"``, with which all weights would start at zero.
-    :param sample: contexts ``(N, d)`` on which hyperfan measures the size of z; uniform in [-1, 1] by default.
+    :param sample: contexts ``(N, d)`` on which hyperfan measures the size of z; uniform in [-1, 1] by default, so give
+        the ids where contexts are task ids.
     :param options: of the head: ``rank`` (low_rank), ``chunk_size`` and ``chunk_embedding`` (chunked), ``bottleneck``
         (adapter).
     :raises ValueError: for arguments that make no sense, with those that do.
@@ -82,6 +83,8 @@ class HyperNetwork(nn.Module):
     ) -> None:
         super().__init__()
         _check(head, init, base, embedding, options)
+        if sample is not None and sample.shape[1:] != (context_dim,):
+            raise ValueError(f"expected a sample of contexts of shape (N, {context_dim}), got {tuple(sample.shape)}")
         names = _select(target, generated)
         self.encoder = mlp([context_dim, *embedding], activation, activation()) if encoder is None else encoder
         parameter = next(self.encoder.parameters(), torch.empty(0))
