@@ -199,8 +199,6 @@ class Family:
             contexts = self.context_space.sample(split, int(contexts), seed)
         elif contexts is not None:
             contexts = self.context_space.matrix(contexts)
-        else:
-            self.context_space.sample(split, 1)  # the name of the split is checked
         if backend == "batched" or (backend == "auto" and self.spec.definition.physics is not None):
             from hyperrl.batched import BatchedVecEnv
             from hyperrl.simulator import Simulator
