@@ -21,6 +21,7 @@ from hyperrl.policies import ConcatPolicy, ContextPolicy, HyperPolicy
 
 if TYPE_CHECKING:
     from stable_baselines3.common.type_aliases import GymEnv
+    from stable_baselines3.common.vec_env import VecNormalize
 
 Algorithm = TypeVar("Algorithm", bound=BaseAlgorithm)
 
@@ -57,11 +58,11 @@ def specialize(model: Algorithm, context: Mapping[str, float] | ArrayLike, env: 
     policy = model.policy
     if not isinstance(policy, ContextPolicy):
         raise ValueError(f"expected a model whose policy gets a context, got one with {type(policy).__name__}")
-    _refuse_normalized_context(model, policy)
-    vector = torch.as_tensor(_context_vector(policy, context), dtype=torch.float32, device=policy.device)
+    refuse_normalized_context(policy, model.get_vec_normalize_env())
+    vector = torch.as_tensor(context_vector(policy, context), dtype=torch.float32, device=policy.device)
     with torch.no_grad():
         networks = _networks(policy, (vector - policy.context_center) / policy.context_half_width)
-    space, key, extractor_kwargs = _observation(policy)
+    space, key, extractor_kwargs = plain_observation(policy)
     alias: Any = "MultiInputPolicy" if isinstance(space, spaces.Dict) else "MlpPolicy"
     plain = type(model)(alias, env=None, device=model.device, _init_setup_model=False)  # pyright: ignore
     vars(plain).update(_carried_over(model))
@@ -77,7 +78,7 @@ def specialize(model: Algorithm, context: Mapping[str, float] | ArrayLike, env: 
     return plain
 
 
-def _context_vector(policy: ContextPolicy, context: Mapping[str, float] | ArrayLike) -> np.ndarray:
+def context_vector(policy: ContextPolicy, context: Mapping[str, float] | ArrayLike) -> np.ndarray:
     """Check a context and return it in physical units, shape ``(d,)``."""
     if policy.context_space is not None:
         return policy.context_space.vector(context)
@@ -93,8 +94,8 @@ def _context_vector(policy: ContextPolicy, context: Mapping[str, float] | ArrayL
     return vector
 
 
-def _refuse_normalized_context(model: BaseAlgorithm, policy: ContextPolicy) -> None:
-    normalizer = model.get_vec_normalize_env()
+def refuse_normalized_context(policy: ContextPolicy, normalizer: VecNormalize | None) -> None:
+    """Refuse a ``VecNormalize`` that normalises the context: behind it, the policy knows no physical units."""
     if normalizer is None or not normalizer.norm_obs:
         return
     if policy.context_slice is None and policy.context_key not in (normalizer.norm_obs_keys or ()):
@@ -105,7 +106,7 @@ def _refuse_normalized_context(model: BaseAlgorithm, policy: ContextPolicy) -> N
     )
 
 
-def _observation(policy: ContextPolicy) -> tuple[spaces.Space[Any], str | None, dict[str, Any]]:
+def plain_observation(policy: ContextPolicy) -> tuple[spaces.Space[Any], str | None, dict[str, Any]]:
     """Say what the plain policy observes, which sole entry of a Dict that is, and how it extracts features."""
     space = copy.deepcopy(policy.other_space)
     extractor: type[BaseFeaturesExtractor] = policy.features_extractor_class

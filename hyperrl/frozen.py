@@ -1,0 +1,199 @@
+"""Deterministic policies as small torch modules: what Stable-Baselines3's ``predict`` does, from end to end."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from numpy.typing import ArrayLike
+from stable_baselines3.common.vec_env import VecNormalize
+from torch import Tensor, nn
+
+from hyperrl.hypernet import HyperNetwork
+from hyperrl.hypernet.heads import AdapterHead
+from hyperrl.hypernet.targets import layers
+
+ACTIVATIONS: Final[dict[str, type[nn.Module]]] = {
+    activation.__name__: activation
+    for activation in (nn.Tanh, nn.ReLU, nn.LeakyReLU, nn.ELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish, nn.Sigmoid)
+}
+
+
+class FrozenPolicy(nn.Module):
+    """A policy that maps observations to the actions that SB3's ``predict(deterministic=True)`` returns.
+
+    :param network: a perceptron, from observations ``(B, n)`` to what parametrises the actions ``(B, m)``.
+    :param decode: turns that into actions.
+    :param normalize: normalises observations first.
+    :param description: what the file says of the policy, see :func:`hyperrl.export.load`.
+    """
+
+    def __init__(
+        self,
+        network: nn.Sequential,
+        decode: Decode,
+        normalize: Normalize | None = None,
+        description: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.normalize = normalize
+        self.network = network
+        self.decode = decode
+        self.description: Final = {} if description is None else description
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """Return the actions: ``(B, n) -> (B, *action shape)``."""
+        if self.normalize is not None:
+            observation = self.normalize(observation)
+        return self.decode(self.network(observation))
+
+    def predict(self, observation: ArrayLike) -> np.ndarray:
+        """Return the action for an observation ``(n,)``, or actions for ``(B, n)``.
+
+        :raises ValueError: for another shape.
+        """
+        array = np.asarray(observation, dtype=np.float32)
+        n = self.network[0].in_features
+        if array.ndim not in (1, 2) or array.shape[-1] != n:
+            raise ValueError(f"expected observations of shape ({n},) or (B, {n}), got {array.shape}")
+        with torch.no_grad():
+            actions = self(torch.as_tensor(array.reshape(-1, n))).numpy()
+        return actions if array.ndim == 2 else actions[0]
+
+
+class UnfrozenPolicy(nn.Module):
+    """A hypernetwork policy that gets the context of each row as a second input, in physical units.
+
+    :param hyper: from observations ``(B, n)`` to what parametrises the actions ``(B, m)``.
+    :param center: of the training range, shape ``(d,)``.
+    :param half_width: of the training range, shape ``(d,)``.
+    :param decode: turns what parametrises the actions into actions.
+    :param normalize: normalises observations first.
+    """
+
+    center: Tensor
+    half_width: Tensor
+
+    def __init__(
+        self,
+        hyper: HyperNetwork,
+        center: Tensor,
+        half_width: Tensor,
+        decode: Decode,
+        normalize: Normalize | None = None,
+    ) -> None:
+        super().__init__()
+        self.hyper = hyper
+        self.register_buffer("center", center)
+        self.register_buffer("half_width", half_width)
+        self.normalize = normalize
+        self.decode = decode
+
+    def forward(self, observation: Tensor, context: Tensor) -> Tensor:
+        """Return the actions: ``(B, n), (B, d) -> (B, *action shape)``."""
+        if self.normalize is not None:
+            observation = self.normalize(observation)
+        return self.decode(_row_by_row(self.hyper, (context - self.center) / self.half_width, observation))
+
+
+class Normalize(nn.Module):
+    """The statistics of a ``VecNormalize``, as they were: ``clip((x - mean) / std, ±limit)``, in float64 as there.
+
+    :param mean: shape ``(n,)``.
+    :param std: shape ``(n,)``.
+    :param limit: where normalised observations are clipped.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: ArrayLike, std: ArrayLike, limit: float) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.as_tensor(np.array(mean, dtype=np.float64)))
+        self.register_buffer("std", torch.as_tensor(np.array(std, dtype=np.float64)))
+        self.limit: Final = limit
+
+    @classmethod
+    def of(cls, normalizer: VecNormalize | None, key: str | None) -> Normalize | None:
+        """Take over the statistics of a flat observation, or of one entry of a Dict; ``None`` where there are none.
+
+        :param key: the entry.
+        """
+        if normalizer is None or not normalizer.norm_obs:
+            return None
+        rms: Any = normalizer.obs_rms
+        if isinstance(rms, dict):
+            if key not in rms:
+                return None
+            rms = rms[key]
+        return cls(rms.mean, np.sqrt(rms.var + normalizer.epsilon), float(normalizer.clip_obs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise observations ``(B, n)``."""
+        return ((x.double() - self.mean) / self.std).clamp(-self.limit, self.limit).float()
+
+
+class Decode(nn.Module):
+    """What SB3 makes of a policy's last layer when it predicts deterministically.
+
+    :param space: of the actions.
+    :param squash: whether continuous actions are tanh and then scaled to the space (SAC, TD3), or clipped to it (PPO).
+    """
+
+    low: Tensor
+    high: Tensor
+
+    def __init__(self, space: spaces.Space[Any], squash: bool) -> None:
+        super().__init__()
+        self.space: Final = space
+        self.squash: Final = squash
+        if isinstance(space, spaces.Box):
+            self.register_buffer("low", torch.as_tensor(space.low.flatten()), persistent=False)
+            self.register_buffer("high", torch.as_tensor(space.high.flatten()), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the actions: ``(B, m) -> (B, *action shape)``."""
+        space = self.space
+        if isinstance(space, spaces.Discrete):
+            return x.argmax(1)
+        if isinstance(space, spaces.MultiDiscrete):
+            return torch.stack([part.argmax(1) for part in x.split(space.nvec.tolist(), dim=1)], dim=1)
+        if isinstance(space, spaces.MultiBinary):
+            return x.sigmoid().round()
+        if self.squash:
+            actions = self.low + 0.5 * (x.tanh() + 1) * (self.high - self.low)
+        else:
+            actions = x.maximum(self.low).minimum(self.high)
+        return actions.reshape(-1, *space.shape)  # pyright: ignore[reportGeneralTypeIssues]
+
+
+def action_parameters(space: spaces.Space[Any]) -> int:
+    """Count the outputs that a deterministic action takes: its entries, or a logit for each choice."""
+    if isinstance(space, spaces.Discrete):
+        return int(space.n)
+    if isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim == 1:
+        return int(space.nvec.sum())
+    if isinstance(space, spaces.Box | spaces.MultiBinary):
+        return int(np.prod(space.shape))
+    raise ValueError(f"expected actions that are Box, Discrete, MultiDiscrete or MultiBinary, got {space}")
+
+
+def _row_by_row(hyper: HyperNetwork, context: Tensor, x: Tensor) -> Tensor:
+    """Do what the hypernetwork does with one set of weights a row: finding distinct contexts makes no static graph."""
+    weights = hyper.head.weights(hyper.encoder(context))  # {name: (B, *shape)}
+    target: Any = hyper.head.base
+    if isinstance(hyper.head, AdapterHead):
+        x = target[:-1](x)
+        bottleneck = _product(weights["adapter.0.weight"], x).relu()
+        return target[-1](x + _product(weights["adapter.2.weight"], bottleneck))
+    for name, layer in layers(target):
+        is_linear = isinstance(layer, nn.Linear)
+        x = _product(weights[f"{name}.weight"], x) + weights[f"{name}.bias"] if is_linear else layer(x)
+    return x
+
+
+def _product(weight: Tensor, x: Tensor) -> Tensor:
+    """Multiply each row by a matrix of its own: ``(B, out, in), (B, in) -> (B, out)``."""
+    return torch.matmul(weight, x.unsqueeze(-1)).squeeze(-1)
