@@ -26,12 +26,18 @@ from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor, nn
 
-from hyperrl.contexts import ContextSpace, nearest
+from hyperrl.contexts import ContextBox, nearest
 from hyperrl.files import write_bytes
 from hyperrl.frozen import ACTIVATIONS, Decode, FrozenPolicy, Normalize, UnfrozenPolicy
-from hyperrl.hypernet import HyperNetwork
-from hyperrl.policies import ContextPolicy
-from hyperrl.specialization import context_vector, plain_observation, refuse_normalized_context, specialize
+from hyperrl.policies import ContextExtractor, HyperPolicy
+from hyperrl.policies.context import ContextReader
+from hyperrl.specialization import (
+    context_extractor,
+    context_vector,
+    plain_observation,
+    refuse_normalized_context,
+    specialize,
+)
 
 PACKAGES: Final = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "pt2": (), "safetensors": ("safetensors",)}
 FORMATS: Final = tuple(PACKAGES)
@@ -83,21 +89,21 @@ def save(
     if path.exists():
         raise ValueError(f"{path} exists already and is never overwritten: choose another file, or remove it")
     normalizer = model.get_vec_normalize_env() if normalizer is None else normalizer
-    policy = model.policy
-    if not isinstance(policy, ContextPolicy):
+    policy, extractor = model.policy, context_extractor(model.policy)
+    if extractor is None:
         if context is not None:
             raise ValueError(f"this model's policy, {type(policy).__name__}, gets no context: leave it out")
         vector, module = None, _frozen(policy, normalizer, None)
     elif context is not None:
-        refuse_normalized_context(policy, normalizer)
-        vector = context_vector(policy, context)
-        module = _frozen(specialize(model, context).policy, normalizer, plain_observation(policy)[1])
+        refuse_normalized_context(extractor.reader, normalizer)
+        vector = context_vector(extractor.reader, context)
+        module = _frozen(specialize(model, context).policy, normalizer, plain_observation(policy, extractor)[1])
     elif format == "safetensors":
         raise ValueError("format 'safetensors' holds one plain network: give the context to freeze the policy at")
     else:
-        refuse_normalized_context(policy, normalizer)
-        vector, module = None, _unfrozen(policy, normalizer)
-    description = _describe(module, policy, vector)
+        refuse_normalized_context(extractor.reader, normalizer)
+        vector, module = None, _unfrozen(policy, extractor, normalizer)
+    description = _describe(module, extractor, vector)
     data = _WRITERS[format](module, description)
     _check(_READERS[format](data), model, vector, module, normalizer)
     write_bytes(path, data)
@@ -129,10 +135,10 @@ def _frozen(policy: BasePolicy, normalizer: VecNormalize | None, key: str | None
 
     :param key: the entry that the policy observes, where its environments had a Dict.
     """
+    _check_flat(policy.observation_space, policy.features_extractor_class)
     if type(policy) is not ActorCriticPolicy or policy.use_sde:
         sde = " with use_sde" if getattr(policy, "use_sde", False) else ""
         raise ValueError(f"cannot export {type(policy).__name__}{sde}: known is SB3's plain ActorCriticPolicy")
-    _check_flat(policy.observation_space, policy.features_extractor_class)
     network = nn.Sequential(*policy.mlp_extractor.policy_net, policy.action_net)
     for layer in network:
         if type(layer) is not nn.Linear and str(layer) != str(ACTIVATIONS.get(type(layer).__name__, nn.Identity)()):
@@ -141,16 +147,17 @@ def _frozen(policy: BasePolicy, normalizer: VecNormalize | None, key: str | None
     return FrozenPolicy(_detached(network), Decode(policy.action_space, squash=False), normalize)
 
 
-def _unfrozen(policy: ContextPolicy, normalizer: VecNormalize | None) -> UnfrozenPolicy:
+def _unfrozen(policy: BasePolicy, extractor: ContextExtractor, normalizer: VecNormalize | None) -> UnfrozenPolicy:
     """Take the actor and what normalises its context out of a hypernetwork policy."""
-    if not isinstance(policy.actor, HyperNetwork):
+    if not isinstance(policy, HyperPolicy) or policy.use_sde:
+        sde = " with use_sde" if getattr(policy, "use_sde", False) else ""
         raise ValueError(
-            f"only a hypernetwork is exported with the context left open, and {type(policy).__name__} has none: give "
-            "the context to freeze the policy at"
+            f"cannot export {type(policy).__name__}{sde} with the context left open: known is HyperPolicy; give the "
+            "context to freeze the policy at"
         )
-    space, key, extractor = plain_observation(policy)
-    _check_flat(space, extractor["features_extractor_class"])
-    center, half_width = policy.context_center.cpu(), policy.context_half_width.cpu()
+    space, key, kwargs = plain_observation(policy, extractor)
+    _check_flat(space, kwargs["features_extractor_class"])
+    center, half_width = extractor.reader.center.cpu(), extractor.reader.half_width.cpu()
     decode, normalize = Decode(policy.action_space, squash=False), Normalize.of(normalizer, key)
     return UnfrozenPolicy(_detached(policy.actor), center, half_width, decode, normalize)
 
@@ -166,13 +173,15 @@ def _detached(module: Any) -> Any:
     return copy.deepcopy(module).cpu().eval().requires_grad_(False)
 
 
-def _describe(module: FrozenPolicy | UnfrozenPolicy, policy: BasePolicy, context: Array | None) -> dict[str, Any]:
+def _describe(
+    module: FrozenPolicy | UnfrozenPolicy, extractor: ContextExtractor | None, context: Array | None
+) -> dict[str, Any]:
     """Say in JSON's types what a policy takes, is and returns."""
     linear = [layer for layer in _target(module) if isinstance(layer, nn.Linear)]
     activation = [type(layer).__name__ for layer in _target(module) if not isinstance(layer, nn.Linear)]
     features = None
-    if isinstance(policy, ContextPolicy):
-        features = _features(policy.context_space, len(policy.context_center))
+    if extractor is not None:
+        features = _features(extractor.reader)
         for feature, value in zip(features, [] if context is None else context.tolist(), strict=False):
             feature["value"] = value
     return {
@@ -183,7 +192,7 @@ def _describe(module: FrozenPolicy | UnfrozenPolicy, policy: BasePolicy, context
         },
         "context": features,
         "network": {
-            "widths": [linear[0].in_features, *[layer.out_features for layer in linear]],
+            "widths": [int(width) for width in (linear[0].in_features, *[layer.out_features for layer in linear])],
             "activation": activation[0] if activation else None,
         },
         "action": {"space": _space_to_json(module.decode.space), "squash": module.decode.squash},
@@ -191,12 +200,12 @@ def _describe(module: FrozenPolicy | UnfrozenPolicy, policy: BasePolicy, context
     }
 
 
-def _features(space: ContextSpace | None, d: int) -> list[dict[str, Any]]:
-    if space is None:
-        return [{} for _ in range(d)]
+def _features(reader: ContextReader) -> list[dict[str, Any]]:
+    if not isinstance(reader.box, ContextBox):
+        return [{} for _ in range(reader.dim)]
     return [
         {"name": feature.name, "unit": feature.unit, "train": feature.train, "bounds": feature.bounds}
-        for feature in space.features
+        for feature in reader.box.context_space.features
     ]
 
 
@@ -216,19 +225,18 @@ def _space_to_json(space: spaces.Space[Any]) -> dict[str, Any]:
 
 def _space_from_json(entry: dict[str, Any]) -> tuple[spaces.Space[Any], int]:
     """Return a space of actions, and how many numbers parametrise one: its entries, or a logit for each choice."""
-    if entry["type"] == "Box":
+    kind = entry["type"]
+    if kind == "Box":
         low, high = (np.array(entry[end], dtype=np.float32).reshape(_sizes(entry["shape"])) for end in ("low", "high"))
         if not (np.isfinite(low) & np.isfinite(high) & (low <= high)).all():
             raise ValueError("the bounds of the actions are no bounds")
         return spaces.Box(low, high), low.size
-    if entry["type"] == "MultiDiscrete":
+    if kind == "MultiDiscrete":
         return spaces.MultiDiscrete(_sizes(entry["nvec"])), sum(entry["nvec"])
+    if kind not in ("Discrete", "MultiBinary"):
+        raise ValueError(f"unknown action space {kind!r}")
     (n,) = _sizes([entry["n"]])
-    if entry["type"] == "Discrete":
-        return spaces.Discrete(n), n
-    if entry["type"] == "MultiBinary":
-        return spaces.MultiBinary(n), n
-    raise ValueError(f"unknown action space {entry['type']!r}")
+    return (spaces.Discrete(n) if kind == "Discrete" else spaces.MultiBinary(n)), n
 
 
 def _sizes(numbers: Any) -> list[int]:
@@ -323,7 +331,7 @@ def _read_safetensors(data: bytes) -> FrozenPolicy:
         raise ValueError("damaged: its contents are not those of its checksum")
     try:
         return _build(json.loads(text), tensors)
-    except (KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"its description of the policy is faulty: {error!r}") from None
 
 
@@ -336,7 +344,7 @@ def _build(description: dict[str, Any], tensors: dict[str, Tensor]) -> FrozenPol
         raise ValueError(f"unknown activation {name!r}: known are {list(ACTIVATIONS)}")
     space, outputs = _space_from_json(description["action"]["space"])
     clip = description["observation"]["clip"]
-    expected = {}
+    expected: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {}
     if clip is not None:
         expected = {f"normalize.{name}": (torch.float64, (widths[0],)) for name in ("mean", "std")}
     for i, (n, m) in enumerate(pairwise(widths)):
@@ -348,7 +356,7 @@ def _build(description: dict[str, Any], tensors: dict[str, Tensor]) -> FrozenPol
     layers: list[nn.Module] = []
     for n, m in pairwise(widths):
         layers += [nn.Linear(n, m, device="meta"), nn.Identity() if name is None else ACTIVATIONS[name]()]
-    normalize = None if clip is None else Normalize([0.0], [1.0], float(clip))
+    normalize = None if clip is None else Normalize(tensors["normalize.mean"], tensors["normalize.std"], float(clip))
     decode = Decode(space, squash=description["action"]["squash"] is True)
     policy = FrozenPolicy(nn.Sequential(*layers[:-1]), decode, normalize, description)
     policy.load_state_dict(tensors, assign=True)
@@ -387,18 +395,18 @@ def _check(
 
     :raises RuntimeError: where they differ.
     """
-    policy = model.policy
+    policy, extractor = model.policy, context_extractor(model.policy)
     rng = np.random.default_rng(0)
-    if isinstance(policy, ContextPolicy):
-        other: Any = plain_observation(policy)[0]
+    if extractor is not None:
+        other: Any = plain_observation(policy, extractor)[0]
         observation = _sample(other, rng)
         if context is None:
-            contexts = _sample(policy.context_box, rng)
+            contexts = _sample(extractor.reader.box, rng)
             inputs = observation, contexts
         else:
             contexts = np.tile(context.astype(np.float32), (len(observation), 1))
             inputs = (observation,)
-        whole = _assemble(policy, observation, contexts)
+        whole = _assemble(extractor.reader, observation, contexts)
     else:
         whole = _sample(policy.observation_space, rng)  # pyright: ignore[reportArgumentType]
         inputs = (whole,)
@@ -419,10 +427,10 @@ def _sample(space: spaces.Box, rng: np.random.Generator, rows: int = 64) -> Arra
     return values.clip(space.low, space.high).astype(np.float32)
 
 
-def _assemble(policy: ContextPolicy, observation: Array, context: Array) -> Any:
+def _assemble(reader: ContextReader, observation: Array, context: Array) -> Any:
     """Put observations and contexts together as the policy's environments do."""
-    if policy.context_slice is not None:
-        start = slice(*policy.context_slice).indices(observation.shape[1] + context.shape[1])[0]
+    if reader.slice is not None:
+        start = reader.slice.indices(observation.shape[1] + context.shape[1])[0]
         return np.concatenate([observation[:, :start], context, observation[:, start:]], axis=1)
-    ((key, _),) = policy.other_space.spaces.items()  # pyright: ignore[reportAttributeAccessIssue]
-    return {key: observation, policy.context_key: context}
+    ((key, _),) = reader.other_space.spaces.items()  # pyright: ignore[reportAttributeAccessIssue]
+    return {key: observation, reader.key: context}

@@ -55,7 +55,7 @@ class FrozenPolicy(nn.Module):
         :raises ValueError: for another shape.
         """
         array = np.asarray(observation, dtype=np.float32)
-        n = self.network[0].in_features
+        n: Any = self.network[0].in_features
         if array.ndim not in (1, 2) or array.shape[-1] != n:
             raise ValueError(f"expected observations of shape ({n},) or (B, {n}), got {array.shape}")
         with torch.no_grad():
@@ -109,10 +109,10 @@ class Normalize(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, mean: ArrayLike, std: ArrayLike, limit: float) -> None:
+    def __init__(self, mean: Tensor, std: Tensor, limit: float) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.as_tensor(np.array(mean, dtype=np.float64)))
-        self.register_buffer("std", torch.as_tensor(np.array(std, dtype=np.float64)))
+        self.register_buffer("mean", mean)
+        self.register_buffer("std", std)
         self.limit: Final = limit
 
     @classmethod
@@ -128,7 +128,9 @@ class Normalize(nn.Module):
             if key not in rms:
                 return None
             rms = rms[key]
-        return cls(rms.mean, np.sqrt(rms.var + normalizer.epsilon), float(normalizer.clip_obs))
+        std = np.sqrt(rms.var + normalizer.epsilon)
+        mean, std = (torch.tensor(array, dtype=torch.float64) for array in (rms.mean, std))
+        return cls(mean, std, float(normalizer.clip_obs))
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise observations ``(B, n)``."""
@@ -166,18 +168,7 @@ class Decode(nn.Module):
             actions = self.low + 0.5 * (x.tanh() + 1) * (self.high - self.low)
         else:
             actions = x.maximum(self.low).minimum(self.high)
-        return actions.reshape(-1, *space.shape)  # pyright: ignore[reportGeneralTypeIssues]
-
-
-def action_parameters(space: spaces.Space[Any]) -> int:
-    """Count the outputs that a deterministic action takes: its entries, or a logit for each choice."""
-    if isinstance(space, spaces.Discrete):
-        return int(space.n)
-    if isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim == 1:
-        return int(space.nvec.sum())
-    if isinstance(space, spaces.Box | spaces.MultiBinary):
-        return int(np.prod(space.shape))
-    raise ValueError(f"expected actions that are Box, Discrete, MultiDiscrete or MultiBinary, got {space}")
+        return actions.reshape(-1, *space.shape)  # pyright: ignore[reportOptionalIterable]
 
 
 def _row_by_row(hyper: HyperNetwork, context: Tensor, x: Tensor) -> Tensor:
@@ -188,6 +179,7 @@ def _row_by_row(hyper: HyperNetwork, context: Tensor, x: Tensor) -> Tensor:
         x = target[:-1](x)
         bottleneck = _product(weights["adapter.0.weight"], x).relu()
         return target[-1](x + _product(weights["adapter.2.weight"], bottleneck))
+    weights = dict(target.named_parameters()) | weights
     for name, layer in layers(target):
         is_linear = isinstance(layer, nn.Linear)
         x = _product(weights[f"{name}.weight"], x) + weights[f"{name}.bias"] if is_linear else layer(x)
@@ -195,5 +187,5 @@ def _row_by_row(hyper: HyperNetwork, context: Tensor, x: Tensor) -> Tensor:
 
 
 def _product(weight: Tensor, x: Tensor) -> Tensor:
-    """Multiply each row by a matrix of its own: ``(B, out, in), (B, in) -> (B, out)``."""
+    """Multiply each row by a matrix, its own or a common one: ``(B, out, in) or (out, in), (B, in) -> (B, out)``."""
     return torch.matmul(weight, x.unsqueeze(-1)).squeeze(-1)

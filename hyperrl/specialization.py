@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,12 +13,16 @@ from gymnasium import spaces
 from numpy.typing import ArrayLike
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.buffers import DictReplayBuffer, DictRolloutBuffer
+from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, FlattenExtractor, NatureCNN
-from torch import Tensor, nn
+from stable_baselines3.common.utils import check_for_correct_spaces
+from torch import Tensor
 
+from hyperrl.contexts import ContextBox
 from hyperrl.hypernet import HyperNetwork
 from hyperrl.hypernet.heads import AdapterHead
-from hyperrl.policies import ConcatPolicy, ContextPolicy, HyperPolicy
+from hyperrl.policies import ContextExtractor, ContextPolicy, HyperPolicy
+from hyperrl.policies.context import ContextReader
 
 if TYPE_CHECKING:
     from stable_baselines3.common.type_aliases import GymEnv
@@ -40,7 +45,8 @@ def specialize(model: Algorithm, context: Mapping[str, float] | ArrayLike, env: 
     schedules and ``num_timesteps`` come along, for ``learn(..., reset_num_timesteps=False)``; the optimiser's state
     does not, since it is that of other parameters. ``model`` stays as it is.
 
-    :param model: a model with one of the policies of :mod:`hyperrl.policies`.
+    :param model: a model with a policy of :mod:`hyperrl.policies`, or with one of SB3's own behind a
+        :class:`~hyperrl.policies.ContextExtractor`.
     :param context: in physical units, a mapping from feature names to values (the rest at default) or a vector of
         shape ``(d,)``.
     :param env: environments to go on learning in, which observe no context. They can come later too, by
@@ -56,78 +62,93 @@ def specialize(model: Algorithm, context: Mapping[str, float] | ArrayLike, env: 
     ('ActorCriticPolicy', (3,))
     """
     policy = model.policy
-    if not isinstance(policy, ContextPolicy):
+    extractor = context_extractor(policy)
+    if extractor is None:
         raise ValueError(f"expected a model whose policy gets a context, got one with {type(policy).__name__}")
-    refuse_normalized_context(policy, model.get_vec_normalize_env())
-    vector = torch.as_tensor(context_vector(policy, context), dtype=torch.float32, device=policy.device)
-    with torch.no_grad():
-        networks = _networks(policy, (vector - policy.context_center) / policy.context_half_width)
-    space, key, extractor_kwargs = plain_observation(policy)
+    reader = extractor.reader
+    refuse_normalized_context(reader, model.get_vec_normalize_env())
+    vector = torch.as_tensor(context_vector(reader, context), dtype=torch.float32, device=policy.device)
+    space, key, extractor_kwargs = plain_observation(policy, extractor)
+    if env is not None and isinstance(env.observation_space, spaces.Dict) and not isinstance(space, spaces.Dict):
+        raise ValueError(
+            f"expected environments that observe {space}, got {env.observation_space}: take the entry out by SB3's "
+            f"VecExtractDictObs(env, {key!r})"
+        )
     alias: Any = "MultiInputPolicy" if isinstance(space, spaces.Dict) else "MlpPolicy"
-    plain = type(model)(alias, env=None, device=model.device, _init_setup_model=False)  # pyright: ignore
+    plain = type(model)(alias, env=env, device=model.device, _init_setup_model=False)  # pyright: ignore
+    if env is not None:
+        check_for_correct_spaces(plain.env, space, model.action_space)  # pyright: ignore[reportArgumentType]
+    else:
+        plain.n_envs = model.n_envs
     vars(plain).update(_carried_over(model))
     plain.observation_space = space
-    plain.policy_kwargs = _plain_kwargs(policy) | extractor_kwargs
-    plain.n_envs = model.n_envs if env is None else getattr(env, "num_envs", 1)
+    names = inspect.signature(plain.policy_class).parameters
+    kwargs = {name: copy.deepcopy(value) for name, value in model.policy_kwargs.items() if name in names}
+    net_arch: Any = policy.net_arch
+    plain.policy_kwargs = kwargs | extractor_kwargs | dict(net_arch=net_arch)
     with torch.random.fork_rng(devices=[]):  # and without the seed, which SB3 would give to all generators
         plain._setup_model()
     plain.seed = model.seed
-    plain.policy.load_state_dict(networks | _features_extractors(policy, key))
-    if env is not None:
-        plain.set_env(env)
+    with torch.no_grad():
+        normalized = (vector - reader.center) / reader.half_width
+        state = _renamed_extractors(_networks(policy, normalized), policy, key)
+        _fold_inputs(state, plain.policy.state_dict(), extractor.extractor.features_dim, normalized)
+    plain.policy.load_state_dict(state)
     return plain
 
 
-def context_vector(policy: ContextPolicy, context: Mapping[str, float] | ArrayLike) -> np.ndarray:
+def context_extractor(policy: BasePolicy) -> ContextExtractor | None:
+    """Find what a policy reads the context with."""
+    return next((module for module in policy.modules() if isinstance(module, ContextExtractor)), None)
+
+
+def context_vector(reader: ContextReader, context: Mapping[str, float] | ArrayLike) -> np.ndarray:
     """Check a context and return it in physical units, shape ``(d,)``."""
-    if policy.context_space is not None:
-        return policy.context_space.vector(context)
-    shape = policy.context_box.shape
+    if isinstance(reader.box, ContextBox):
+        return reader.box.context_space.vector(context)
     if isinstance(context, Mapping):
         raise ValueError(
             f"the features of this model's context have no names, since it was trained on no ContextBox: give a vector "
-            f"of shape {shape} instead of {dict(context)}"
+            f"of shape ({reader.dim},) instead of {dict(context)}"
         )
     vector = np.asarray(context, dtype=np.float64)
-    if vector.shape != shape or not np.isfinite(vector).all():
-        raise ValueError(f"expected a context of finite numbers of shape {shape}, got {context!r}")
+    if vector.shape != (reader.dim,) or not np.isfinite(vector).all():
+        raise ValueError(f"expected a context of finite numbers of shape ({reader.dim},), got {context!r}")
     return vector
 
 
-def refuse_normalized_context(policy: ContextPolicy, normalizer: VecNormalize | None) -> None:
+def refuse_normalized_context(reader: ContextReader, normalizer: VecNormalize | None) -> None:
     """Refuse a ``VecNormalize`` that normalises the context: behind it, the policy knows no physical units."""
     if normalizer is None or not normalizer.norm_obs:
         return
-    if policy.context_slice is None and policy.context_key not in (normalizer.norm_obs_keys or ()):
+    if reader.slice is None and reader.key not in (normalizer.norm_obs_keys or ()):
         return
     raise ValueError(
         "VecNormalize normalises the context of this model, so that its policy knows no physical units: train it on a "
-        f"Dict observation with norm_obs_keys={list(getattr(policy.other_space, 'spaces', ['observation']))}"
+        f"Dict observation with norm_obs_keys={list(getattr(reader.other_space, 'spaces', ['observation']))}"
     )
 
 
-def plain_observation(policy: ContextPolicy) -> tuple[spaces.Space[Any], str | None, dict[str, Any]]:
+def plain_observation(
+    policy: BasePolicy, extractor: ContextExtractor
+) -> tuple[spaces.Space[Any], str | None, dict[str, Any]]:
     """Say what the plain policy observes, which sole entry of a Dict that is, and how it extracts features."""
-    space = copy.deepcopy(policy.other_space)
-    extractor: type[BaseFeaturesExtractor] = policy.features_extractor_class
+    space = copy.deepcopy(extractor.reader.other_space)
+    inner: Any = extractor.extractor
     kwargs = dict(policy.features_extractor_kwargs)
+    if not isinstance(policy, ContextPolicy):  # then they are ContextExtractor's own
+        kwargs = dict(kwargs.get("extractor_kwargs") or {})
+    extractor_class: type[BaseFeaturesExtractor] = type(inner)
     key = None
     # A features extractor of the user's own may expect a Dict, even of a sole entry.
-    if isinstance(space, spaces.Dict) and len(space.spaces) == 1 and extractor is CombinedExtractor:
+    if isinstance(space, spaces.Dict) and len(space.spaces) == 1 and extractor_class is CombinedExtractor:
         ((key, space),) = space.spaces.items()
-        if isinstance(policy.features_extractor.extractors[key], NatureCNN):  # pyright: ignore
-            extractor = NatureCNN
+        if isinstance(inner.extractors[key], NatureCNN):
+            extractor_class = NatureCNN
             kwargs = {"features_dim": kwargs.pop("cnn_output_dim", 256)} | kwargs
         else:
-            extractor, kwargs = FlattenExtractor, {}
-    return space, key, dict(features_extractor_class=extractor, features_extractor_kwargs=kwargs)
-
-
-def _plain_kwargs(policy: ContextPolicy) -> dict[str, Any]:
-    """Return the keyword arguments of SB3's plain policy."""
-    names = ("net_arch", "activation_fn", "ortho_init", "log_std_init", "share_features_extractor")
-    names += ("normalize_images", "optimizer_class", "optimizer_kwargs")
-    return {name: copy.deepcopy(getattr(policy, name)) for name in names}
+            extractor_class, kwargs = FlattenExtractor, {}
+    return space, key, dict(features_extractor_class=extractor_class, features_extractor_kwargs=kwargs)
 
 
 def _carried_over(model: BaseAlgorithm) -> dict[str, Any]:
@@ -135,53 +156,58 @@ def _carried_over(model: BaseAlgorithm) -> dict[str, Any]:
     excluded = {*model._excluded_save_params(), *_LEFT_BEHIND}
     state_dicts, variables = model._get_torch_save_params()
     excluded |= {name.split(".")[0] for name in (*state_dicts, *variables)}
-    data = {name: value for name, value in model.__dict__.items() if name not in excluded}
+    data = {name: value for name, value in vars(model).items() if name not in excluded}
     for name, automatic in (("rollout_buffer_class", DictRolloutBuffer), ("replay_buffer_class", DictReplayBuffer)):
         if data.get(name) is automatic:
             data[name] = None  # SB3 chooses again, for the new observation space
     return copy.deepcopy(data)
 
 
-def _features_extractors(policy: ContextPolicy, key: str | None) -> dict[str, Tensor]:
-    """Return the features extractors' part of the state dict, the extractor of a sole entry standing alone."""
-    state = {name: value for name, value in policy.state_dict().items() if "features_extractor." in name}
-    return state if key is None else {name.replace(f".extractors.{key}.", ".", 1): v for name, v in state.items()}
-
-
-def _networks(policy: ContextPolicy, context: Tensor) -> dict[str, Tensor]:
-    """Return the networks' part of the plain policy's state dict, for a normalised context of shape ``(d,)``."""
-    actor: Any = policy.actor
-    critic: Any = policy.critic
-    state = _perceptron(actor, policy, context, "mlp_extractor.policy_net", "action_net")
-    state |= _perceptron(critic, policy, context, "mlp_extractor.value_net", "value_net")
+def _networks(policy: BasePolicy, context: Tensor) -> dict[str, Tensor]:
+    """Return a policy's state dict with the weights generated for a normalised context ``(d,)``, named as SB3's."""
+    state: dict[str, Tensor] = policy.state_dict()
     if isinstance(policy, HyperPolicy):
         if policy.log_std_generator is not None:
-            state["log_std"] = policy.log_std_generator(policy.actor.encoder(context))
-    elif hasattr(policy, "log_std"):
-        state["log_std"] = policy.log_std
+            state["log_std"] = policy.log_std_generator(policy.actor.encoder(context[None]))[0]
+        for name in list(state):
+            if name.startswith(("actor.", "critic.", "log_std_generator.")):
+                del state[name]
+        for network, hidden, output in ((policy.actor, "policy", "action"), (policy.critic, "value", "value")):
+            weights = _weights(network, context)
+            *_, (last, _, _) = (name.rpartition(".") for name in weights)
+            for name, weight in weights.items():
+                layer, _, kind = name.rpartition(".")
+                place = f"{output}_net" if layer == last else f"mlp_extractor.{hidden}_net.{layer}"
+                state[f"{place}.{kind}"] = weight
     return state
 
 
-def _perceptron(
-    network: nn.Module, policy: ContextPolicy, context: Tensor, hidden: str, output: str
-) -> dict[str, Tensor]:
-    """Return the weights of a perceptron in one context, its layers named as SB3 names them."""
-    if isinstance(network, HyperNetwork):
-        if isinstance(network.head, AdapterHead):
-            raise ValueError(
-                "head='adapter' adds a layer of another kind before the last one, which no plain policy of SB3 has; "
-                "all other heads can be specialised, and hyperrl.export writes the whole policy as ONNX"
-            )
-        weights = network.weights(context)
-    else:
-        weights = dict(network.state_dict())
-        if isinstance(policy, ConcatPolicy):  # what the context adds is a bias
-            weight, bias = list(weights)[:2]
-            n = weights[weight].shape[1] - len(context)
-            weights[bias] = weights[bias] + weights[weight][:, n:] @ context
-            weights[weight] = weights[weight][:, :n]
-    *_, (last, _, _) = (name.rpartition(".") for name in weights)
-    return {
-        f"{output}.{kind}" if layer == last else f"{hidden}.{layer}.{kind}": weight
-        for (layer, _, kind), weight in ((name.rpartition("."), weight) for name, weight in weights.items())
-    }
+def _weights(network: HyperNetwork, context: Tensor) -> dict[str, Tensor]:
+    if isinstance(network.head, AdapterHead):
+        raise ValueError(
+            "head='adapter' adds a layer of another kind before the last one, which no plain policy of SB3 has; all "
+            "other heads can be specialised, and hyperrl.export.save writes the whole policy with its context left open"
+        )
+    return network.weights(context)
+
+
+def _renamed_extractors(state: Mapping[str, Tensor], policy: BasePolicy, key: str | None) -> dict[str, Tensor]:
+    """Put the ordinary features extractors in the place of those that read the context too."""
+    renamed = dict(state)
+    inner = ".extractor." if key is None else f".extractor.extractors.{key}."
+    for path, module in policy.named_modules(remove_duplicate=False):
+        if isinstance(module, ContextExtractor):
+            for name in [name for name in renamed if name.startswith(path + inner)]:
+                renamed[f"{path}.{name.removeprefix(path + inner)}"] = renamed.pop(name)
+    return renamed
+
+
+def _fold_inputs(state: dict[str, Tensor], plain: Mapping[str, Tensor], n: int, context: Tensor) -> None:
+    """Turn what the columns of the context add to a layer, those after the first n, into a bias."""
+    for name, wanted in plain.items():
+        weight = state[name]
+        if weight.shape != wanted.shape:
+            before, columns, after = weight.tensor_split([n, n + len(context)], dim=1)
+            bias = name.removesuffix("weight") + "bias"
+            state[bias] = state[bias] + columns @ context
+            state[name] = torch.cat([before, after], dim=1)

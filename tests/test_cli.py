@@ -8,7 +8,7 @@ from hyperrl.catalog import names
 from hyperrl.cli import main
 from hyperrl.contexts import SPLITS
 
-COMMANDS = ("train", "evaluate", "compare", "record", "list")
+COMMANDS = ("train", "evaluate", "compare", "record", "export", "list")
 Command = Callable[..., str]
 
 

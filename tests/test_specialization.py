@@ -195,8 +195,10 @@ def test_environments_may_come_later() -> None:
         else:
             with pytest.raises(AssertionError, match="number of environments"):
                 plain.set_env(env)
-    with pytest.raises(ValueError, match="Observation spaces do not match"):
+    with pytest.raises(ValueError, match=r"VecExtractDictObs\(env, 'observation'\)"):
         specialize(trained("low_rank", family.vec_env(2)), {}, env=family.vec_env(2))
+    with pytest.raises(ValueError, match="Observation spaces do not match"):
+        specialize(trained("low_rank", family.vec_env(2)), {}, env=VecExtractDictObs(toy(), "observation"))
 
 
 def test_random_numbers_are_left_alone() -> None:
