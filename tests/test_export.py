@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import VecExtractDictObs, VecNormalize
-from test_policies import ACTIONS, CONTEXT, HYPER, IMAGE, toy
+from test_policies_actor_critic import HYPER
 from test_specialization import observe, trained
 from torch import nn
+from toy import ACTIONS, CONTEXT, IMAGE, toy
 
 import hyperrl
 from hyperrl import export, specialize

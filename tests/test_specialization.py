@@ -15,8 +15,9 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecExtractDictObs, VecNormalize
-from test_policies import ACTIONS, CONTEXT, HYPER, IMAGE, VARIANTS, VECTOR, make, toy
+from test_policies_actor_critic import HYPER, VARIANTS, make
 from torch import nn
+from toy import ACTIONS, CONTEXT, IMAGE, VECTOR, toy
 
 import hyperrl
 from hyperrl import specialize
