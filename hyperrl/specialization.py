@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Mapping
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -16,13 +17,14 @@ from stable_baselines3.common.buffers import DictReplayBuffer, DictRolloutBuffer
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, FlattenExtractor, NatureCNN
 from stable_baselines3.common.utils import check_for_correct_spaces
-from torch import Tensor
+from torch import Tensor, nn
 
 from hyperrl.contexts import ContextBox
 from hyperrl.hypernet import HyperNetwork
 from hyperrl.hypernet.heads import AdapterHead
 from hyperrl.policies import ContextExtractor, ContextPolicy, HyperPolicy
 from hyperrl.policies.context import ContextReader
+from hyperrl.policies.off_policy import GeneratedNetwork
 
 if TYPE_CHECKING:
     from stable_baselines3.common.type_aliases import GymEnv
@@ -43,7 +45,8 @@ def specialize(model: Algorithm, context: Mapping[str, float] | ArrayLike, env: 
     Weights are folded: the result has SB3's ``MlpPolicy``, costs what that costs, and its zip loads without hyperrl.
     It observes all that is not context, a sole entry of a Dict as an observation of its own. Hyperparameters,
     schedules and ``num_timesteps`` come along, for ``learn(..., reset_num_timesteps=False)``; the optimiser's state
-    does not, since it is that of other parameters. ``model`` stays as it is.
+    does not, since it is that of other parameters, nor does a replay buffer, which holds other observations. ``model``
+    stays as it is.
 
     :param model: a model with a policy of :mod:`hyperrl.policies`, or with one of SB3's own behind a
         :class:`~hyperrl.policies.ContextExtractor`.
@@ -94,6 +97,9 @@ def specialize(model: Algorithm, context: Mapping[str, float] | ArrayLike, env: 
         state = _renamed_extractors(_networks(policy, normalized), policy, key)
         _fold_inputs(state, plain.policy.state_dict(), extractor.extractor.features_dim, normalized)
     plain.policy.load_state_dict(state)
+    for name in model._get_torch_save_params()[1]:  # SAC's entropy coefficient
+        if getattr(model, name, None) is not None:
+            getattr(plain, name).data.copy_(getattr(model, name).data)
     return plain
 
 
@@ -169,20 +175,61 @@ def _networks(policy: BasePolicy, context: Tensor) -> dict[str, Tensor]:
     if isinstance(policy, HyperPolicy):
         if policy.log_std_generator is not None:
             state["log_std"] = policy.log_std_generator(policy.actor.encoder(context[None]))[0]
-        for name in list(state):
-            if name.startswith(("actor.", "critic.", "log_std_generator.")):
-                del state[name]
-        for network, hidden, output in ((policy.actor, "policy", "action"), (policy.critic, "value", "value")):
-            weights = _weights(network, context)
-            *_, (last, _, _) = (name.rpartition(".") for name in weights)
-            for name, weight in weights.items():
-                layer, _, kind = name.rpartition(".")
-                place = f"{output}_net" if layer == last else f"mlp_extractor.{hidden}_net.{layer}"
-                state[f"{place}.{kind}"] = weight
+        _drop(state, "log_std_generator")
+        for path, hidden, output in (("actor", "policy", "action"), ("critic", "value", "value")):
+            _drop(state, path)
+            *layers, last = _by_layer(_weights(policy.get_submodule(path), context))
+            state |= {f"mlp_extractor.{hidden}_net.{name}": weight for layer in layers for name, weight in layer}
+            state |= {f"{output}_net.{name.partition('.')[2]}": weight for name, weight in last}
+    for path, module in policy.named_modules():
+        if isinstance(module, GeneratedNetwork):
+            _drop(state, path)
+            weights = _generated(module, context)
+            if path == "actor.network":
+                state |= _gaussian_actor(policy.actor, weights)  # pyright: ignore
+            else:
+                path = path.removesuffix(".mu.0") + ".mu" if path.endswith(".mu.0") else path  # TD3: before a tanh
+                state |= {f"{path}.{name}": weight for name, weight in weights.items()}
     return state
 
 
-def _weights(network: HyperNetwork, context: Tensor) -> dict[str, Tensor]:
+def _drop(state: dict[str, Tensor], path: str) -> None:
+    for name in [name for name in state if name.startswith(f"{path}.")]:
+        del state[name]
+
+
+def _by_layer(weights: Mapping[str, Tensor]) -> list[list[tuple[str, Tensor]]]:
+    """Group the state dict of an ``nn.Sequential`` by its layers, in their order."""
+    return [list(layer) for _, layer in groupby(weights.items(), key=lambda item: item[0].partition(".")[0])]
+
+
+def _generated(network: GeneratedNetwork, context: Tensor) -> dict[str, Tensor]:
+    """Return the state dict of the ``nn.Sequential`` that a network of an off-policy algorithm is in one context."""
+    state: dict[str, Tensor] = {}
+    before = 0
+    for part in network.parts:
+        layers: Any = part.head.base if isinstance(part, HyperNetwork) else part
+        for name, weight in (_weights(part, context) if isinstance(part, HyperNetwork) else part.state_dict()).items():
+            index, _, kind = name.partition(".")
+            state[f"{before + int(index)}.{kind}"] = weight
+        before += len(layers)
+    return state
+
+
+def _gaussian_actor(actor: Any, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Name the layers of an actor as SAC does, whose last one has rows for the mean and rows for the log-std."""
+    *layers, last = _by_layer(weights)
+    state = {f"actor.latent_pi.{name}": weight for layer in layers for name, weight in layer}
+    for name, weight in last:
+        kind = name.partition(".")[2]
+        if actor.use_sde:  # whose log-std is common to all contexts
+            state[f"actor.mu.0.{kind}" if isinstance(actor.clip, nn.Hardtanh) else f"actor.mu.{kind}"] = weight
+        else:
+            state[f"actor.mu.{kind}"], state[f"actor.log_std.{kind}"] = weight.chunk(2)
+    return state
+
+
+def _weights(network: Any, context: Tensor) -> dict[str, Tensor]:
     if isinstance(network.head, AdapterHead):
         raise ValueError(
             "head='adapter' adds a layer of another kind before the last one, which no plain policy of SB3 has; all "
@@ -207,6 +254,11 @@ def _fold_inputs(state: dict[str, Tensor], plain: Mapping[str, Tensor], n: int, 
     for name, wanted in plain.items():
         weight = state[name]
         if weight.shape != wanted.shape:
+            if weight.ndim != 2:
+                raise ValueError(
+                    f"the layer {name.rpartition('.')[0]!r} normalises the context as one input among others, which a "
+                    "plain policy without it cannot copy"
+                )
             before, columns, after = weight.tensor_split([n, n + len(context)], dim=1)
             bias = name.removesuffix("weight") + "bias"
             state[bias] = state[bias] + columns @ context

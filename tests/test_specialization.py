@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import test_policies
 import torch
 from gymnasium import spaces
 from hypothesis import given, settings
@@ -12,15 +13,18 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, FlattenExtractor
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecExtractDictObs, VecNormalize
+from test_policies import CASES, outputs
 from test_policies_actor_critic import HYPER, VARIANTS, make
 from torch import nn
 from toy import ACTIONS, CONTEXT, IMAGE, VECTOR, toy
 
 import hyperrl
 from hyperrl import specialize
+from hyperrl.policies import ContextExtractor
+from hyperrl.specialization import context_extractor
 
 FOLDABLE = [variant for variant in VARIANTS if variant != "adapter"]
 ALGORITHMS = {"PPO": PPO, "A2C": A2C}
@@ -62,6 +66,28 @@ def observe(model: Any, context: Any, n: int = 9) -> tuple[dict[str, np.ndarray]
     whole = {key: np.stack([row[key] for row in rows]) for key in rows[0]} | {"context": vector}
     rest = {key: value for key, value in whole.items() if key != "context"}
     return whole, next(iter(rest.values())) if len(rest) == 1 else rest
+
+
+def everything(model: Any, context: Any) -> list[torch.Tensor]:
+    """All that the networks return in one context, the target networks too; ``model`` may be a specialist."""
+    policy = model.policy
+    policy.set_training_mode(False)
+    obs: Any = torch.as_tensor(np.random.default_rng(0).normal(size=(9, 5))).float()
+    if context_extractor(policy) is not None:
+        contexts = torch.as_tensor(np.tile(context, (9, 1))).float()
+        is_dict = isinstance(model.observation_space, spaces.Dict)
+        obs = dict(observation=obs, context=contexts) if is_dict else torch.cat([contexts, obs], dim=1)
+    with torch.no_grad():
+        if isinstance(policy, ActorCriticPolicy):
+            actions = torch.as_tensor(np.random.default_rng(1).uniform(-1, 1, (9, 3))).float()
+            return [policy._predict(obs, deterministic=True), *policy.evaluate_actions(obs, actions)]
+        results = outputs(model, obs)
+        if hasattr(policy, "critic_target") and policy.critic_target is not None:
+            values = policy.critic_target(obs, results[0].clamp(-1, 1))
+            results += [values] if isinstance(values, torch.Tensor) else values
+        for name in ("actor_target", "q_net_target", "quantile_net_target"):
+            results += [getattr(policy, name)(obs)] if hasattr(policy, name) else []
+        return results
 
 
 def assert_same_policy(model: Any, plain: Any, context: Any) -> None:
@@ -126,6 +152,50 @@ def test_architectures_and_features_extractors(variant: str, entries: str, optio
     assert_same_policy(model, plain, CONTEXT.vector({"length": 0.7, "torque_gain": -1.2}))
     for name in ("net_arch", "activation_fn", "optimizer_class", "optimizer_kwargs", "share_features_extractor"):
         assert getattr(plain.policy, name) == getattr(model.policy, name)
+
+
+@pytest.mark.parametrize(("name", "head"), CASES, ids=str)
+def test_every_algorithm(name: str, head: str) -> None:
+    model = test_policies.trained(name, head)
+    context = CONTEXT.vector({"length": 0.7, "torque_gain": -1.2})
+    given: Any = context if name.startswith("CrossQ") else {"length": 0.7, "torque_gain": -1.2}  # has no names
+    if head == "adapter":
+        with pytest.raises(ValueError, match="head='adapter' adds a layer"):
+            specialize(model, given)
+        return
+    plain = specialize(model, given)
+    assert type(plain) is type(model)
+    assert not any(type(module).__module__.startswith("hyperrl") for module in plain.policy.modules())
+    for got, expected in zip(everything(plain, context), everything(model, context), strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+    if getattr(model, "log_ent_coef", None) is not None:
+        torch.testing.assert_close(plain.log_ent_coef, model.log_ent_coef)
+    plain.set_env(VecExtractDictObs(toy("discrete" if "DQN" in name else "box"), "observation"))
+    plain.learn(32, reset_num_timesteps=False)
+    assert plain.num_timesteps > model.num_timesteps
+
+
+@pytest.mark.parametrize("include_context", [True, False])
+@pytest.mark.parametrize("name", ["PPO", "SAC", "TD3", "DQN", "QRDQN", "TQC"])
+def test_stock_policies_behind_an_extractor_of_contexts(name: str, include_context: bool) -> None:
+    options = dict(features_extractor_class=ContextExtractor, net_arch=[12, 10])
+    options["features_extractor_kwargs"] = dict(include_context=include_context)
+    env = toy("discrete" if "DQN" in name else "box")
+    sizes = test_policies.SIZES.get(name, test_policies.OFF_POLICY)
+    model = test_policies.algorithm(name)("MultiInputPolicy", env, policy_kwargs=options, device="cpu", **sizes)
+    model.learn(32)
+    plain = specialize(model, {"length": 0.7})
+    assert plain.policy.features_extractor_class is FlattenExtractor
+    context = CONTEXT.vector({"length": 0.7})
+    for got, expected in zip(everything(plain, context), everything(model, context), strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_normalisation_layer_over_contexts_is_refused() -> None:
+    options = dict(features_extractor_class=ContextExtractor, features_extractor_kwargs=dict(context_slice=(0, 4)))
+    model = test_policies.algorithm("CrossQ")("MlpPolicy", toy(flat=True), policy_kwargs=options, device="cpu")
+    with pytest.raises(ValueError, match="normalises the context as one input among others"):
+        specialize(model, CONTEXT.default)
 
 
 class Own(BaseFeaturesExtractor):
