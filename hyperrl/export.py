@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import io
 import json
@@ -21,15 +20,13 @@ import torch
 from gymnasium import spaces
 from numpy.typing import ArrayLike, NDArray
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
-from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor, nn
 
 from hyperrl.contexts import ContextBox, nearest
 from hyperrl.files import write_bytes
-from hyperrl.frozen import ACTIVATIONS, Decode, FrozenPolicy, Normalize, UnfrozenPolicy
-from hyperrl.policies import ContextExtractor, HyperPolicy
+from hyperrl.frozen import ACTIVATIONS, Decode, FrozenPolicy, Normalize, OpenPolicy, freeze, leave_open
+from hyperrl.policies import ContextExtractor
 from hyperrl.policies.context import ContextReader
 from hyperrl.specialization import (
     context_extractor,
@@ -93,16 +90,21 @@ def save(
     if extractor is None:
         if context is not None:
             raise ValueError(f"this model's policy, {type(policy).__name__}, gets no context: leave it out")
-        vector, module = None, _frozen(policy, normalizer, None)
+        if normalizer is not None and isinstance(getattr(normalizer, "obs_rms", None), dict):
+            raise ValueError(
+                f"the normalizer's observations are a Dict, the model's are {model.observation_space}: give a "
+                "VecNormalize of such observations, with the statistics of the entry that the model observes"
+            )
+        vector, module = None, freeze(policy, normalizer, None)
     elif context is not None:
         refuse_normalized_context(extractor.reader, normalizer)
         vector = context_vector(extractor.reader, context)
-        module = _frozen(specialize(model, context).policy, normalizer, plain_observation(policy, extractor)[1])
+        module = freeze(specialize(model, context).policy, normalizer, plain_observation(policy, extractor)[1])
     elif format == "safetensors":
         raise ValueError("format 'safetensors' holds one plain network: give the context to freeze the policy at")
     else:
         refuse_normalized_context(extractor.reader, normalizer)
-        vector, module = None, _unfrozen(policy, extractor, normalizer)
+        vector, module = None, leave_open(policy, extractor, normalizer)
     description = _describe(module, extractor, vector)
     data = _WRITERS[format](module, description)
     _check(_READERS[format](data), model, vector, module, normalizer)
@@ -130,51 +132,8 @@ def _require(format: str) -> None:
         raise ValueError(f"format {format!r} needs {', '.join(missing)}: pip install 'hyperrl[export]'")
 
 
-def _frozen(policy: BasePolicy, normalizer: VecNormalize | None, key: str | None) -> FrozenPolicy:
-    """Take the actor out of a plain policy.
-
-    :param key: the entry that the policy observes, where its environments had a Dict.
-    """
-    _check_flat(policy.observation_space, policy.features_extractor_class)
-    if type(policy) is not ActorCriticPolicy or policy.use_sde:
-        sde = " with use_sde" if getattr(policy, "use_sde", False) else ""
-        raise ValueError(f"cannot export {type(policy).__name__}{sde}: known is SB3's plain ActorCriticPolicy")
-    network = nn.Sequential(*policy.mlp_extractor.policy_net, policy.action_net)
-    for layer in network:
-        if type(layer) is not nn.Linear and str(layer) != str(ACTIVATIONS.get(type(layer).__name__, nn.Identity)()):
-            raise ValueError(f"cannot export the layer {layer}: the activations are {list(ACTIVATIONS)}, as they are")
-    normalize = Normalize.of(normalizer, key)
-    return FrozenPolicy(_detached(network), Decode(policy.action_space, squash=False), normalize)
-
-
-def _unfrozen(policy: BasePolicy, extractor: ContextExtractor, normalizer: VecNormalize | None) -> UnfrozenPolicy:
-    """Take the actor and what normalises its context out of a hypernetwork policy."""
-    if not isinstance(policy, HyperPolicy) or policy.use_sde:
-        sde = " with use_sde" if getattr(policy, "use_sde", False) else ""
-        raise ValueError(
-            f"cannot export {type(policy).__name__}{sde} with the context left open: known is HyperPolicy; give the "
-            "context to freeze the policy at"
-        )
-    space, key, kwargs = plain_observation(policy, extractor)
-    _check_flat(space, kwargs["features_extractor_class"])
-    center, half_width = extractor.reader.center.cpu(), extractor.reader.half_width.cpu()
-    decode, normalize = Decode(policy.action_space, squash=False), Normalize.of(normalizer, key)
-    return UnfrozenPolicy(_detached(policy.actor), center, half_width, decode, normalize)
-
-
-def _check_flat(space: spaces.Space[Any], extractor: type[nn.Module]) -> None:
-    if not isinstance(space, spaces.Box) or len(space.shape) != 1:
-        raise ValueError(f"only policies on a flat observation are exported, got {space}")
-    if extractor is not FlattenExtractor:
-        raise ValueError(f"only policies without a features extractor are exported, got {extractor.__name__}")
-
-
-def _detached(module: Any) -> Any:
-    return copy.deepcopy(module).cpu().eval().requires_grad_(False)
-
-
 def _describe(
-    module: FrozenPolicy | UnfrozenPolicy, extractor: ContextExtractor | None, context: Array | None
+    module: FrozenPolicy | OpenPolicy, extractor: ContextExtractor | None, context: Array | None
 ) -> dict[str, Any]:
     """Say in JSON's types what a policy takes, is and returns."""
     linear = [layer for layer in _target(module) if isinstance(layer, nn.Linear)]
@@ -209,7 +168,7 @@ def _features(reader: ContextReader) -> list[dict[str, Any]]:
     ]
 
 
-def _target(module: FrozenPolicy | UnfrozenPolicy) -> Any:
+def _target(module: FrozenPolicy | OpenPolicy) -> Any:
     return module.network if isinstance(module, FrozenPolicy) else module.hyper.head.base
 
 
@@ -245,7 +204,7 @@ def _sizes(numbers: Any) -> list[int]:
     return numbers
 
 
-def _write_onnx(module: FrozenPolicy | UnfrozenPolicy, description: dict[str, Any]) -> bytes:
+def _write_onnx(module: FrozenPolicy | OpenPolicy, description: dict[str, Any]) -> bytes:
     inputs = ["observation", "context"][: len(_widths(module))]
     with _quiet():
         exported: Any = torch.onnx.export(
@@ -261,13 +220,13 @@ def _write_onnx(module: FrozenPolicy | UnfrozenPolicy, description: dict[str, An
     return proto.SerializeToString()
 
 
-def _write_pt2(module: FrozenPolicy | UnfrozenPolicy, description: dict[str, Any]) -> bytes:
+def _write_pt2(module: FrozenPolicy | OpenPolicy, description: dict[str, Any]) -> bytes:
     buffer = io.BytesIO()
     torch.export.save(_program(module), buffer, extra_files={"hyperrl": json.dumps(description)})
     return buffer.getvalue()
 
 
-def _write_safetensors(module: FrozenPolicy | UnfrozenPolicy, description: dict[str, Any]) -> bytes:
+def _write_safetensors(module: FrozenPolicy | OpenPolicy, description: dict[str, Any]) -> bytes:
     from safetensors.torch import save
 
     tensors = {name: tensor.clone() for name, tensor in module.state_dict().items()}
@@ -388,7 +347,7 @@ def _check(
     run: Callable[..., Array],
     model: BaseAlgorithm,
     context: Array | None,
-    module: FrozenPolicy | UnfrozenPolicy,
+    module: FrozenPolicy | OpenPolicy,
     normalizer: VecNormalize | None,
 ) -> None:
     """Compare what was written with the model's own ``predict``, on random observations in one batch and alone.

@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any, Final
 
 import numpy as np
 import torch
 from gymnasium import spaces
 from numpy.typing import ArrayLike
+from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor, nn
 
 from hyperrl.hypernet import HyperNetwork
 from hyperrl.hypernet.heads import AdapterHead
 from hyperrl.hypernet.targets import layers
+from hyperrl.policies import ContextExtractor, HyperDQNPolicy, HyperPolicy, HyperSACPolicy, HyperTD3Policy
+from hyperrl.specialization import plain_observation
 
 ACTIVATIONS: Final[dict[str, type[nn.Module]]] = {
     activation.__name__: activation
-    for activation in (nn.Tanh, nn.ReLU, nn.LeakyReLU, nn.ELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish, nn.Sigmoid)
+    for activation in (
+        nn.Identity,
+        nn.Tanh,
+        nn.Sigmoid,
+        nn.ReLU,
+        nn.LeakyReLU,
+        nn.ELU,
+        nn.SELU,
+        nn.GELU,
+        nn.SiLU,
+        nn.Mish,
+    )
 }
+PLAIN: Final = ("ActorCriticPolicy", "SACPolicy", "TD3Policy", "DQNPolicy", "TQCPolicy", "QRDQNPolicy", "CrossQPolicy")
 
 
 class FrozenPolicy(nn.Module):
@@ -63,7 +79,7 @@ class FrozenPolicy(nn.Module):
         return actions if array.ndim == 2 else actions[0]
 
 
-class UnfrozenPolicy(nn.Module):
+class OpenPolicy(nn.Module):
     """A hypernetwork policy that gets the context of each row as a second input, in physical units.
 
     :param hyper: from observations ``(B, n)`` to what parametrises the actions ``(B, m)``.
@@ -165,10 +181,101 @@ class Decode(nn.Module):
         if isinstance(space, spaces.MultiBinary):
             return x.sigmoid().round()
         if self.squash:
+            x = x[:, : len(self.low)]  # generated together with the log-std, where the context is left open
             actions = self.low + 0.5 * (x.tanh() + 1) * (self.high - self.low)
         else:
             actions = x.maximum(self.low).minimum(self.high)
         return actions.reshape(-1, *space.shape)  # pyright: ignore[reportOptionalIterable]
+
+
+def freeze(policy: Any, normalizer: VecNormalize | None, key: str | None) -> FrozenPolicy:
+    """Take the actor out of a plain policy of Stable-Baselines3's.
+
+    :param normalizer: what normalised its observations.
+    :param key: the entry that it observes, where the normalised observations are a Dict.
+    :raises ValueError: where it is no perceptron on a flat observation.
+    """
+    _check_flat(policy.observation_space, policy.features_extractor_class)
+    name = type(policy).__name__
+    if type(policy).__module__.partition(".")[0] not in ("stable_baselines3", "sb3_contrib") or name not in PLAIN:
+        raise ValueError(f"cannot export {name}: known are {', '.join(PLAIN)} of SB3 and sb3-contrib")
+    _refuse_sde(policy)
+    squash = False
+    if name == "ActorCriticPolicy":
+        layers = [*policy.mlp_extractor.policy_net, policy.action_net]
+    elif name == "DQNPolicy":
+        layers = list(policy.q_net.q_net)
+    elif name == "QRDQNPolicy":
+        layers = _averaged(policy.quantile_net)
+    elif name == "TD3Policy":
+        *layers, _tanh = policy.actor.mu  # which Decode has too
+        squash = True
+    else:
+        layers, squash = [*policy.actor.latent_pi, policy.actor.mu], True
+    for layer in layers:
+        is_known = type(layer) in ACTIVATIONS.values() and str(layer) == str(type(layer)())
+        if type(layer) is not nn.Linear and not is_known:
+            raise ValueError(
+                f"cannot export the layer {layer}: the activations are {list(ACTIVATIONS)}, without options"
+            )
+    network = _detached(nn.Sequential(*layers))
+    return FrozenPolicy(network, Decode(policy.action_space, squash), Normalize.of(normalizer, key))
+
+
+def _averaged(quantile_net: Any) -> list[nn.Module]:
+    """Return QR-DQN's network with the mean over quantiles, which its actions are chosen by, in the last layer."""
+    *layers, last = quantile_net.quantile_net
+    mean = nn.Linear(last.in_features, last.out_features // quantile_net.n_quantiles, device=last.weight.device)
+    with torch.no_grad():
+        mean.weight.copy_(last.weight.unflatten(0, (quantile_net.n_quantiles, -1)).mean(0))
+        mean.bias.copy_(last.bias.unflatten(0, (quantile_net.n_quantiles, -1)).mean(0))
+    return [*layers, mean]
+
+
+def leave_open(policy: Any, extractor: ContextExtractor, normalizer: VecNormalize | None) -> OpenPolicy:
+    """Take the actor, and what normalises its context, out of a hypernetwork policy.
+
+    :param extractor: what reads the context.
+    :param normalizer: what normalised the observations.
+    :raises ValueError: where it is no perceptron on a flat observation.
+    """
+    space, key, kwargs = plain_observation(policy, extractor)
+    _check_flat(space, kwargs["features_extractor_class"])
+    squash = isinstance(policy, HyperSACPolicy | HyperTD3Policy)
+    actor: Any = getattr(policy, "q_net" if isinstance(policy, HyperDQNPolicy) else "actor", None)
+    if isinstance(policy, HyperPolicy):
+        hyper = actor
+    elif isinstance(policy, HyperSACPolicy):
+        (hyper,) = actor.network.networks
+    elif isinstance(policy, HyperTD3Policy):
+        (hyper,) = actor.mu[0].networks
+    elif isinstance(policy, HyperDQNPolicy):
+        (hyper,) = actor.q_net.networks
+    else:
+        raise ValueError(
+            f"cannot export {type(policy).__name__} with the context left open: known are HyperPolicy, HyperSACPolicy, "
+            "HyperTD3Policy and HyperDQNPolicy; give the context to freeze the policy at"
+        )
+    _refuse_sde(policy)
+    center, half_width = extractor.reader.center.cpu(), extractor.reader.half_width.cpu()
+    decode, normalize = Decode(policy.action_space, squash), Normalize.of(normalizer, key)
+    return OpenPolicy(_detached(hyper), center, half_width, decode, normalize)
+
+
+def _refuse_sde(policy: Any) -> None:
+    if getattr(policy, "use_sde", False) or getattr(getattr(policy, "actor", None), "use_sde", False):
+        raise ValueError("policies with gSDE (use_sde=True) are not exported")
+
+
+def _check_flat(space: spaces.Space[Any], extractor: type[nn.Module]) -> None:
+    if not isinstance(space, spaces.Box) or len(space.shape) != 1:
+        raise ValueError(f"only policies on a flat observation are exported, got {space}")
+    if extractor is not FlattenExtractor:
+        raise ValueError(f"only policies without a features extractor are exported, got {extractor.__name__}")
+
+
+def _detached(module: Any) -> Any:
+    return copy.deepcopy(module).cpu().eval().requires_grad_(False)
 
 
 def _row_by_row(hyper: HyperNetwork, context: Tensor, x: Tensor) -> Tensor:

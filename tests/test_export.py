@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import test_policies
 import torch
 from gymnasium import spaces
 from hypothesis import given
@@ -51,8 +52,7 @@ def test_a_frozen_policy_acts_as_the_model_does(format: str, action: str, tmp_pa
     assert not re.search(rb"/(home|work|root|tmp|usr)/", path.read_bytes())
 
 
-@pytest.mark.parametrize("format", ["onnx", "pt2"])
-@pytest.mark.parametrize("variant", HYPER)
+@pytest.mark.parametrize(("variant", "format"), [*((variant, "onnx") for variant in HYPER), ("low_rank", "pt2")])
 def test_an_open_policy_takes_any_batch_of_contexts(variant: str, format: str, tmp_path: Path) -> None:
     model = trained(variant, toy("lopsided box"))
     path = tmp_path / f"policy.{format}"
@@ -63,6 +63,39 @@ def test_an_open_policy_takes_any_batch_of_contexts(variant: str, format: str, t
         context = CONTEXT.sample("extrapolation", n, 3).astype(np.float32)
         expected = model.predict({"observation": observation, "context": context}, deterministic=True)[0]
         assert_allclose(run(path, observation, context), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["A2C", "TRPO", "SAC", "TD3", "DDPG", "DQN", "TQC", "QRDQN"])
+def test_every_algorithm(name: str, tmp_path: Path) -> None:
+    model = test_policies.trained(name)
+    whole, rest = observe(model, LENGTH, 33)
+    expected = model.predict(whole, deterministic=True)[0]
+    frozen, left_open = tmp_path / "policy.safetensors", tmp_path / "policy.pt2"
+    export.save(model, frozen, {"length": 0.7}, "safetensors")
+    assert_allclose(run(frozen, rest), expected, rtol=0, atol=1e-5)
+    if name in ("TQC", "QRDQN"):
+        with pytest.raises(ValueError, match=f"Hyper{name}Policy with the context left open"):
+            export.save(model, left_open, format="pt2")
+    else:
+        export.save(model, left_open, format="pt2")
+        assert_allclose(run(left_open, rest, whole["context"]), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("PPO gSDE", "gSDE"),
+        ("SAC gSDE", "gSDE"),
+        ("CrossQ", "cannot export the layer BatchRenorm1d"),
+    ],
+)
+def test_networks_of_another_kind_are_refused(name: str, message: str, tmp_path: Path) -> None:
+    model = test_policies.trained(name)
+    with pytest.raises(ValueError, match=message):
+        export.save(model, tmp_path / "policy", CONTEXT.default)
+    with pytest.raises(ValueError, match=r"gSDE|HyperCrossQPolicy"):
+        export.save(model, tmp_path / "policy")
+    assert not list(tmp_path.iterdir())
 
 
 def test_onnx_says_what_it_is(tmp_path: Path) -> None:
@@ -104,12 +137,13 @@ def test_normalisation_goes_along(format: str, tmp_path: Path) -> None:
     whole = normalizer.normalize_obs({"observation": observation, "context": np.tile(np.float32(LENGTH), (50, 1))})
     expected = model.predict(whole, deterministic=True)[0]
     loaded = PPO.load(tmp_path / "model.zip", device="cpu")
-    for name, arguments in {"own": (model, {}), "given": (loaded, dict(normalizer=normalizer))}.items():
-        path = tmp_path / f"{name}.{format}"
-        export.save(arguments[0], path, {"length": 0.7}, format, **arguments[1])
-        assert_allclose(run(path, observation), expected, rtol=0, atol=1e-5)
-    assert np.abs(loaded.predict(whole)[0] - run(path, observation)).max() > 0.01
-    if format != "safetensors":
+    path = tmp_path / f"policy.{format}"
+    export.save(model, path, {"length": 0.7}, format)
+    assert_allclose(run(path, observation), expected, rtol=0, atol=1e-5)
+    if format == "safetensors":
+        export.save(loaded, tmp_path / "given.safetensors", {"length": 0.7}, format, normalizer)
+        assert_allclose(run(tmp_path / "given.safetensors", observation), expected, rtol=0, atol=1e-5)
+    else:
         export.save(model, tmp_path / f"open.{format}", format=format)
         context = np.tile(np.float32(LENGTH), (50, 1))
         assert_allclose(run(tmp_path / f"open.{format}", observation, context), expected, rtol=0, atol=1e-5)
@@ -126,6 +160,8 @@ def test_a_plain_policy_is_exported_as_it_is(tmp_path: Path) -> None:
     observation = np.float32([[0.1, 0.2, 3.0]])
     expected = plain.predict(plain.get_vec_normalize_env().normalize_obs(observation), deterministic=True)[0]  # pyright: ignore
     assert_allclose(policy.predict(observation), expected, atol=1e-5)
+    with pytest.raises(ValueError, match="normalizer's observations are a Dict"):
+        export.save(plain, tmp_path / "other.onnx", normalizer=VecNormalize(family.vec_env(4)))
     with pytest.raises(ValueError, match="gets no context"):
         export.save(plain, tmp_path / "other.onnx", {"length": 0.7})
 
