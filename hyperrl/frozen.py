@@ -275,7 +275,10 @@ def _check_flat(space: spaces.Space[Any], extractor: type[nn.Module]) -> None:
 
 
 def _detached(module: Any) -> Any:
-    return copy.deepcopy(module).cpu().eval().requires_grad_(False)
+    module = copy.deepcopy(module).cpu().eval().requires_grad_(False)
+    for layer in module.modules():  # without a learnt base, weights are one zero, expanded: no file stores that
+        layer._buffers.update({name: buffer.contiguous() for name, buffer in layer.named_buffers(recurse=False)})
+    return module
 
 
 def _row_by_row(hyper: HyperNetwork, context: Tensor, x: Tensor) -> Tensor:

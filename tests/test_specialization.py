@@ -11,19 +11,19 @@ from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
-from stable_baselines3 import A2C, PPO
+from stable_baselines3 import A2C, PPO, SAC, HerReplayBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, FlattenExtractor
 from stable_baselines3.common.utils import LinearSchedule
-from stable_baselines3.common.vec_env import VecExtractDictObs, VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, VecExtractDictObs, VecNormalize
 from test_policies import CASES, outputs
 from test_policies_actor_critic import HYPER, VARIANTS, make
 from torch import nn
-from toy import ACTIONS, CONTEXT, IMAGE, VECTOR, toy
+from toy import ACTIONS, CONTEXT, IMAGE, VECTOR, Toy, perturb, toy
 
 import hyperrl
-from hyperrl import specialize
-from hyperrl.policies import ContextExtractor
+from hyperrl import export, specialize
+from hyperrl.policies import ContextExtractor, HyperSACPolicy
 from hyperrl.specialization import context_extractor
 
 FOLDABLE = [variant for variant in VARIANTS if variant != "adapter"]
@@ -173,6 +173,44 @@ def test_every_algorithm(name: str, head: str) -> None:
     plain.set_env(VecExtractDictObs(toy("discrete" if "DQN" in name else "box"), "observation"))
     plain.learn(32, reset_num_timesteps=False)
     assert plain.num_timesteps > model.num_timesteps
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        dict(encoder="cos_sin", layer_norm=True, norm_bound=2.0),
+        dict(encoder="none"),
+        dict(generated="*.bias"),
+        dict(head="full", init="hyperfan_in", base=False),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("name", ["PPO", "SAC"])
+def test_ways_to_generate(name: str, options: dict[str, Any], tmp_path: Path) -> None:
+    model = test_policies.make(name, **options)
+    perturb(model.policy)
+    context = CONTEXT.vector({"length": 0.7})
+    for got, expected in zip(everything(specialize(model, context), context), everything(model, context), strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+    export.save(model, tmp_path / "open.pt2", format="pt2")  # which compares the two
+
+
+def test_replay_with_hindsight_is_replay_with_hindsight() -> None:
+    goals = {name: spaces.Box(-1, 1, (2,)) for name in ("achieved_goal", "desired_goal")}
+
+    class Goals(Toy):
+        def compute_reward(self, achieved: np.ndarray, desired: np.ndarray, info: Any) -> np.ndarray:
+            return -np.abs(achieved - desired).sum(-1)
+
+    def env(entries: dict[str, Any]) -> DummyVecEnv:
+        return DummyVecEnv([lambda: Goals(entries, ACTIONS["box"])])
+
+    options = dict(replay_buffer_class=HerReplayBuffer, learning_starts=8, batch_size=16, buffer_size=200, device="cpu")
+    model = SAC(HyperSACPolicy, env(VECTOR | goals), **options).learn(20)
+    entries = {name: space for name, space in VECTOR.items() if name != "context"}
+    plain = specialize(model, {}, env=env(entries | goals)).learn(20)
+    assert type(plain.policy).__name__ == "MultiInputPolicy"
+    assert type(plain.replay_buffer) is HerReplayBuffer
 
 
 @pytest.mark.parametrize("include_context", [True, False])
