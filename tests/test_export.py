@@ -52,7 +52,7 @@ def test_a_frozen_policy_acts_as_the_model_does(format: str, action: str, tmp_pa
     assert not re.search(rb"/(home|work|root|tmp|usr)/", path.read_bytes())
 
 
-@pytest.mark.parametrize(("variant", "format"), [*((variant, "onnx") for variant in HYPER), ("low_rank", "pt2")])
+@pytest.mark.parametrize(("variant", "format"), [*((v, "onnx") for v in HYPER if v != "gSDE"), ("low_rank", "pt2")])
 def test_an_open_policy_takes_any_batch_of_contexts(variant: str, format: str, tmp_path: Path) -> None:
     model = trained(variant, toy("lopsided box"))
     path = tmp_path / f"policy.{format}"
