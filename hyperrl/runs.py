@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hyperrl.algorithms import algorithm_class
 from hyperrl.catalog import AgentSpec, agent_spec
 from hyperrl.contexts import nearest
 from hyperrl.families import Family, load_family
@@ -21,7 +22,7 @@ from hyperrl.files import write_text
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
 
-LIBRARIES = ("hyperrl", "torch", "stable-baselines3", "gymnasium", "numpy")
+LIBRARIES = ("hyperrl", "torch", "stable-baselines3", "sb3-contrib", "gymnasium", "numpy")
 
 
 @dataclass(frozen=True)
@@ -67,10 +68,7 @@ class Run:
 
     def model(self, device: str = "auto") -> BaseAlgorithm:
         """Load the trained model."""
-        import stable_baselines3
-
-        algorithm = getattr(stable_baselines3, self.agent.definition.algorithm)
-        return algorithm.load(self.path / "model.zip", device=device)
+        return algorithm_class(self.agent.definition.algorithm).load(self.path / "model.zip", device=device)
 
     @property
     def evaluation_path(self) -> Path:
