@@ -94,5 +94,7 @@ OPTIMIZERS: list[tuple[dict[str, Any], bool | None]] = [
 
 @pytest.mark.parametrize(("policy_kwargs", "fused"), OPTIMIZERS)
 def test_adam_is_fused_unless_the_user_chose(policy_kwargs: dict[str, Any], fused: bool | None) -> None:
-    optimizer = PPO(HyperPolicy, toy(), policy_kwargs=policy_kwargs, n_steps=8, device="cpu").policy.optimizer
+    optimizer = PPO(
+        HyperPolicy, toy(), policy_kwargs=policy_kwargs, n_steps=8, batch_size=8, device="cpu"
+    ).policy.optimizer
     assert optimizer.defaults["fused"] is fused
