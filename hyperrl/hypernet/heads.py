@@ -76,19 +76,23 @@ class Head(nn.Module, ABC):
 
 @final
 class FullHead(Head):
-    """All weights generated: ``θ = θ₀ + H·z`` (Ha et al. 2016).
+    """All weights generated: ``θ = θ₀ + H·z/√h`` (Ha et al. 2016).
 
-    With P generated weights, H has ``h·P`` parameters: the dearest head.
+    With P generated weights, H has ``h·P`` parameters: the dearest head. Adam moves each entry of H by about the
+    learning rate η, so a weight by up to ``η·Σ|z|``: 11η for the 64 outputs of the default encoder, where a weight that
+    is learnt itself moves by η, and PPO leaves its trust region after a few minibatches. Divided by √h, as in the
+    neural tangent parametrisation (Jacot et al. 2018), it is 1.3η.
     """
 
     def __init__(self, target: nn.Module, names: Collection[str], embedding_dim: int) -> None:
         super().__init__(target, names)
         self.generator = nn.Linear(embedding_dim, self.parameter_count(self.shapes, 1), bias=False)
         nn.init.zeros_(self.generator.weight)
+        self.scale = embedding_dim**-0.5
 
     def weights(self, embedding: Tensor) -> dict[str, Tensor]:
         """Return the generated parameters for each embedding: ``(K, h) -> {name: (K, *shape)}``."""
-        base = self._base()
+        base, embedding = self._base(), embedding * self.scale
         rows = self.generator.weight.split([shape.numel() for shape in self.shapes.values()])  # of (numel, h)
         result = {}
         for (name, shape), h in zip(self.shapes.items(), rows, strict=True):
@@ -103,6 +107,7 @@ class FullHead(Head):
 
     def initialise(self, init: str, embedding: Tensor) -> None:
         """Set H and θ₀: hyperfan has θ₀ = 0, so that z alone makes the weights."""
+        self.scale = 1.0  # H itself is as large here as these initialisations say
         if init == "naive":
             _initialise_naively(self.generator, self)
             return
