@@ -55,9 +55,9 @@ def one_by_one(hyper: HyperNetwork, context: Tensor, x: Tensor) -> Tensor:
     rows = []
     for c, r in zip(context, x, strict=True):
         if type(hyper.head) is HEADS["adapter"]:
-            down, up = (w[0] for w in hyper.head.weights(hyper.encoder(c[None])).values())
+            w1, b1, w2, b2 = (w[0] for w in hyper.head.weights(hyper.encoder(c[None])).values())
             features = hyper.head.base[:-1](r[None])
-            rows.append(hyper.head.base[-1](features + (features @ down.T).relu() @ up.T))
+            rows.append(hyper.head.base[-1](features + (features @ w1.T + b1).relu() @ w2.T + b2))
         else:
             rows.append(functional_call(hyper.head.base, hyper.weights(c), (r[None],)))
     return torch.cat(rows)
