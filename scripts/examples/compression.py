@@ -5,6 +5,7 @@ angle, or only the number of the task. Run: python scripts/examples/compression.
 """
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -22,18 +23,19 @@ TASKS, BATCH = 20, 32
 ANGLES = torch.arange(TASKS) * (2 * math.pi / TASKS)
 HARMONICS = torch.stack([ANGLES.cos(), ANGLES.sin(), (2 * ANGLES).cos(), (2 * ANGLES).sin()], dim=1)  # (TASKS, 4)
 NUMBERS = torch.arange(TASKS).unsqueeze(1).float()
+Method = tuple[list[Tensor], Callable[[Tensor, Tensor], Tensor]]  # parameters, and task (B,), x (B, 64) -> (B, 10)
 
 
-def generated(contexts: Tensor, encoder: nn.Module):
-    """Make one generator for all tasks; return its parameters, and how to apply it to rows of given tasks."""
+def generated(contexts: Tensor, encoder: nn.Module) -> Method:
+    """Make one generator for all tasks."""
     target = mlp([64, 64, 10], nn.ReLU)
     chunked = dict(head="chunked", init="hyperfan_in", base=False, sample=contexts)
     hyper = HyperNetwork(contexts.shape[1], target, encoder=encoder, **chunked)
     return list(hyper.parameters()), lambda task, x: hyper(contexts[task], x)
 
 
-def separate(width: int):
-    """Make a network of its own for each task; return the same."""
+def separate(width: int) -> Method:
+    """Make a network of its own for each task."""
     networks = [mlp([64, width, 10], nn.ReLU) for _ in range(TASKS)]
     weights, _ = stack_module_state(networks)
     return list(weights.values()), lambda task, x: apply(networks[0], weights, task, x)
