@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hyperrl.policies import ConcatPolicy as ConcatPolicy
     from hyperrl.policies import HyperPolicy as HyperPolicy
     from hyperrl.policies import UnawarePolicy as UnawarePolicy
+    from hyperrl.specialization import specialize as specialize
     from hyperrl.training import train as train
 
 __version__ = "0.1.0"
@@ -29,6 +30,7 @@ _LAZY = {
     "HyperPolicy": "policies",
     "UnawarePolicy": "policies",
     "evaluate": "evaluation",
+    "specialize": "specialization",
     "train": "training",
 }
 __all__ = ["ContextEnv", "ContextSpace", "Family", "load_family", *_LAZY]  # pyright: ignore[reportUnsupportedDunderAll]

@@ -1,10 +1,10 @@
-"""The command line: ``hyperrl train | evaluate | compare | record | list``."""
+"""The command line: ``hyperrl train | evaluate | compare | record | export | list``."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 from rich.console import Console
@@ -141,6 +141,30 @@ def record(
     Console().print(f"Wrote {out}", highlight=False)
 
 
+def export(
+    run: Positional[Path],
+    context: tuple[str, ...] | None = None,
+    format: Literal["onnx", "pt2", "safetensors"] = "onnx",
+    out: Path | None = None,
+) -> None:
+    """Write a trained agent's policy to a file that runs without hyperrl.
+
+    Args:
+        run: Run folder that `hyperrl train` wrote.
+        context: Context to freeze the policy at, such as `length=0.7 mass=1.2`; features not named at their default.
+            Default: left open, the context is a second input (not with safetensors).
+        format: onnx, for ONNX Runtime; pt2, for torch.export.load; safetensors, for hyperrl.export.load.
+        out: File to write; must not exist. Default: RUN/policy.FORMAT.
+    """
+    from hyperrl.export import save
+    from hyperrl.runs import Run
+
+    opened = Run.open(run)
+    out = opened.path / f"policy.{format}" if out is None else out
+    save(opened.model("cpu"), out, None if context is None else _context(context), format)
+    Console().print(f"Wrote {out}", highlight=False)
+
+
 def list_() -> None:
     """List families with their features, and agents."""
     from hyperrl.catalog import agent_spec, names
@@ -161,6 +185,18 @@ def list_() -> None:
         definition = agent_spec(name).definition
         table.add_row(name, definition.algorithm, definition.policy)
     console.print(table)
+
+
+def _context(assignments: tuple[str, ...]) -> dict[str, float]:
+    """Read a context as users write it: ``("length=0.7", "mass=1.2")``."""
+    context = {}
+    for assignment in assignments:
+        name, _, value = assignment.partition("=")
+        try:
+            context[name] = float(value)
+        except ValueError:
+            raise ValueError(f"expected a feature and its value, such as length=0.7, got {assignment!r}") from None
+    return context
 
 
 def _print_comparison(comparison: Comparison) -> None:
@@ -185,7 +221,14 @@ def _print_comparison(comparison: Comparison) -> None:
 
 def main() -> None:
     """Run the command line; errors of the user's are one line and exit status 2."""
-    commands = {"train": train, "evaluate": evaluate, "compare": compare, "record": record, "list": list_}
+    commands = {
+        "train": train,
+        "evaluate": evaluate,
+        "compare": compare,
+        "record": record,
+        "export": export,
+        "list": list_,
+    }
     try:
         tyro.extras.subcommand_cli_from_dict(commands, prog="hyperrl", description=__doc__)
     except ValueError as error:

@@ -7,8 +7,9 @@ import pytest
 from hyperrl.catalog import names
 from hyperrl.cli import main
 from hyperrl.contexts import SPLITS
+from hyperrl.export import load
 
-COMMANDS = ("train", "evaluate", "compare", "record", "list")
+COMMANDS = ("train", "evaluate", "compare", "record", "export", "list")
 Command = Callable[..., str]
 
 
@@ -72,6 +73,21 @@ def test_train_evaluate_compare(hyperrl: Command, tmp_path: Path) -> None:
     assert "has not been evaluated" in hyperrl("compare", *runs, expect=2)
 
 
+def test_export(hyperrl: Command, tmp_path: Path) -> None:
+    hyperrl("train", "pendulum", "hyper-ppo", "--steps", 1, "--device", "cpu", "--no-progress")
+    run = "runs/pendulum-hyper-ppo-0"
+    arguments = ("export", run, "--format", "safetensors")
+    assert "Did you mean 'length'" in hyperrl(*arguments, "--context", "lenght=1", expect=2)
+    assert "expected a feature and its value" in hyperrl(*arguments, "--context", "length", expect=2)
+    assert "give the context" in hyperrl(*arguments, expect=2)
+    assert "Wrote runs/" in hyperrl(*arguments, "--context", "length=0.7", "mass=1.2")
+    values = {feature["name"]: feature["value"] for feature in load(f"{run}/policy.safetensors").description["context"]}
+    assert values == {"gravity": 10.0, "mass": 1.2, "length": 0.7, "torque_gain": 1.0}
+    assert "is never overwritten" in hyperrl(*arguments, "--context", "length=0.7", expect=2)
+    hyperrl("export", run, "--format", "pt2", "--out", tmp_path / "open.pt2")
+    assert (tmp_path / "open.pt2").is_file()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -79,6 +95,7 @@ def test_train_evaluate_compare(hyperrl: Command, tmp_path: Path) -> None:
         (("train", "pendulum", "hyper"), "unknown agent 'hyper'"),
         (("evaluate", "nowhere"), "nowhere is no run folder"),
         (("compare", "nowhere"), "nowhere is no run folder"),
+        (("export", "nowhere"), "nowhere is no run folder"),
         (("compare",), "at least one run"),
         (("trian", "pendulum", "hyper-ppo"), "train"),
     ],

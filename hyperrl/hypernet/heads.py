@@ -248,7 +248,7 @@ class FactoredHead(Head):
         for name, factor in factors.items():
             shape = self.shapes[name]
             moved = factor if len(shape) < 2 else self._matrix(name, factor)
-            result[name] = base[name] + moved.view(len(factor), *shape)
+            result[name] = base[name] + moved.view(factor.shape[0], *shape)
         return result
 
 
@@ -396,8 +396,8 @@ def _unflatten(flat: Tensor, shape: torch.Size) -> Tensor:
     Matrices are laid out transposed: ``bmm`` by a transposed weight then needs no copy, nor does its gradient.
     """
     if len(shape) == 2:
-        return flat.view(len(flat), shape[1], shape[0]).mT
-    return flat.view(len(flat), *shape)
+        return flat.view(flat.shape[0], shape[1], shape[0]).mT
+    return flat.view(flat.shape[0], *shape)
 
 
 def _matrices(shapes: Shapes) -> dict[str, tuple[int, int]]:
