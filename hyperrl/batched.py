@@ -78,14 +78,14 @@ class BatchedVecEnv(VecEnv):
                 step.terminated[rows].tolist(),
                 last["observation"],
                 last["context"],
-                returns.round(6).tolist(),
+                returns.tolist(),
                 lengths.tolist(),
                 strict=True,
             ):
                 infos[i] = {
                     "TimeLimit.truncated": not terminated,
                     "terminal_observation": {"observation": observation, "context": context},
-                    "episode": {"r": r, "l": length, "t": seconds},
+                    "episode": {"r": round(r, 6), "l": length, "t": seconds},
                 }
         return step.observation, step.reward.astype(np.float32), done, infos
 

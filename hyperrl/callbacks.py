@@ -1,10 +1,9 @@
-"""Callbacks for the training of hypernetworks by Stable-Baselines3: what to log, and weights kept during rollouts."""
+"""A callback for the training of hypernetworks by Stable-Baselines3: what to log."""
 
 from __future__ import annotations
 
 import math
 import warnings
-from contextlib import ExitStack
 from typing import Any, Final
 
 import numpy as np
@@ -105,28 +104,6 @@ class HyperDiagnostics(BaseCallback):
         else:
             drawn = entries.reshape(-1, *entries.shape[2:])[rows]
         return obs_as_tensor(drawn, self.model.device)
-
-
-class CachedRollouts(BaseCallback):
-    """Keep the generated weights of a :class:`~hyperrl.policies.HyperPolicy` from step to step of a rollout.
-
-    They are generated again when the context of an environment changes, as it does between episodes.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.scope: Final = ExitStack()
-
-    def _on_step(self) -> bool:
-        return True
-
-    def _on_rollout_start(self) -> None:
-        self.scope.close()  # a rollout that an exception ended left it open
-        if isinstance(self.model.policy, HyperPolicy):
-            self.scope.enter_context(self.model.policy.cached_weights())
-
-    def _on_rollout_end(self) -> None:
-        self.scope.close()
 
 
 class _GradientNorm:

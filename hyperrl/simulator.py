@@ -92,11 +92,13 @@ class Simulator:
         self._fixed = None if contexts is None else context_space.matrix(contexts)
         self._keys = np.random.default_rng().integers(2**64, size=n, dtype=np.uint64)
         self._begun = np.zeros(n, dtype=np.int64)
+        self._drawn_from = np.full(n, -_AHEAD, dtype=np.int64)  # the first episode of those drawn ahead
+        self._drawn = np.empty((n, _AHEAD, len(context_space) + physics.uniforms))
         self._elapsed = np.zeros(n, dtype=np.int64)
         self._returns = np.zeros(n)
         self._observed_contexts = self.contexts.astype(np.float32)
         self._columns = torch.zeros(len(context_space), n, dtype=torch.float64, device=self.device)
-        self._c: dict[str, Tensor] = {}
+        self._c = self._by_name(self._columns)
         self.state: Tensor | None = None
         """The states of the physics, shape ``(n, s)``; ``None`` before the first :meth:`reset`."""
 
@@ -105,6 +107,7 @@ class Simulator:
         rows = [i for i, seed in enumerate(seeds) if seed is not None]
         self._keys[rows] = _splitmix64(np.array([seed % 2**64 for seed in seeds if seed is not None], dtype=np.uint64))
         self._begun[rows] = 0
+        self._drawn_from[rows] = -_AHEAD
 
     @torch.inference_mode()
     def reset(self, contexts: Sequence[Mapping[str, float] | ArrayLike | None] | None = None) -> Observation:
@@ -151,11 +154,15 @@ class Simulator:
     def _begin(self, rows: NDArray[np.int64], given: Mapping[int, Vector] | None = None) -> Tensor:
         """Begin the next episode of ``r`` environments and return their states, shape ``(r, s)``."""
         d = len(self.context_space)
-        uniform = self._uniform(rows, d + self.physics.uniforms)
-        if self._fixed is not None:
-            contexts = self._fixed[(rows + self._begun[rows] * self.n) % len(self._fixed)]
+        ahead = self._begun[rows] - self._drawn_from[rows]
+        if ahead.max() >= _AHEAD:
+            self._draw()
+            ahead[:] = 0
+        drawn = self._drawn[rows, ahead]  # (r, d + u)
+        if self._fixed is None:
+            contexts = drawn[:, :d]
         else:
-            contexts = self.context_space.from_uniform(uniform[:, :d])
+            contexts = self._fixed[(rows + self._begun[rows] * self.n) % len(self._fixed)]
         for i, context in (given or {}).items():
             contexts[i] = context
         self._begun[rows] += 1
@@ -165,21 +172,32 @@ class Simulator:
         self._observed_contexts[rows] = contexts
         columns = torch.from_numpy(contexts.T).to(self.device)  # (d, r)
         self._columns[:, torch.from_numpy(rows).to(self.device)] = columns
-        names = self.context_space.names
-        self._c = dict(zip(names, self._columns, strict=True))
-        start = torch.from_numpy(uniform[:, d:]).to(self.device)
-        return self.physics.initial(start, dict(zip(names, columns, strict=True)))
+        start = torch.from_numpy(drawn[:, d:]).to(self.device)
+        return self.physics.initial(start, self._by_name(columns))
 
-    def _uniform(self, rows: NDArray[np.int64], k: int) -> Vector:
-        """Return ``k`` numbers in [0, 1) for the next episode of each of ``r`` environments, shape ``(r, k)``.
+    def _by_name(self, columns: Tensor) -> dict[str, Tensor]:
+        """Return the features as views of the rows of ``columns``, shape ``(d, n)``."""
+        return dict(zip(self.context_space.names, columns, strict=True))
 
-        A counter-based generator, so that no row has a state that another row, or how many there are, could move,
-        and all are computed at once: number ``j`` of episode ``e`` is number ``2**16 * e + j`` of the environment's
-        SplitMix64 sequence (Steele et al. 2014), which starts at a hash of its seed.
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._c = self._by_name(self._columns)  # a copy's views would be tensors of their own
+
+    def _draw(self) -> None:
+        """Draw contexts and starts of every environment's next episodes: all at once is far cheaper than as they end.
+
+        A counter-based generator, so that no row has a state that another row, or how many there are, could move:
+        number ``j`` of episode ``e`` is number ``2**16 * e + j`` of the environment's SplitMix64 sequence (Steele et
+        al. 2014), which starts at a hash of its seed.
         """
-        counter = (self._begun[rows, None] << 16) + np.arange(1, k + 1)
-        bits = _splitmix64(self._keys[rows, None] + counter.astype(np.uint64) * _GOLDEN)
-        return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
+        d, (n, _, k) = len(self.context_space), self._drawn.shape
+        episodes = self._begun[:, None, None] + np.arange(_AHEAD)[:, None]  # (n, _AHEAD, 1)
+        counter = ((episodes << 16) + np.arange(1, k + 1)).astype(np.uint64)  # (n, _AHEAD, d + u)
+        bits = _splitmix64(self._keys[:, None, None] + counter * _GOLDEN)
+        self._drawn = (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53  # uniform in [0, 1)
+        contexts = self.context_space.from_uniform(self._drawn[:, :, :d].reshape(-1, d))
+        self._drawn[:, :, :d] = contexts.reshape(n, _AHEAD, d)
+        self._drawn_from = self._begun.copy()
 
     def _observe(self, state: Tensor, contexts: NDArray[np.float32]) -> Observation:
         observation = self.physics.observe(state).to(torch.float32, copy=True)
@@ -218,6 +236,9 @@ def check_features(physics: Physics, context_space: ContextSpace) -> None:
             f"{list(context_space.names)}"
         )
 
+
+_AHEAD = 16
+"""How many episodes are drawn at once for each environment."""
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 

@@ -23,7 +23,7 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from hyperrl.algorithms import algorithm_class, policy_class
-from hyperrl.callbacks import CachedRollouts, HyperDiagnostics
+from hyperrl.callbacks import HyperDiagnostics
 from hyperrl.catalog import AgentSpec, agent_spec
 from hyperrl.contexts import nearest
 from hyperrl.families import Family, load_family, stream
@@ -70,7 +70,7 @@ def train(
     if steps < 1:
         raise ValueError(f"expected at least one step, got steps={steps}")
     model = build(family, spec, seed, contexts, device)
-    callbacks: list[BaseCallback] = [CachedRollouts(), HyperDiagnostics()]
+    callbacks: list[BaseCallback] = [HyperDiagnostics()]
     if callback is not None:
         callbacks.append(callback)
     if out is None:

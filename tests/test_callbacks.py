@@ -1,5 +1,4 @@
 import copy
-import pickle
 import warnings
 from typing import Any
 
@@ -10,11 +9,10 @@ import torch
 from gymnasium.wrappers import FlattenObservation
 from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.utils import polyak_update
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 import hyperrl
-from hyperrl.callbacks import CachedRollouts, HyperDiagnostics
+from hyperrl.callbacks import HyperDiagnostics
 from hyperrl.hypernet import HEADS
 from hyperrl.policies import ConcatPolicy, ContextPolicy, HyperPolicy, UnawarePolicy
 
@@ -149,102 +147,3 @@ def test_the_first_contexts_met_are_measured() -> None:
     assert len(seen[0]) == 3
     assert len(seen[-1]) == 8
     assert all(later[: len(earlier)] == earlier for earlier, later in zip(seen, seen[1:], strict=False))
-
-
-def trained(**kwargs: Any) -> Any:
-    """A model whose generated weights differ from context to context."""
-    model = make(**kwargs)
-    for network in (model.policy.actor, model.policy.critic):
-        for name, parameter in network.head.named_parameters():
-            if "generator" in name:
-                torch.nn.init.normal_(parameter, std=0.3)
-    return model
-
-
-def act(model: Any, context: Any = None) -> Any:
-    """Actions, values and log-probabilities of the present observations, without exploration."""
-    obs = {key: torch.as_tensor(value) for key, value in model.env.reset().items()}
-    obs = {"observation": torch.ones_like(obs["observation"]), "context": obs["context"]}
-    obs["context"] = torch.as_tensor(FAMILY.context_space.sample("train", 6, 1 if context is None else context)).float()
-    with torch.no_grad():
-        return torch.cat([x.reshape(6, -1) for x in model.policy(obs, deterministic=True)], dim=1)
-
-
-@pytest.mark.parametrize("share_encoder", [False, True])
-@pytest.mark.parametrize("head", HEADS)
-def test_cached_rollouts_change_nothing_and_generate_less(head: str, share_encoder: bool) -> None:
-    kwargs: Any = dict(policy_kwargs=dict(head=head, share_encoder=share_encoder), n_steps=50, batch_size=300)
-    generations, parameters = [], []
-    for callback in (CachedRollouts(), None):
-        model = trained(**kwargs)
-        calls: list[bool] = []
-        model.policy.actor.encoder.register_forward_hook(lambda *_, calls=calls: calls.append(torch.is_grad_enabled()))
-        model.learn(300 * 6, callback=callback)
-        generations.append(calls.count(False))
-        parameters.append(model.policy.parameters_to_vector())
-        assert model.policy._kept is None
-    assert np.array_equal(*parameters)
-    # A rollout generates once; at the end of the fourth, episodes end and contexts change.
-    assert generations[0] < 30
-    assert generations[1] >= 300
-
-
-CHANGES: dict[str, Any] = {
-    "optimizer": lambda model, other: model.learn(24),
-    "load_state_dict": lambda model, other: model.policy.load_state_dict(other.policy.state_dict()),
-    "set_parameters": lambda model, other: model.set_parameters(other.get_parameters()),
-    "load_from_vector": lambda model, other: model.policy.load_from_vector(other.policy.parameters_to_vector()),
-    "data": lambda model, other: [
-        setattr(p, "data", q.data.clone())
-        for p, q in zip(model.policy.parameters(), other.policy.parameters(), strict=True)
-    ],
-}
-
-
-@pytest.mark.parametrize("change", CHANGES)
-@pytest.mark.parametrize("head", HEADS)
-def test_cached_weights_are_never_stale(head: str, change: str) -> None:
-    """Even where parameters change in the middle of the stretch."""
-    kwargs: Any = dict(policy_kwargs=dict(head=head))
-    model, other = trained(**kwargs), trained(**kwargs)
-    with torch.no_grad():
-        for parameter in other.policy.parameters():
-            parameter *= 1.1
-    with model.policy.cached_weights():
-        before = act(model)
-        assert torch.equal(act(model), before)
-        assert not torch.allclose(act(model, context=2), before)
-        assert torch.equal(act(model), before)
-        CHANGES[change](model, other)
-        after = act(model)
-        copied = copy.deepcopy(model)
-    assert not torch.allclose(after, before)
-    assert torch.equal(after, act(model))
-    assert copied.policy._kept is None
-    assert pickle.loads(pickle.dumps(model.policy))._kept is None
-
-
-def test_a_change_between_two_stretches_that_torch_does_not_count() -> None:
-    model, other = trained(), trained()
-    with torch.no_grad():
-        for parameter in other.policy.parameters():
-            parameter *= 1.1
-    with model.policy.cached_weights():
-        before = act(model)
-    polyak_update(other.policy.parameters(), model.policy.parameters(), tau=0.5)
-    with model.policy.cached_weights():
-        after = act(model)
-    assert torch.equal(after, act(model))
-    assert not torch.allclose(after, before)
-
-
-def test_cached_weights_serve_no_gradients() -> None:
-    model = trained()
-    obs = {key: torch.as_tensor(value) for key, value in model.env.reset().items()}
-    with model.policy.cached_weights():
-        model.policy(obs)[1].sum().backward()
-        with torch.no_grad():
-            model.policy(obs)
-        model.policy.zero_grad()
-        model.policy(obs)[1].sum().backward()
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.policy.critic.encoder.parameters())

@@ -6,12 +6,12 @@ import pytest
 import torch
 from gymnasium import spaces
 from numpy.testing import assert_array_equal
-from stable_baselines3 import SAC
+from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.torch_layers import CombinedExtractor, NatureCNN
 from toy import CONTEXT, IMAGE, observations, to_numpy, toy
 
 from hyperrl.algorithms import ALGORITHMS, algorithm_class, policy_class
-from hyperrl.policies import ContextExtractor, ContextReader
+from hyperrl.policies import ContextExtractor, ContextReader, HyperPolicy
 
 SIZES: dict[str, dict[str, Any]] = {name: dict(n_steps=8, batch_size=16) for name in ("PPO", "TRPO")}
 
@@ -81,3 +81,20 @@ def test_an_unbounded_context_is_left_as_it_is(bounds: tuple[float, float]) -> N
 def test_the_reader_has_no_state() -> None:
     """What a target network would have to copy, and polyak averages do not."""
     assert ContextReader(toy().observation_space).state_dict() == {}
+
+
+OPTIMIZERS: list[tuple[dict[str, Any], bool | None]] = [
+    ({}, True),
+    (dict(optimizer_class=torch.optim.AdamW), True),
+    (dict(optimizer_kwargs=dict(foreach=True)), None),
+    (dict(optimizer_kwargs=dict(fused=False)), False),
+    (dict(optimizer_class=torch.optim.SGD), None),
+]
+
+
+@pytest.mark.parametrize(("policy_kwargs", "fused"), OPTIMIZERS)
+def test_adam_is_fused_unless_the_user_chose(policy_kwargs: dict[str, Any], fused: bool | None) -> None:
+    optimizer = PPO(
+        HyperPolicy, toy(), policy_kwargs=policy_kwargs, n_steps=8, batch_size=8, device="cpu"
+    ).policy.optimizer
+    assert optimizer.defaults["fused"] is fused

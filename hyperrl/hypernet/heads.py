@@ -76,19 +76,23 @@ class Head(nn.Module, ABC):
 
 @final
 class FullHead(Head):
-    """All weights generated: ``θ = θ₀ + H·z`` (Ha et al. 2016).
+    """All weights generated: ``θ = θ₀ + H·z/√h`` (Ha et al. 2016).
 
-    With P generated weights, H has ``h·P`` parameters: the dearest head.
+    With P generated weights, H has ``h·P`` parameters: the dearest head. Adam moves each entry of H by about the
+    learning rate η, so a weight by up to ``η·Σ|z|``: 11η for the 64 outputs of the default encoder, where a weight that
+    is learnt itself moves by η, and PPO leaves its trust region after a few minibatches. Divided by √h, as in the
+    neural tangent parametrisation (Jacot et al. 2018), it is 1.3η.
     """
 
     def __init__(self, target: nn.Module, names: Collection[str], embedding_dim: int) -> None:
         super().__init__(target, names)
         self.generator = nn.Linear(embedding_dim, self.parameter_count(self.shapes, 1), bias=False)
         nn.init.zeros_(self.generator.weight)
+        self.scale = embedding_dim**-0.5
 
     def weights(self, embedding: Tensor) -> dict[str, Tensor]:
         """Return the generated parameters for each embedding: ``(K, h) -> {name: (K, *shape)}``."""
-        base = self._base()
+        base, embedding = self._base(), embedding * self.scale
         rows = self.generator.weight.split([shape.numel() for shape in self.shapes.values()])  # of (numel, h)
         result = {}
         for (name, shape), h in zip(self.shapes.items(), rows, strict=True):
@@ -103,6 +107,7 @@ class FullHead(Head):
 
     def initialise(self, init: str, embedding: Tensor) -> None:
         """Set H and θ₀: hyperfan has θ₀ = 0, so that z alone makes the weights."""
+        self.scale = 1.0  # H itself is as large here as these initialisations say
         if init == "naive":
             _initialise_naively(self.generator, self)
             return
@@ -313,12 +318,13 @@ class ModulatedHead(FactoredHead):
 
 @final
 class AdapterHead(Head):
-    """A generated bottleneck before the output layer: ``y = x + W₂(c)·ReLU(W₁(c)·x)`` (Decision Adapter, Beukman 2023).
+    """A generated bottleneck before the output layer, ``y = x + W₂·ReLU(W₁·x + b₁) + b₂`` (Decision Adapter).
 
-    The target's own weights are common to all contexts; the two matrices of the adapter are generated as by
-    :class:`FullHead`, W₂ being zero at initialisation. The paper puts a second ReLU around W₂: left out here, since
-    at the identity, where W₂ = 0, its gradient is zero and the adapter would never learn. Parameters, for n inputs
-    of the output layer and a bottleneck of b: ``2·n·b·(1 + h)``.
+    Beukman et al. 2023. Place, residual connection, bottleneck and generated biases are theirs; the target's own
+    weights are common to all contexts. Two things are not. They put a second ReLU around the bottleneck's output: left
+    out here, since where all contexts start alike, ``W₂ = 0``, its gradient is zero and nothing would be learnt. And
+    they generate in chunks; here it is as by :class:`FullHead`. Parameters, for n inputs of the output layer and a
+    bottleneck of b: ``(2·n·b + n + b)·(1 + h)``.
 
     :param bottleneck: width b.
     :raises ValueError: where the target is no ``nn.Sequential`` that ends in an ``nn.Linear``, or ``names`` leaves
@@ -336,13 +342,14 @@ class AdapterHead(Head):
         if len(self.shapes) < len(list(target.parameters())):
             raise ValueError("head='adapter' generates none of the target's parameters: leave generated='*'")
         n = output.in_features
-        down, up = nn.Linear(n, bottleneck, bias=False), nn.Linear(bottleneck, n, bias=False)
-        nn.init.zeros_(up.weight)
+        down, up = nn.Linear(n, bottleneck), nn.Linear(bottleneck, n)
+        for parameter in up.parameters():
+            nn.init.zeros_(parameter)
         adapter = nn.Sequential(down, nn.ReLU(), up)
         self.adapter = FullHead(adapter, [name for name, _ in adapter.named_parameters()], embedding_dim)
 
     def generate(self, embedding: Tensor) -> dict[str, Tensor]:
-        """Return the adapter's matrices for each embedding: ``(K, h) -> {name: (K, *shape)}``."""
+        """Return the adapter's parameters for each embedding: ``(K, h) -> {name: (K, *shape)}``."""
         return self.adapter.generate(embedding)
 
     def apply_generated(self, generated: Mapping[str, Tensor], index: Tensor, x: Tensor) -> Tensor:
@@ -352,14 +359,14 @@ class AdapterHead(Head):
         return output(features + self.adapter.apply_generated(generated, index, features))
 
     def weights(self, embedding: Tensor) -> dict[str, Tensor]:
-        """Return the adapter's matrices, ``"adapter.0.weight"`` and ``"adapter.2.weight"``, for each embedding."""
+        """Return the adapter's parameters, ``"adapter.0.weight"`` to ``"adapter.2.bias"``, for each embedding."""
         return {f"adapter.{name}": weight for name, weight in self.adapter.weights(embedding).items()}
 
     @staticmethod
     def parameter_count(shapes: Shapes, embedding_dim: int, *, bottleneck: int = 32) -> int:
-        """Return ``2·n·b·(1 + h)``, n being the inputs of the last matrix."""
+        """Return ``(2·n·b + n + b)·(1 + h)``, n being the inputs of the last matrix."""
         _, n = list(_matrices(shapes).values())[-1]
-        return 2 * n * bottleneck * (1 + embedding_dim)
+        return (2 * n * bottleneck + n + bottleneck) * (1 + embedding_dim)
 
 
 HEADS: Final[dict[str, type[Head]]] = {

@@ -114,7 +114,7 @@ class HyperNetwork(nn.Module):
         if isinstance(self.head, AdapterHead):
             raise ValueError(
                 "head='adapter' adds a layer to the target, so no weights of the target alone are the network of a "
-                "context; head.weights gives the adapter's matrices"
+                "context; head.weights gives the adapter's parameters"
             )
         own = dict(self.head.base.named_parameters()) | dict(self.head.base.named_buffers())
         batched = self.head.weights(self.encoder(context.unsqueeze(0)))

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, NamedTuple
 
 import torch
 from stable_baselines3.common.distributions import DiagGaussianDistribution, Distribution
@@ -96,8 +94,14 @@ class HyperPolicy(GeneratedPolicy, ActorCriticPolicy):
         return self.log_std_generator(self.actor.encoder(torch.zeros_like(self.reader.center).unsqueeze(0))).squeeze(0)
 
     def forward(self, obs: PyTorchObs, deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:  # pyright: ignore
-        """Act: return actions ``(B, *action shape)``, values ``(B, 1)`` and log-probabilities ``(B,)``."""
-        condition = self._condition(self._context(obs))
+        """Act: return actions ``(B, *action shape)``, values ``(B, 1)`` and log-probabilities ``(B,)``.
+
+        In a rollout, that is in evaluation mode and without gradients, weights are generated again only when a
+        context of the batch has changed, or a parameter. Torch does not count writes into ``parameter.data`` as
+        changes: after some, call :meth:`set_training_mode`.
+        """
+        is_rollout = not (self.training or torch.is_grad_enabled())
+        condition = (self._kept_condition if is_rollout else self._condition)(self._context(obs))
         pi_features, vf_features = self._actor_critic_features(obs)
         distribution = self._distribution(condition, pi_features)
         actions = distribution.get_actions(deterministic=deterministic)
@@ -133,19 +137,10 @@ class HyperPolicy(GeneratedPolicy, ActorCriticPolicy):
         features = BaseModel.extract_features(self, obs, self.vf_features_extractor)
         return self._value(self._condition(self._context(obs)), features)
 
-    @contextmanager
-    def cached_weights(self) -> Iterator[None]:
-        """Generate weights once while the contexts of the batch stay the same, where no gradient is asked for.
-
-        For a stretch in which the parameters stay as they are, such as a rollout:
-        :class:`~hyperrl.callbacks.CachedRollouts`. Changes are noticed all the same, but for other parameters put
-        in their place and for writes into ``parameter.data``, which torch does not count: SB3's ``polyak_update``.
-        """
-        self._kept = _Kept(list(self.parameters()))
-        try:
-            yield
-        finally:
-            self._kept = None
+    def set_training_mode(self, mode: bool) -> None:
+        """Set training or evaluation mode, as SB3 does before each update and before each rollout."""
+        super().set_training_mode(mode)
+        self._kept = None
 
     def _context(self, obs: PyTorchObs) -> Tensor:
         """Return the normalised context, shape ``(B, d)``."""
@@ -156,9 +151,14 @@ class HyperPolicy(GeneratedPolicy, ActorCriticPolicy):
         return features if isinstance(features, tuple) else (features, features)
 
     def _condition(self, context: Tensor) -> _Condition:
-        if self._kept is None or torch.is_grad_enabled():
-            return _Condition(*distinct(context))
-        return self._kept.condition(context)
+        return _Condition(*distinct(context))
+
+    def _kept_condition(self, context: Tensor) -> _Condition:
+        """Return the condition of the last call, where contexts and parameters are still the same."""
+        state = [(parameter._version, parameter.data_ptr()) for parameter in self.parameters()]
+        if self._kept is None or self._kept.state != state or not torch.equal(self._kept.context, context):
+            self._kept = _Kept(context, state, self._condition(context))
+        return self._kept.condition
 
     def _distribution(self, condition: _Condition, features: Tensor) -> Distribution:
         if condition.actor is None:
@@ -181,7 +181,7 @@ class HyperPolicy(GeneratedPolicy, ActorCriticPolicy):
         return self.critic.head.apply_generated(condition.critic, condition.index, features)
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | dict(_kept=None)  # a copy is used elsewhere, and outside the stretch
+        return self.__dict__ | dict(_kept=None)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return super()._get_constructor_parameters() | dict(share_encoder=self.share_encoder)
@@ -203,15 +203,9 @@ class _Condition:
         return self.embeddings[encoder]
 
 
-class _Kept:
-    """What was generated last, as long as contexts and parameters are what they were then."""
+class _Kept(NamedTuple):
+    """What was generated last, and what it holds for."""
 
-    def __init__(self, parameters: list[nn.Parameter]) -> None:
-        self.parameters: Final = parameters
-        self.last: tuple[Tensor, list[tuple[int, int]], _Condition] | None = None
-
-    def condition(self, context: Tensor) -> _Condition:
-        state = [(parameter._version, parameter.data_ptr()) for parameter in self.parameters]
-        if self.last is None or self.last[1] != state or not torch.equal(self.last[0], context):
-            self.last = context, state, _Condition(*distinct(context))
-        return self.last[2]
+    context: Tensor  # (B, d)
+    state: list[tuple[int, int]]  # of each parameter: the number of changes that torch counted, and where it lies
+    condition: _Condition

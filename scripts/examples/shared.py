@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import sklearn.datasets
@@ -21,7 +22,8 @@ from hyperrl.hypernet import mlp
 from hyperrl.statistics import Estimate
 
 # Told apart by marker and by lightness too, so that pictures can be read in grey.
-STYLES = [dict(color=c, marker=m) for c, m in zip(("#08306b", "#e6550d", "#5aae61", "#c994c7"), "osD^", strict=True)]
+COLOURS = ("#08306b", "#e6550d", "#5aae61", "#c994c7", "#969696")
+STYLES = [dict(color=colour, marker=marker) for colour, marker in zip(COLOURS, "osD^v", strict=True)]
 
 
 def size(*networks: nn.Module) -> int:
@@ -36,15 +38,25 @@ def matched_mlp(n_in: int, n_out: int, parameters: int, activation: Callable[[],
     return mlp([n_in, width, width, n_out], activation)
 
 
-def fit(parameters: Iterable[nn.Parameter], loss: Callable[[], Tensor], steps: int, lr: float) -> None:
-    """Minimise by Adam, the learning rate falling to zero along a cosine."""
-    optimiser = torch.optim.Adam(parameters, lr)
+def descent(parameters: Iterable[Tensor], steps: int, lr: float, **adam: Any) -> Callable[[Tensor], None]:
+    """Return what takes a step of Adam down a given loss, the learning rate falling to zero along a cosine."""
+    optimiser = torch.optim.Adam(parameters, lr, **adam)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-    for _ in range(steps):
+
+    def step(loss: Tensor) -> None:
         optimiser.zero_grad()
-        loss().backward()
+        loss.backward()
         optimiser.step()
         schedule.step()
+
+    return step
+
+
+def fit(parameters: Iterable[Tensor], loss: Callable[[], Tensor], steps: int, lr: float) -> None:
+    """Minimise a loss that is drawn anew for each step of :func:`descent`."""
+    step = descent(parameters, steps, lr)
+    for _ in range(steps):
+        step(loss())
 
 
 def interval(values: Sequence[float]) -> Estimate:
@@ -77,12 +89,22 @@ def _cell(estimate: Estimate, digits: int) -> str:
 
 def curves(x_label: str, y_label: str, x: ArrayLike, lines: Mapping[str, NDArray]) -> tuple[Axes, Callable]:
     """Make a picture of :func:`draw`'s; return its axes, and how to save it."""
+    axis, save = picture(x_label, y_label)
+    draw(axis, x, lines)
+    return axis, save
+
+
+def picture(x_label: str, y_label: str) -> tuple[Axes, Callable]:
+    """Make a picture without content; return its axes, and how to save it, with a legend below."""
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axis = figure.subplots()
-    draw(axis, x, lines)
     axis.set(xlabel=x_label, ylabel=y_label)
-    figure.legend(loc="outside lower center", ncols=min(2, len(lines)), frameon=False)
-    return axis, lambda out: save(figure, out)
+
+    def save_with_legend(out: Path | None) -> None:
+        figure.legend(loc="outside lower center", ncols=2, frameon=False)
+        save(figure, out)
+
+    return axis, save_with_legend
 
 
 def draw(axis: Axes, x: ArrayLike, lines: Mapping[str, NDArray]) -> None:

@@ -1,0 +1,59 @@
+"""Train hyper-ppo with each head of the hypernetwork, and print the returns as a Markdown table.
+
+Run: python scripts/compare_heads.py. What has been measured is kept in runs/heads-STEPS and not measured again.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import tyro
+from rich.progress import track
+
+import hyperrl
+from hyperrl.catalog import AgentSpec, agent_spec
+from hyperrl.evaluation import Report
+from hyperrl.hypernet import HEADS
+from hyperrl.statistics import bootstrap_iqm
+from hyperrl.training import build, n_parameters
+
+
+def recipe(head: str) -> AgentSpec:
+    """Give hyper-ppo another head, with that head's default options."""
+    spec = agent_spec("hyper-ppo")
+    kwargs = {name: value for name, value in spec.definition.policy_kwargs.items() if name not in ("head", "rank")}
+    return replace(spec, definition=replace(spec.definition, policy_kwargs=kwargs | {"head": head}))
+
+
+def measure(family: str, head: str, seed: int, steps: int) -> Report:
+    """Train and evaluate, unless that has been done."""
+    path = Path("runs") / f"heads-{steps}" / f"{family}-{head}-{seed}.json"
+    if not path.exists():
+        loaded = hyperrl.load_family(family)
+        report = hyperrl.evaluate(build(loaded, recipe(head), seed, device="cpu").learn(steps), loaded)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        report.save(path)
+    return Report.load(path)
+
+
+def main(families: tuple[str, ...] = ("pendulum", "ode"), seeds: int = 3, steps: int = 300_000) -> None:
+    """Compare the heads by the interquartile mean of the return, with its 95 % interval over seeds."""
+    todo = [(family, head, seed) for seed in range(seeds) for family in families for head in HEADS]
+    reports = {key: measure(*key, steps) for key in track(todo, "training")}
+    splits = list(next(iter(reports.values())).splits)
+    print("| family | head | parameters |", " | ".join(splits), "|")
+    print("| --- | --- | --- |", " | ".join(["---"] * len(splits)), "|")
+    for family in families:
+        for head in HEADS:
+            parameters = n_parameters(build(hyperrl.load_family(family), recipe(head), device="cpu").policy)
+            cells = []
+            for split in splits:
+                returns = np.array([reports[family, head, seed].splits[split].returns for seed in range(seeds)])
+                cells.append("{:.0f} [{:.0f}, {:.0f}]".format(*bootstrap_iqm(returns)).replace("-", "−"))
+            print(f"| {family} | `{head}` | {parameters:,} |", " | ".join(cells), "|")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    tyro.cli(main)

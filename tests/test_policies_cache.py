@@ -1,0 +1,134 @@
+import copy
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from stable_baselines3 import A2C, PPO
+from stable_baselines3.common.utils import polyak_update
+
+import hyperrl
+from hyperrl.hypernet import HEADS
+from hyperrl.policies import HyperPolicy
+
+FAMILY = hyperrl.load_family("pendulum")
+
+
+def trained(algorithm: Any = PPO, **policy_kwargs: Any) -> Any:
+    """A model whose generated weights differ from context to context."""
+    sizes = dict(batch_size=300, n_epochs=1) if algorithm is PPO else {}
+    vec_env = FAMILY.vec_env(6, seed=0)
+    model = algorithm(HyperPolicy, vec_env, policy_kwargs=policy_kwargs, n_steps=50, seed=0, device="cpu", **sizes)
+    for network in (model.policy.actor, model.policy.critic):
+        for name, parameter in network.head.named_parameters():
+            if "generator" in name:
+                torch.nn.init.normal_(parameter, std=0.3)
+    return model
+
+
+def scaled(model: Any) -> Any:
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in other.policy.parameters():
+            parameter *= 1.1
+    return other
+
+
+def act(policy: Any, context: int = 1) -> Any:
+    """Actions, values and log-probabilities without exploration."""
+    contexts = torch.as_tensor(FAMILY.context_space.sample("train", 6, context)).float()
+    with torch.no_grad():
+        parts = policy({"observation": torch.ones(6, 3), "context": contexts}, deterministic=True)
+    return torch.cat([part.reshape(6, -1) for part in parts], dim=1)
+
+
+def generations(policy: Any) -> list[bool]:
+    calls: list[bool] = []
+    policy.actor.encoder.register_forward_hook(lambda *_: calls.append(torch.is_grad_enabled()))
+    return calls
+
+
+@pytest.mark.parametrize("algorithm", [PPO, A2C])
+@pytest.mark.parametrize("share_encoder", [False, True])
+@pytest.mark.parametrize("head", HEADS)
+def test_a_rollout_generates_once_and_is_the_same(
+    head: str, share_encoder: bool, algorithm: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = trained(algorithm, head=head, share_encoder=share_encoder)
+    calls = generations(model.policy)
+    model.learn(300 * 4)
+    # Once a rollout, and after each for its last value; in the fourth, episodes end: contexts change, twice at most.
+    assert calls.count(False) < 20
+    kept = model.policy.parameters_to_vector()
+
+    monkeypatch.setattr(HyperPolicy, "_kept_condition", HyperPolicy._condition)
+    model = trained(algorithm, head=head, share_encoder=share_encoder)
+    calls = generations(model.policy)
+    model.learn(300 * 4)
+    assert calls.count(False) >= 200
+    assert np.array_equal(model.policy.parameters_to_vector(), kept)
+
+
+def by_hand(policy: Any, other: Any) -> None:
+    for parameter, new in zip(policy.parameters(), other.parameters(), strict=True):
+        parameter.data = new.data.clone()
+
+
+def in_training_mode(policy: Any, other: Any) -> None:
+    """SB3's polyak_update writes in a way that torch does not count."""
+    policy.set_training_mode(True)
+    polyak_update(other.parameters(), policy.parameters(), tau=0.5)
+    policy.set_training_mode(False)
+
+
+CHANGES: dict[str, Any] = {
+    "load_state_dict": lambda policy, other: policy.load_state_dict(other.state_dict()),
+    "load_from_vector": lambda policy, other: policy.load_from_vector(other.parameters_to_vector()),
+    "data": by_hand,
+    "polyak": in_training_mode,
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("head", HEADS)
+def test_kept_weights_are_never_stale(head: str, change: str) -> None:
+    model = trained(head=head)
+    policy, other = model.policy, scaled(model).policy
+    policy.set_training_mode(False)
+    calls = generations(policy)
+    before = act(policy)
+    assert torch.equal(act(policy), before)
+    assert len(calls) == 1
+    assert not torch.allclose(act(policy, context=2), before)
+    assert torch.equal(act(policy), before)
+    CHANGES[change](policy, other)
+    after = act(policy)
+    assert not torch.allclose(after, before)
+    policy.set_training_mode(True)
+    assert torch.equal(act(policy), after)
+
+
+def test_an_optimizer_step_counts_as_a_change() -> None:
+    policy = trained().policy
+    policy.set_training_mode(False)
+    before = act(policy)
+    policy({"observation": torch.ones(6, 3), "context": torch.ones(6, 4)})[1].sum().backward()
+    policy.optimizer.step()
+    assert not torch.allclose(act(policy), before)
+
+
+def test_kept_weights_serve_no_gradients_and_are_not_copied() -> None:
+    policy = trained().policy
+    policy.set_training_mode(False)
+    act(policy)
+    obs = {
+        "observation": torch.ones(6, 3),
+        "context": torch.as_tensor(FAMILY.context_space.sample("train", 6, 1)).float(),
+    }
+    policy(obs)[1].sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in policy.critic.encoder.parameters())
+    act(policy)
+    assert policy._kept is not None
+    assert copy.deepcopy(policy)._kept is None
+    assert pickle.loads(pickle.dumps(policy))._kept is None
