@@ -187,7 +187,8 @@ class Family:
             environment after the other; ``"auto"`` is batched where the family has ``physics``. The same seed gives
             other contexts in the one than in the other.
         :param device: where batched environments are: ``"cpu"``, ``"cuda"``, ``"auto"`` for cuda where there is one.
-        :raises ValueError: for a context out of bounds, and for ``"batched"`` where the family has no ``physics``.
+        :raises ValueError: for a context out of bounds, for ``"batched"`` where the family has no ``physics``, and for
+            another device than the cpu where environments are Gymnasium's.
         """
         if backend not in BACKENDS:
             raise ValueError(f"unknown backend {backend!r}: known are {list(BACKENDS)}.{nearest(backend, BACKENDS)}")
@@ -206,6 +207,8 @@ class Family:
             limit = self._env_spec.max_episode_steps
             simulator = Simulator(self.physics(), self.context_space, n_envs, limit, contexts, device)
             vec_env = BatchedVecEnv(simulator)
+        elif device not in ("cpu", "auto"):
+            raise ValueError(f"device={device!r} is for batched environments; Gymnasium's run on the cpu")
         else:
             vec_env = self._dummy_vec_env(n_envs, contexts)
         vec_env.seed(stream(seed))
