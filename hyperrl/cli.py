@@ -91,7 +91,7 @@ def evaluate(
     report.save(target)
     table = Table("split", "mean return", "IQM [95 % interval]", title=f"{run}: {opened.family.name}")
     for name, split in report.splits.items():
-        table.add_row(name, f"{split.mean:.1f}", "{:.1f} [{:.1f}, {:.1f}]".format(*split.iqm))
+        table.add_row(name, f"{split.mean:.1f}", str(split.iqm))
     console = Console()
     console.print(table)
     console.print("Interval over episodes of this one training; compare several seeds with `hyperrl compare`.")
@@ -173,7 +173,7 @@ def _print_comparison(comparison: Comparison) -> None:
         if previous not in (None, row.agent):
             table.add_section()
         head = ("", "") if previous == row.agent else (row.agent, str(row.seeds))
-        table.add_row(*head, row.split, f"{row.mean:.1f}", "{:.1f} [{:.1f}, {:.1f}]".format(*row.iqm))
+        table.add_row(*head, row.split, f"{row.mean:.1f}", str(row.iqm))
         previous = row.agent
     console = Console()
     console.print(table)
