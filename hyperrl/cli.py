@@ -6,12 +6,16 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import tyro
 from rich.console import Console
 from rich.table import Table
 
+from hyperrl.statistics import bootstrap_iqm
+
 if TYPE_CHECKING:
     from hyperrl.comparison import Comparison
+    from hyperrl.evaluation import Report
 
 Positional = tyro.conf.Positional
 
@@ -61,11 +65,15 @@ def evaluate(
     seed: int = 0,
     deterministic: bool = True,
     plane: int = 13,
+    sweep: int = 13,
+    noise: tuple[float, ...] = (),
+    offset: tuple[float, ...] = (),
+    other: tuple[float, ...] = (),
     device: str = "auto",
     out: Path | None = None,
     progress: bool = True,
 ) -> None:
-    """Measure the returns of a trained agent on contexts of each split, and over the context plane.
+    """Measure the returns of a trained agent on contexts of each split, and what they depend on.
 
     Args:
         run: Run folder that `hyperrl train` wrote.
@@ -75,6 +83,10 @@ def evaluate(
         seed: Seed of contexts and initial states.
         deterministic: Take the most likely action rather than a sample.
         plane: Grid points per feature of the context plane; 0 for no grid.
+        sweep: Values of each feature to try with the others at their default; 0 for none.
+        noise: Also tell the agent noisy contexts: standard deviations, in half training ranges.
+        offset: Also tell the agent contexts that are all off by this much, in half training ranges.
+        other: Also tell the agent another context than the true one, with these probabilities.
         device: Where the networks are: cpu, cuda, or auto for cuda where there is one.
         out: File to write the numbers to; must not exist. Default: RUN/evaluation.json.
         progress: Show a progress bar.
@@ -86,15 +98,23 @@ def evaluate(
     target = opened.evaluation_path if out is None else out
     if target.exists():
         raise ValueError(f"{target} exists already and is never overwritten: give another file with --out")
-    model = opened.model(device)
-    report = evaluate(model, opened.family, splits, contexts, episodes, seed, deterministic, plane, progress)
+    misreports = {k: v for k, v in (("noise", noise), ("offset", offset), ("other", other)) if v}
+    report = evaluate(
+        opened.model(device),
+        opened.family,
+        splits,
+        contexts,
+        episodes,
+        seed,
+        deterministic,
+        plane,
+        sweep,
+        misreports,
+        progress,
+    )
+    report.provenance["run"] = {"path": str(run), **opened.record}
     report.save(target)
-    table = Table("split", "mean return", "IQM [95 % interval]", title=f"{run}: {opened.family.name}")
-    for name, split in report.splits.items():
-        table.add_row(name, f"{split.mean:.1f}", str(split.iqm))
-    console = Console()
-    console.print(table)
-    console.print("Interval over episodes of this one training; compare several seeds with `hyperrl compare`.")
+    _print_report(report, str(run))
 
 
 def compare(runs: Positional[tuple[Path, ...]], out: Path | None = None) -> None:
@@ -161,6 +181,31 @@ def list_() -> None:
         definition = agent_spec(name).definition
         table.add_row(name, definition.algorithm, definition.policy)
     console.print(table)
+
+
+def _print_report(report: Report, title: str) -> None:
+    table = Table("split", "mean return", "IQM [95 % interval]", title=f"{title}: {report.family}")
+    critic = [split.values for split in report.splits.values() if split.values is not None]
+    if critic:
+        table.add_column("V: explained variance")
+        table.add_column("V: bias")
+    for name, split in report.splits.items():
+        cells = [name, f"{split.mean:.1f}", str(split.iqm)]
+        if split.values is not None:
+            explained = split.values.explained_variance
+            known = explained[np.isfinite(explained)]
+            cells += [f"{np.median(known):.2f}" if len(known) else "-", f"{np.median(split.values.bias):+.2f}"]
+        table.add_row(*cells)
+    console = Console()
+    console.print(table)
+    if critic:
+        console.print("V: the critic's values against the discounted returns seen; medians over contexts.")
+    for kind, told in report.misreports.items():
+        table = Table(kind, "IQM [95 % interval]")
+        for level, returns in zip(told.values, told.returns, strict=True):
+            table.add_row(f"{level:g}", str(bootstrap_iqm(returns[None])))
+        console.print(f"Told a wrong context, on interpolation: {kind}", table)
+    console.print("Interval over episodes of this one training; compare several seeds with `hyperrl compare`.")
 
 
 def _print_comparison(comparison: Comparison) -> None:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import platform
 import shlex
 import shutil
 import sys
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,19 +15,21 @@ from hyperrl.catalog import AgentSpec, agent_spec
 from hyperrl.contexts import nearest
 from hyperrl.families import Family, load_family
 from hyperrl.files import write_text
+from hyperrl.provenance import versions
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
 
-LIBRARIES = ("hyperrl", "torch", "stable-baselines3", "gymnasium", "numpy")
+
+NORMALIZER = "vecnormalize.pkl"
 
 
 @dataclass(frozen=True)
 class Run:
     """A finished training.
 
-    The folder holds ``run.json``, copies of the two definitions, ``model.zip``, TensorBoard's log and, once
-    evaluated, ``evaluation.json``.
+    The folder holds ``run.json``, copies of the two definitions, ``model.zip``, ``vecnormalize.pkl`` where
+    observations or rewards were normalised, TensorBoard's log and, once evaluated, ``evaluation.json``.
 
     :param path: the folder.
     """
@@ -66,11 +66,15 @@ class Run:
         return agent_spec(self.path / f"{self.record['agent']}.toml")
 
     def model(self, device: str = "auto") -> BaseAlgorithm:
-        """Load the trained model."""
+        """Load the trained model, with the statistics of the ``VecNormalize`` that it was trained in, if it was."""
         import stable_baselines3
+        from stable_baselines3.common.vec_env import VecNormalize
 
         algorithm = getattr(stable_baselines3, self.agent.definition.algorithm)
-        return algorithm.load(self.path / "model.zip", device=device)
+        env = None
+        if (self.path / NORMALIZER).is_file():
+            env = VecNormalize.load(str(self.path / NORMALIZER), self.family.vec_env(1))
+        return algorithm.load(self.path / "model.zip", env=env, device=device)
 
     @property
     def evaluation_path(self) -> Path:
@@ -102,7 +106,7 @@ class UnfinishedRun:
             "agent": agent.name,
             **settings,
             "command": shlex.join(sys.argv),
-            "versions": {library: version(library) for library in LIBRARIES} | {"python": platform.python_version()},
+            "versions": versions(),
         }
         definitions = {source.name: source.read_text(encoding="utf-8") for source in (family.spec.source, agent.source)}
         if self.path.exists():

@@ -26,7 +26,7 @@ from hyperrl.contexts import nearest
 from hyperrl.families import Family, load_family, stream
 from hyperrl.files import write_bytes
 from hyperrl.policies import ConcatPolicy, ContextPolicy, HyperPolicy, UnawarePolicy
-from hyperrl.runs import UnfinishedRun
+from hyperrl.runs import NORMALIZER, UnfinishedRun
 
 ALGORITHMS: dict[str, type[OnPolicyAlgorithm]] = {"PPO": stable_baselines3.PPO, "A2C": stable_baselines3.A2C}
 POLICIES: dict[str, type[ContextPolicy]] = {"hyper": HyperPolicy, "concat": ConcatPolicy, "unaware": UnawarePolicy}
@@ -93,6 +93,9 @@ def train(
     finally:
         model.logger.close()
     model.save(run.path / "model.zip")
+    normalizer = model.get_vec_normalize_env()
+    if normalizer is not None:
+        normalizer.save(str(run.path / NORMALIZER))
     run.finish(
         parameters=n_parameters(model.policy),
         steps_trained=model.num_timesteps,

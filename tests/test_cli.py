@@ -51,8 +51,11 @@ def test_train_evaluate_compare(hyperrl: Command, tmp_path: Path) -> None:
         arguments = ("--steps", 1, "--seed", seed, "--device", "cpu", "--no-progress")
         assert "Next: hyperrl evaluate" in hyperrl("train", "cartpole", agent, *arguments)
         run = f"runs/cartpole-{agent}-{seed}"
-        text = hyperrl("evaluate", run, "--contexts", 3, "--episodes", 2, "--plane", 3, "--no-progress")
-        assert all(split in text for split in SPLITS)
+        options = ("--contexts", 3, "--episodes", 2, "--plane", 3, "--sweep", 3, "--noise", 0.1, 0.5, "--no-progress")
+        text = hyperrl("evaluate", run, *options)
+        assert all(word in text for word in (*SPLITS, "variance", "wrong context, on interpolation: noise"))
+        written = json.loads((tmp_path / run / "evaluation.json").read_text())
+        assert written["provenance"]["run"]["seed"] == seed
         assert "is never overwritten" in hyperrl("evaluate", run, expect=2)
     runs = sorted(str(path) for path in (tmp_path / "runs").iterdir())
     text = hyperrl("compare", *runs, "--out", tmp_path / "comparison")

@@ -94,6 +94,10 @@ def test_a_run_folder_holds_everything(quick: Path, tmp_path: Path) -> None:
     loaded = run.model("cpu")
     assert isinstance(loaded, PPO)
     assert_array_equal(loaded.policy.parameters_to_vector(), model.policy.parameters_to_vector())
+    normalizer, loaded_normalizer = model.get_vec_normalize_env(), loaded.get_vec_normalize_env()
+    assert normalizer is not None
+    assert loaded_normalizer is not None
+    assert loaded_normalizer.ret_rms.var == normalizer.ret_rms.var != 1
     log = EventAccumulator(str(out)).Reload()
     assert {"train/approx_kl", "hyper/effective_rank"} <= set(log.Tags()["scalars"])
     assert not list(tmp_path.glob("runs/*partial"))
