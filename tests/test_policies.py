@@ -390,7 +390,8 @@ def test_keyword_arguments_are_honoured() -> None:
 def test_initialisation_is_stable_baselines(variant: str) -> None:
     """Orthogonal weights with SB3's gains, so that actions start near zero in every context."""
     policy = make(variant, toy(), trained=False).policy
-    actor = policy.actor.head.base if isinstance(policy, HyperPolicy) else policy.actor
+    is_hyper = isinstance(policy, HyperPolicy)
+    actor = policy.actor.head.base if is_hyper else [*policy.mlp_extractor.policy_net, policy.action_net]
     weight = actor[0].weight.detach()
     gram = weight.T @ weight if weight.shape[0] > weight.shape[1] else weight @ weight.T
     torch.testing.assert_close(gram, 2 * torch.eye(len(gram)), rtol=0, atol=1e-5)
@@ -422,10 +423,10 @@ BOX = spaces.Box(-1, 1, (3,))
         (lambda new: new(BOX, context_slice=(2, 1)), "takes 0 of the observation's 3"),
         (lambda new: new(space(obs=BOX, context=BOX), context_slice=(0, 1)), "context_slice is for flat observations"),
         (lambda new: new(spaces.Discrete(3)), "expected a Dict observation"),
-        (lambda new: new(space(obs=BOX, context=BOX), use_sde=True), "use_sde=True makes no sense"),
+        (lambda new: new(space(obs=BOX, context=BOX), squash_output=True), "squash_output=True is for gSDE"),
         (
-            lambda new: new(space(obs=BOX, context=BOX), squash_output=True),
-            "'squash_output' is for gSDE, which HyperPolicy does not use",
+            lambda new: new(space(obs=BOX, context=BOX), use_sde=True, head="adapter"),
+            "use_sde=True with head='adapter'",
         ),
         (lambda new: new(space(obs=BOX, context=BOX), netarch=[8]), "knows no 'netarch'.* Did you mean 'net_arch'"),
         (lambda new: new(space(obs=BOX, context=BOX), ranks=3), "knows no 'ranks'.* Did you mean 'rank'"),

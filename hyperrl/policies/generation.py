@@ -1,0 +1,179 @@
+"""How a policy's networks are generated: the options that all hypernetwork policies share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+
+from hyperrl.contexts import nearest
+from hyperrl.hypernet import CosSin, HyperNetwork, NormBound, TaskEmbedding, mlp, similarity, squared_norm
+from hyperrl.policies.context import ContextPolicy, ContextReader
+
+ENCODERS: Final = ("mlp", "cos_sin", "task_embedding", "none")
+
+
+@dataclass(frozen=True)
+class Generation:
+    """Keyword arguments of every hypernetwork policy: how weights are generated from the context.
+
+    :param head: how weights are generated, one of :data:`~hyperrl.hypernet.HEADS`.
+    :param rank: directions per layer, of the head ``"low_rank"``.
+    :param chunk_size: weights of a chunk, of the head ``"chunked"``.
+    :param chunk_embedding: length of a chunk's embedding, of the head ``"chunked"``.
+    :param bottleneck: width of the adapter, of the head ``"adapter"``.
+    :param embedding: widths of the context encoder's layers.
+    :param encoder: ``"mlp"``; ``"cos_sin"``, which puts the features' cosines and sines before the perceptron;
+        ``"task_embedding"``, a learnt vector for each whole number in the bounds of a context of one feature, as
+        long as the last width; ``"none"``: weights are linear in the context itself.
+    :param layer_norm: layer normalisation behind the encoder.
+    :param norm_bound: the largest norm of the embedding, see :class:`~hyperrl.hypernet.NormBound`.
+    :param init: ``"bias"``, ``"hyperfan_in"``, ``"hyperfan_out"`` or ``"naive"``.
+    :param generated: pattern of the names of the parameters to generate, or several, such as ``"*.bias"``.
+    :param base: learn weights common to all contexts too; ``init`` and ``base`` are those of
+        :class:`~hyperrl.hypernet.HyperNetwork`.
+    :param squared_norm: weight in the loss of the generated weights' mean squared norm over contexts.
+    :param similarity: weight in the loss of how alike the weights of different contexts are. Both are of the contexts
+        of a minibatch, added up over the networks that its loss is of: see :mod:`hyperrl.hypernet.measures`.
+    """
+
+    head: str = "low_rank"
+    rank: int | None = None
+    chunk_size: int | None = None
+    chunk_embedding: int | None = None
+    bottleneck: int | None = None
+    embedding: Sequence[int] = (64, 64)
+    encoder: str = "mlp"
+    layer_norm: bool = False
+    norm_bound: float | None = None
+    init: str = "bias"
+    generated: str | Sequence[str] = "*"
+    base: bool = True
+    squared_norm: float = 0.0
+    similarity: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.encoder not in ENCODERS:
+            raise ValueError(
+                f"unknown encoder {self.encoder!r}: the encoders are {list(ENCODERS)}.{nearest(self.encoder, ENCODERS)}"
+            )
+        for name in ("squared_norm", "similarity"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"expected {name} ≥ 0, got {name}={getattr(self, name)}")
+        if self.norm_bound is not None and self.norm_bound <= 0:
+            raise ValueError(f"expected norm_bound > 0, got norm_bound={self.norm_bound}")
+
+    @property
+    def is_penalised(self) -> bool:
+        """Whether the loss has further terms."""
+        return self.squared_norm > 0 or self.similarity > 0
+
+    def network(self, target: nn.Sequential, reader: ContextReader, encoder: nn.Module | None = None) -> HyperNetwork:
+        """Make the hypernetwork of a target.
+
+        :param target: the network whose weights are generated; it becomes part of the hypernetwork.
+        :param reader: says what contexts are.
+        :param encoder: one to share; a new one by default.
+        """
+        names = ("rank", "chunk_size", "chunk_embedding", "bottleneck")
+        given: dict[str, Any] = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        return HyperNetwork(
+            reader.dim,
+            target,
+            self.head,
+            embedding=self.embedding,
+            encoder=encoder or self._encoder(reader),
+            init=self.init,
+            generated=self.generated,
+            base=self.base,
+            **given,
+        )
+
+    def penalty(self, network: HyperNetwork, contexts: Tensor) -> Tensor:
+        """Return what a network adds to the loss, given the distinct contexts ``(K, d)`` of a minibatch."""
+        theta = network.generate(contexts)
+        penalty = self.squared_norm * squared_norm(theta)
+        if self.similarity > 0 and len(theta) > 1:
+            penalty = penalty + self.similarity * similarity(theta)
+        return penalty
+
+    def _encoder(self, reader: ContextReader) -> nn.Module:
+        if not self.embedding or min(self.embedding) < 1:
+            raise ValueError(f"expected widths ≥ 1, got embedding={list(self.embedding)}")
+        width = self.embedding[-1]
+        if self.encoder == "task_embedding":
+            ids = _TaskId(reader)
+            modules = [ids, TaskEmbedding(ids.tasks, width)]
+        elif self.encoder == "none":
+            modules, width = [], reader.dim
+        elif self.encoder == "cos_sin":
+            modules = [CosSin(), mlp([2 * reader.dim, *self.embedding], nn.Tanh, nn.Tanh())]
+        else:
+            modules = [*mlp([reader.dim, *self.embedding], nn.Tanh, nn.Tanh())]
+        if self.layer_norm:
+            modules.append(nn.LayerNorm(width))
+        if self.norm_bound is not None:
+            modules.append(NormBound(self.norm_bound))
+        return nn.Sequential(*modules)
+
+
+class GeneratedPolicy(ContextPolicy):
+    """What hypernetwork policies have in common: the keyword arguments of :class:`Generation`."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        names = [option.name for option in fields(Generation)]
+        self.generation: Final = Generation(**{name: kwargs.pop(name) for name in names if name in kwargs})
+        super().__init__(*args, **kwargs)
+
+    @classmethod
+    def _keywords(cls) -> list[str]:
+        return [option.name for option in fields(Generation)] + super()._keywords()
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return super()._get_constructor_parameters() | asdict(self.generation)
+
+
+def add_to_loss(x: Tensor, penalty: Tensor) -> Tensor:
+    """Return ``x``, such that a loss computed from it has the gradient of that loss plus the penalty.
+
+    For a loss that somebody else computes. It must be the one on which ``backward`` is called, and depend on ``x``.
+
+    >>> x, theta = torch.tensor([1.0, 2.0], requires_grad=True), torch.tensor(3.0, requires_grad=True)
+    >>> (5 * add_to_loss(x, theta**2)).sum().backward()
+    >>> x.grad, theta.grad
+    (tensor([5., 5.]), tensor(6.))
+    """
+    return _AddToLoss.apply(x, penalty)  # pyright: ignore[reportReturnType]
+
+
+class _AddToLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, penalty: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:  # pyright: ignore
+        return gradient, gradient.new_ones(())
+
+
+class _TaskId(nn.Module):
+    """Turns a normalised context of one feature back into a whole number from 0 on."""
+
+    def __init__(self, reader: ContextReader) -> None:
+        super().__init__()
+        low, high = reader.box.low, reader.box.high
+        if reader.dim != 1 or not (abs(low[0]) < 1e6 and abs(high[0]) < 1e6):
+            raise ValueError(
+                "encoder='task_embedding' needs a context of one feature, a whole number between finite bounds; got "
+                f"one of {reader.dim} between {low} and {high}"
+            )
+        self.tasks: Final = int(high[0]) - int(low[0]) + 1
+        self.scale: Final = reader.half_width.item()
+        self.shift: Final = reader.center.item() - int(low[0])
+
+    def forward(self, context: Tensor) -> Tensor:
+        """Return ids: ``(K, 1) -> (K, 1)``."""
+        return (context * self.scale + self.shift).round().clamp(0, self.tasks - 1)
