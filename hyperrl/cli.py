@@ -1,7 +1,8 @@
-"""The command line: ``hyperrl train | evaluate | compare | record | list``."""
+"""The command line: ``hyperrl train | evaluate | reference | compare | record | list``."""
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from hyperrl.statistics import bootstrap_iqm
 if TYPE_CHECKING:
     from hyperrl.comparison import Comparison
     from hyperrl.evaluation import Report
+    from hyperrl.reference import Reference
 
 Positional = tyro.conf.Positional
 
@@ -69,6 +71,7 @@ def evaluate(
     noise: tuple[float, ...] = (),
     offset: tuple[float, ...] = (),
     other: tuple[float, ...] = (),
+    reference: Path | None = None,
     device: str = "auto",
     out: Path | None = None,
     progress: bool = True,
@@ -87,17 +90,20 @@ def evaluate(
         noise: Also tell the agent noisy contexts: standard deviations, in half training ranges.
         offset: Also tell the agent contexts that are all off by this much, in half training ranges.
         other: Also tell the agent another context than the true one, with these probabilities.
+        reference: File of `hyperrl reference` for scores. Default: that beside the family's file, if there is one.
         device: Where the networks are: cpu, cuda, or auto for cuda where there is one.
         out: File to write the numbers to; must not exist. Default: RUN/evaluation.json.
         progress: Show a progress bar.
     """
     from hyperrl.evaluation import evaluate
+    from hyperrl.reference import Reference, find_reference
     from hyperrl.runs import Run
 
     opened = Run.open(run)
     target = opened.evaluation_path if out is None else out
     if target.exists():
         raise ValueError(f"{target} exists already and is never overwritten: give another file with --out")
+    found = find_reference(opened.family) if reference is None else Reference.load(reference, opened.family)
     misreports = {k: v for k, v in (("noise", noise), ("offset", offset), ("other", other)) if v}
     report = evaluate(
         opened.model(device),
@@ -114,7 +120,53 @@ def evaluate(
     )
     report.provenance["run"] = {"path": str(run), **opened.record}
     report.save(target)
-    _print_report(report, str(run))
+    _print_report(report, found, str(run))
+
+
+def reference(
+    family: Positional[str],
+    agent: str = "unaware-ppo",
+    steps: int = 200_000,
+    splits: tuple[str, ...] = ("train", "interpolation", "extrapolation"),
+    contexts: int = 20,
+    episodes: int = 100,
+    seed: int = 0,
+    jobs: int = os.cpu_count() or 1,
+    work: Path | None = None,
+    out: Path | None = None,
+    progress: bool = True,
+) -> None:
+    """Train a specialist for each evaluation context, and write what it and random actions get there.
+
+    With the file, returns become scores: 0 is random, 1 is the specialist. An interrupted call goes on where it was.
+
+    Args:
+        family: Name of a family (see `hyperrl list`), or path of a .toml file.
+        agent: Recipe of the specialists, each trained in one context alone.
+        steps: Environment steps of each specialist.
+        splits: The splits whose contexts to take.
+        contexts: Number of contexts per split; as in `hyperrl evaluate`.
+        episodes: Number of episodes per context.
+        seed: Seed of contexts, specialists and initial states; as in `hyperrl evaluate`.
+        jobs: Trainings at a time, one core each. Default: as many as there are cores.
+        work: Folder for the specialists' run folders. Default: runs/reference-FAMILY.
+        out: File to write; must not exist. Default: beside the family's file, where it is found.
+        progress: Show a progress bar.
+    """
+    from hyperrl.families import load_family
+    from hyperrl.reference import make_reference, reference_path
+
+    loaded = load_family(family)
+    target = reference_path(loaded) if out is None else out
+    if target.exists():
+        raise ValueError(f"{target} exists already and is never overwritten: remove it first, or give another --out")
+    folder = Path("runs") / f"reference-{loaded.name}" if work is None else work
+    made, left_out = make_reference(loaded, folder, agent, steps, seed, splits, contexts, episodes, jobs, progress)
+    made.save(target)
+    console = Console()
+    console.print(f"Wrote {target}: {len(made.contexts)} contexts", highlight=False)
+    for context in left_out:
+        console.print(f"No reference in {loaded.context_space.as_dict(context)}: the best is no better than random")
 
 
 def compare(runs: Positional[tuple[Path, ...]], out: Path | None = None) -> None:
@@ -183,23 +235,26 @@ def list_() -> None:
     console.print(table)
 
 
-def _print_report(report: Report, title: str) -> None:
-    table = Table("split", "mean return", "IQM [95 % interval]", title=f"{title}: {report.family}")
-    critic = [split.values for split in report.splits.values() if split.values is not None]
-    if critic:
-        table.add_column("V: explained variance")
-        table.add_column("V: bias")
+def _print_report(report: Report, reference: Reference | None, title: str) -> None:
+    from hyperrl.reference import known_scores
+
+    returns = Table("split", "mean", "IQM of returns", "IQM of scores", title=f"{title}: {report.family}")
+    critic = Table("split", "explained variance", "bias")
+    notes = []
     for name, split in report.splits.items():
-        cells = [name, f"{split.mean:.1f}", str(split.iqm)]
+        scores = known_scores(reference, split.contexts, split.returns[None])
+        missing = len(split.contexts) - scores.shape[1]
+        if missing:
+            notes.append(f"{name}: raw returns, {missing} of {len(split.contexts)} contexts have no reference.")
+        returns.add_row(name, f"{split.mean:.1f}", str(split.iqm), str(bootstrap_iqm(scores)) if scores.size else "-")
         if split.values is not None:
-            explained = split.values.explained_variance
-            known = explained[np.isfinite(explained)]
-            cells += [f"{np.median(known):.2f}" if len(known) else "-", f"{np.median(split.values.bias):+.2f}"]
-        table.add_row(*cells)
+            known = split.values.explained_variance[np.isfinite(split.values.explained_variance)]
+            explained = f"{np.median(known):.2f}" if len(known) else "-"
+            critic.add_row(name, explained, f"{np.median(split.values.bias):+.2f}")
     console = Console()
-    console.print(table)
-    if critic:
-        console.print("V: the critic's values against the discounted returns seen; medians over contexts.")
+    console.print(returns, *notes, sep="\n")
+    if critic.rows:
+        console.print("The critic's values against the discounted returns seen, medians over contexts:", critic)
     for kind, told in report.misreports.items():
         table = Table(kind, "IQM [95 % interval]")
         for level, returns in zip(told.values, told.returns, strict=True):
@@ -230,7 +285,14 @@ def _print_comparison(comparison: Comparison) -> None:
 
 def main() -> None:
     """Run the command line; errors of the user's are one line and exit status 2."""
-    commands = {"train": train, "evaluate": evaluate, "compare": compare, "record": record, "list": list_}
+    commands = {
+        "train": train,
+        "evaluate": evaluate,
+        "reference": reference,
+        "compare": compare,
+        "record": record,
+        "list": list_,
+    }
     try:
         tyro.extras.subcommand_cli_from_dict(commands, prog="hyperrl", description=__doc__)
     except ValueError as error:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import stable_baselines3
 import torch
+from numpy.typing import ArrayLike
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
@@ -39,7 +40,7 @@ def train(
     seed: int = 0,
     out: str | Path | None = None,
     *,
-    contexts: int | None = None,
+    contexts: int | ArrayLike | None = None,
     resume: bool = False,
     device: str = "auto",
     callback: BaseCallback | None = None,
@@ -53,7 +54,8 @@ def train(
     :param steps: environment steps, rounded up to whole rollouts.
     :param seed: the same seed gives the same model, on the same machine.
     :param out: the run folder to write; it must not exist. ``None`` writes nothing.
-    :param contexts: train on a fixed set of that many contexts; ``None`` draws a fresh one for each episode.
+    :param contexts: train on a fixed set of that many contexts, or on those of an array ``(n, d)``; ``None`` draws a
+        fresh one for each episode.
     :param resume: continue an interrupted training of ``out`` from its last checkpoint, exactly as if it had not
         been interrupted; where there is none, begin.
     :param device: where the networks are: ``"cpu"``, ``"cuda"``, ``"auto"``.
@@ -76,7 +78,8 @@ def train(
         callbacks.append(callback)
     if out is None:
         return model.learn(steps, callback=callbacks, progress_bar=progress)
-    run = UnfinishedRun(out, family, spec, dict(seed=seed, steps=steps, contexts=contexts), resume)
+    fixed = contexts if contexts is None or isinstance(contexts, int) else np.asarray(contexts).tolist()
+    run = UnfinishedRun(out, family, spec, dict(seed=seed, steps=steps, contexts=fixed), resume)
     if run.checkpoint.exists():
         model = _restore(type(model), run.checkpoint, device)
     callbacks.append(_Checkpoint(run.checkpoint, checkpoint_seconds))
@@ -106,7 +109,7 @@ def train(
 
 
 def build(
-    family: Family, agent: AgentSpec, seed: int = 0, contexts: int | None = None, device: str = "auto"
+    family: Family, agent: AgentSpec, seed: int = 0, contexts: int | ArrayLike | None = None, device: str = "auto"
 ) -> OnPolicyAlgorithm:
     """Make the untrained model of a recipe on a family.
 

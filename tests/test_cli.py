@@ -8,7 +8,7 @@ from hyperrl.catalog import names
 from hyperrl.cli import main
 from hyperrl.contexts import SPLITS
 
-COMMANDS = ("train", "evaluate", "compare", "record", "list")
+COMMANDS = ("train", "evaluate", "reference", "compare", "record", "list")
 Command = Callable[..., str]
 
 
@@ -53,7 +53,9 @@ def test_train_evaluate_compare(hyperrl: Command, tmp_path: Path) -> None:
         run = f"runs/cartpole-{agent}-{seed}"
         options = ("--contexts", 3, "--episodes", 2, "--plane", 3, "--sweep", 3, "--noise", 0.1, 0.5, "--no-progress")
         text = hyperrl("evaluate", run, *options)
-        assert all(word in text for word in (*SPLITS, "variance", "wrong context, on interpolation: noise"))
+        assert all(
+            word in text for word in (*SPLITS, "raw returns", "variance", "wrong context, on interpolation: noise")
+        )
         written = json.loads((tmp_path / run / "evaluation.json").read_text())
         assert written["provenance"]["run"]["seed"] == seed
         assert "is never overwritten" in hyperrl("evaluate", run, expect=2)
@@ -73,6 +75,17 @@ def test_train_evaluate_compare(hyperrl: Command, tmp_path: Path) -> None:
     assert "runs must agree" in hyperrl("compare", *runs, expect=2)
     (Path(runs[0]) / "evaluation.json").unlink()
     assert "has not been evaluated" in hyperrl("compare", *runs, expect=2)
+
+
+def test_scores_where_there_is_a_reference(hyperrl: Command, tmp_path: Path) -> None:
+    hyperrl("train", "ode", "unaware-ppo", "--steps", 1, "--device", "cpu", "--no-progress")
+    small = ("--contexts", 2, "--episodes", 3, "--no-progress")
+    assert "4 contexts" in hyperrl("reference", "ode", *small, "--splits", "train", "interpolation", "--out", "r.json")
+    assert "is never overwritten" in hyperrl("reference", "ode", *small, "--out", "r.json", expect=2)
+    quick = (*small, "--plane", 0, "--sweep", 0)
+    text = hyperrl("evaluate", "runs/ode-unaware-ppo-0", *quick, "--reference", "r.json")
+    assert "extrapolation: raw returns, 2 of 2 contexts have no reference" in text
+    assert text.count("no reference") == 1
 
 
 @pytest.mark.parametrize(
