@@ -1,442 +1,334 @@
+"""What holds for the hypernetwork policy of every algorithm, with every head."""
+
 import copy
-import subprocess
-import sys
-from collections.abc import Callable
-from pathlib import Path
+import functools
+import io
 from typing import Any
 
-import gymnasium as gym
+import cloudpickle
 import numpy as np
 import pytest
+import sb3_contrib
+import stable_baselines3
 import torch
 from gymnasium import spaces
 from numpy.testing import assert_allclose, assert_array_equal
-from stable_baselines3 import A2C, PPO
-from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, EvalCallback
-from stable_baselines3.common.evaluation import evaluate_policy
-from stable_baselines3.common.torch_layers import CombinedExtractor
-from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
-from torch import nn
+from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from torch import Tensor, nn
+from toy import CONTEXT, observations, perturb, to_numpy, toy
 
-import hyperrl
-from hyperrl.hypernet import Alternating
-from hyperrl.policies import ConcatPolicy, ContextPolicy, HyperPolicy, UnawarePolicy
+import hyperrl.policies
+from hyperrl.hypernet import HEADS, HyperNetwork
+from hyperrl.policies import POLICY_OF, ContextPolicy, HyperPolicy
 
-VARIANTS: dict[str, tuple[type[ContextPolicy], dict[str, Any]]] = {
-    "low_rank": (HyperPolicy, dict(head="low_rank", rank=3)),
-    "full": (HyperPolicy, dict(head="full")),
-    "chunked": (HyperPolicy, dict(head="chunked", chunk_size=60, chunk_embedding=4)),
-    "modulated": (HyperPolicy, dict(head="modulated")),
-    "adapter": (HyperPolicy, dict(head="adapter", bottleneck=8)),
-    "shared": (HyperPolicy, dict(share_encoder=True)),
-    "concat": (ConcatPolicy, {}),
-    "unaware": (UnawarePolicy, {}),
+OPTIONS: dict[str, dict[str, Any]] = {
+    "low_rank": dict(rank=3),
+    "chunked": dict(chunk_size=60, chunk_embedding=4),
+    "adapter": dict(bottleneck=8),
 }
-HYPER = [name for name, (policy, _) in VARIANTS.items() if policy is HyperPolicy]
-ACTIONS: dict[str, spaces.Space[Any]] = {
-    "box": spaces.Box(-2, 2, (3,)),
-    "lopsided box": spaces.Box(np.array([0, -5], dtype=np.float32), np.array([1, 3], dtype=np.float32)),
-    "discrete": spaces.Discrete(4),
-    "multidiscrete": spaces.MultiDiscrete([3, 2]),
-    "multibinary": spaces.MultiBinary(3),
+ON_POLICY = dict(n_steps=8, batch_size=16)
+OFF_POLICY = dict(learning_starts=8, batch_size=16, train_freq=1, gradient_steps=1, buffer_size=200)
+SIZES: dict[str, dict[str, Any]] = {
+    "PPO": ON_POLICY | dict(n_epochs=2),
+    "A2C": dict(n_steps=8),
+    "TRPO": ON_POLICY,
+    "TD3": OFF_POLICY | dict(policy_delay=1),
+    "DQN": OFF_POLICY | dict(target_update_interval=4, tau=0.3),
+    "QRDQN": OFF_POLICY | dict(target_update_interval=4, tau=0.3),
 }
-CONTEXT = hyperrl.load_family("pendulum").context_space
-VECTOR = {"observation": spaces.Box(-np.inf, np.inf, (5,)), "context": hyperrl.contexts.ContextBox(CONTEXT)}
-IMAGE = {**VECTOR, "camera": spaces.Box(0, 255, (36, 36, 3), dtype=np.uint8)}
+ALGORITHMS = [*POLICY_OF, *(f"{name} gSDE" for name in ("PPO", "A2C", "TRPO", "SAC", "TQC", "CrossQ"))]
+CASES = [(name, head) for name in ALGORITHMS for head in HEADS if not ("gSDE" in name and head == "adapter")]
+every_case = pytest.mark.parametrize(("name", "head"), CASES, ids=lambda value: value)
+every_algorithm = pytest.mark.parametrize("name", ALGORITHMS)
 
 
-class Toy(gym.Env[Any, Any]):
-    """Random observations and rewards, a new context each episode of seven steps."""
-
-    def __init__(self, entries: dict[str, spaces.Space[Any]], action_space: spaces.Space[Any]) -> None:
-        self.observation_space = spaces.Dict(entries)
-        self.action_space = action_space
-
-    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
-        super().reset(seed=seed)
-        if seed is not None:
-            self.observation_space.seed(seed)
-        self.context = CONTEXT.sample("train", 1, self.np_random)[0].astype(np.float32)
-        self.time = 0
-        return self.observe(), {}
-
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        assert self.action_space.contains(action)
-        self.time += 1
-        return self.observe(), self.np_random.normal(), False, self.time == 7, {}
-
-    def observe(self) -> Any:
-        return {**self.observation_space.sample(), "context": self.context}
+def algorithm(name: str) -> Any:
+    return getattr(stable_baselines3, name, None) or getattr(sb3_contrib, name)
 
 
-def toy(action: str = "box", entries: dict[str, spaces.Space[Any]] = VECTOR, n: int = 4) -> DummyVecEnv:
-    return DummyVecEnv([lambda: Toy(entries, copy.deepcopy(ACTIONS[action])) for _ in range(n)])
+def make(name: str, head: str = "low_rank", env: Any = None, **policy_kwargs: Any) -> Any:
+    name, _, gsde = name.partition(" ")
+    kwargs = SIZES.get(name, OFF_POLICY) | (dict(use_sde=True) if gsde else {})
+    flat = name == "CrossQ"
+    env = toy("discrete" if "DQN" in name else "box", flat=flat) if env is None else env
+    policy = getattr(hyperrl.policies, POLICY_OF[name])
+    policy_kwargs = dict(head=head, net_arch=[12, 10]) | OPTIONS.get(head, {}) | policy_kwargs
+    if flat:
+        policy_kwargs["context_slice"] = (0, 4)
+    if "share_features_extractor" in policy._keywords():  # the other way than by default
+        policy_kwargs.setdefault("share_features_extractor", policy is not HyperPolicy)
+    return algorithm(name)(policy, env, policy_kwargs=policy_kwargs, seed=0, device="cpu", **kwargs)
 
 
-def make(variant: str, env: Any, algorithm: Any = PPO, trained: bool = True, **kwargs: Any) -> Any:
-    """A model; ``trained``: as after learning, generated weights differ from context to context."""
-    policy, policy_kwargs = VARIANTS[variant]
-    policy_kwargs = policy_kwargs | kwargs.pop("policy_kwargs", {})
-    sizes = dict(n_steps=16, batch_size=16, n_epochs=2) if algorithm is PPO else dict(n_steps=16)
-    model = algorithm(policy, env, policy_kwargs=policy_kwargs, seed=0, device="cpu", **(sizes | kwargs))
-    if trained:
-        with torch.no_grad():
-            for name, parameter in model.policy.named_parameters():
-                if "generator" in name:
-                    parameter += 0.2 * torch.randn_like(parameter)
-    return model
+@functools.cache
+def trained(name: str, head: str = "low_rank") -> Any:
+    """A model after some steps of learning, and its parameters before; not to be changed."""
+    model = make(name, head)
+    perturb(model.policy)
+    model.before = copy.deepcopy(model.policy.state_dict())
+    return model.learn(32)
 
 
-def observations(model: Any, n: int = 12, contexts: int = 3) -> dict[str, torch.Tensor]:
-    """A batch of observations with a few contexts, mixed."""
-    space = model.observation_space
-    space.seed(0)
-    batch = [space.sample() for _ in range(n)]
-    result = {key: torch.as_tensor(np.stack([entry[key] for entry in batch])) for key in space.spaces}
-    picked = CONTEXT.sample("train", contexts, 0)[np.random.default_rng(0).integers(contexts, size=n)]
-    result["context"] = torch.as_tensor(picked, dtype=torch.float32)
-    return result
+def clone(model: Any) -> Any:
+    """The same model through a zip: SB3's own cannot be deep-copied once gSDE has noise with a graph."""
+    file = io.BytesIO()
+    model.save(file)
+    loaded = type(model).load(file, device="cpu")
+    loaded.set_logger(Logger(None, []))
+    if not isinstance(model, OnPolicyAlgorithm):
+        loaded.replay_buffer = model.replay_buffer
+    return loaded
 
 
-@pytest.mark.parametrize("action", ACTIONS)
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_entry_points_agree(variant: str, action: str) -> None:
-    policy = make(variant, toy(action)).policy
-    obs = observations(make(variant, toy(action)))
-    actions, values, log_prob = policy(obs)
-    evaluated_values, evaluated_log_prob, entropy = policy.evaluate_actions(obs, actions)
-    distribution = policy.get_distribution(obs)
-    torch.testing.assert_close(evaluated_values, values)
-    torch.testing.assert_close(evaluated_log_prob, log_prob)
-    torch.testing.assert_close(policy.predict_values(obs), values)
-    torch.testing.assert_close(distribution.log_prob(actions), log_prob)
-    torch.testing.assert_close(distribution.entropy(), entropy)
-    assert values.shape == (12, 1)
-    assert log_prob.shape == (12,)
-    assert actions.shape == (12, *policy.action_space.shape)
+def outputs(model: Any, obs: Any) -> list[Tensor]:
+    """What the networks of a policy return for a batch of observations."""
+    policy = model.policy
+    policy.set_training_mode(False)
+    if isinstance(policy, HyperPolicy):
+        distribution = policy.get_distribution(obs).distribution
+        return [distribution.mean, distribution.stddev, policy.predict_values(obs)]
+    if hasattr(policy, "actor"):
+        actor = policy.actor
+        if hasattr(actor, "get_action_dist_params"):
+            mean, log_std, kwargs = actor.get_action_dist_params(obs)
+            acts = [mean, actor.action_dist.proba_distribution(mean, log_std, **kwargs).distribution.stddev]
+        else:
+            acts = [actor(obs)]
+        values = policy.critic(obs, torch.tanh(acts[0]))
+        return [*acts, *([values] if isinstance(values, Tensor) else values)]
+    return [policy.q_net(obs) if hasattr(policy, "q_net") else policy.quantile_net(obs)]
 
 
-@pytest.mark.parametrize("action", ACTIONS)
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_ppo_ratio_is_one_before_the_first_update(variant: str, action: str) -> None:
-    model = make(variant, toy(action))
-    _, callback = model._setup_learn(64)
-    model.collect_rollouts(model.env, callback, model.rollout_buffer, 16)
-    for batch in model.rollout_buffer.get(16):
-        actions = batch.actions.long().flatten() if action == "discrete" else batch.actions
-        values, log_prob, _ = model.policy.evaluate_actions(batch.observations, actions)
-        torch.testing.assert_close((log_prob - batch.old_log_prob).exp(), torch.ones(16), rtol=0, atol=1e-5)
-        torch.testing.assert_close(values.flatten(), batch.old_values, rtol=1e-5, atol=1e-5)
+def encoders(policy: nn.Module) -> list[nn.Module]:
+    """The encoders of the networks that learn."""
+    names = [n for n, module in policy.named_modules() if isinstance(module, HyperNetwork) and "target" not in n]
+    return list(dict.fromkeys(policy.get_submodule(name).encoder for name in names))  # pyright: ignore
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_permuting_the_batch_permutes_the_outputs(variant: str) -> None:
-    model = make(variant, toy())
+def replace(obs: Any, **entries: Tensor) -> Any:
+    """A batch with other observations, or other contexts."""
+    if isinstance(obs, dict):
+        return {**obs, **entries}
+    return torch.cat([entries.get("context", obs[:, :4]), entries.get("observation", obs[:, 4:])], dim=1)
+
+
+@every_case
+def test_the_same_actions_after_saving_loading_and_copying(name: str, head: str) -> None:
+    model = trained(name, head)
+    obs = to_numpy(observations(model))
+    expected = model.predict(obs, deterministic=True)[0]
+
+    def check(other: Any) -> None:
+        assert_array_equal(other.predict(obs, deterministic=True)[0], expected)
+
+    loaded = clone(model)
+    check(loaded)
+    assert loaded.policy._get_constructor_parameters().keys() == model.policy._get_constructor_parameters().keys()
+    file = io.BytesIO()
+    model.policy.save(file)
+    file.seek(0)
+    policy = type(model.policy).load(file, device="cpu")
+    check(policy)
+    if hasattr(policy, "share_features_extractor"):
+        assert policy.share_features_extractor == model.policy.share_features_extractor
+    again = make(name, head)
+    again.set_parameters(model.get_parameters(), exact_match=True)
+    check(again)
+    again = make(name, head)
+    again.policy.load_state_dict(model.policy.state_dict())  # load_from_vector leaves running statistics as they are
+    again.policy.load_from_vector(2 * model.policy.parameters_to_vector())
+    again.policy.load_from_vector(model.policy.parameters_to_vector())
+    check(again)
+    if "gSDE" not in name:
+        check(copy.deepcopy(policy))
+        check(cloudpickle.loads(cloudpickle.dumps(policy)))
+
+
+@every_case
+def test_everything_learns_and_is_optimised(name: str, head: str) -> None:
+    """All parameters of the networks that learn, those of generators among them, have changed."""
+    model = trained(name, head)
+    now = dict(model.policy.named_parameters())
+    online = [key for key in now if "target" not in key]
+    assert [key for key in online if torch.equal(now[key], model.before[key])] == []
+    optimised = [
+        parameter
+        for module in model.policy.modules()
+        if isinstance(getattr(module, "optimizer", None), torch.optim.Optimizer)
+        for group in module.optimizer.param_groups
+        for parameter in group["params"]
+    ]
+    assert len({id(p) for p in optimised}) == len(optimised)
+    assert {id(p) for p in optimised} == {id(now[key]) for key in online}
+
+
+@every_case
+def test_the_context_reaches_every_output(name: str, head: str) -> None:
+    model = trained(name, head)
     obs = observations(model)
-    order = torch.randperm(12)
-    permuted = {key: value[order] for key, value in obs.items()}
-    for whole, part in zip(
-        model.policy(obs, deterministic=True), model.policy(permuted, deterministic=True), strict=True
-    ):
+    other = replace(obs, context=torch.as_tensor(CONTEXT.sample("extrapolation", 12, 1), dtype=torch.float32))
+    for a, b in zip(outputs(model, obs), outputs(model, other), strict=True):
+        assert a.shape[0] == 12
+        assert (a - b).flatten(1).abs().max(dim=1).values.min() > 0
+
+
+@every_case
+def test_permuting_the_batch_permutes_the_outputs(name: str, head: str) -> None:
+    model = trained(name, head)
+    obs = observations(model)
+    order = torch.randperm(12, generator=torch.Generator().manual_seed(0))
+    permuted = {key: value[order] for key, value in obs.items()} if isinstance(obs, dict) else obs[order]
+    for whole, part in zip(outputs(model, obs), outputs(model, permuted), strict=True):
         torch.testing.assert_close(whole[order], part)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_only_the_unaware_policy_ignores_the_context(variant: str) -> None:
-    model = make(variant, toy())
+@every_case
+def test_the_hypernetwork_sees_each_normalised_context_once_and_nothing_else(name: str, head: str) -> None:
+    model = trained(name, head)
     obs = observations(model)
-    other = {**obs, "context": torch.as_tensor(CONTEXT.sample("extrapolation", 12, 1), dtype=torch.float32)}
-    same = [torch.allclose(a, b) for a, b in zip(model.policy(obs, True), model.policy(other, True), strict=True)]
-    assert same == [variant == "unaware"] * 2 + [variant not in HYPER]
-    std = [model.policy.get_distribution(o).distribution.stddev for o in (obs, other)]
-    assert torch.allclose(*std) == (variant in ("concat", "unaware"))
-
-
-@pytest.mark.parametrize("variant", HYPER)
-def test_the_hypernetwork_sees_each_normalised_context_once(variant: str) -> None:
-    model = make(variant, toy(entries=IMAGE))
-    seen = []
-    model.policy.actor.encoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    obs = observations(model)
-    model.policy(obs)
-    expected = CONTEXT.normalize(np.unique(obs["context"].double().numpy(), axis=0))
-    assert_allclose(np.unique(seen[0].numpy(), axis=0), np.unique(expected, axis=0), atol=1e-5)
-    assert np.abs(seen[0].numpy()).max() <= 1 + 1e-5
-
-
-@pytest.mark.parametrize("head", [variant for variant in HYPER if variant != "adapter"])
-def test_generated_weights_are_the_network_of_a_context(head: str) -> None:
-    model = make(head, toy())
-    obs = observations(model, contexts=1)
-    actor = copy.deepcopy(model.policy.actor.head.base)
-    actor.load_state_dict(model.policy.actor.weights(torch.as_tensor(CONTEXT.normalize(obs["context"][0])).float()))
-    torch.testing.assert_close(actor(obs["observation"]), model.policy.get_distribution(obs).distribution.mean)
-
-
-@pytest.mark.parametrize("action", ACTIONS)
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_every_parameter_learns(variant: str, action: str) -> None:
-    """Every parameter has a gradient from the loss it belongs to, and the optimiser trains it."""
-    model = make(variant, toy(action))
-    policy = model.policy
-    obs = observations(model)
-    values, log_prob, _ = policy.evaluate_actions(obs, policy(obs)[0].detach())
-    actor_loss = (log_prob * torch.randn(12)).sum()
-    critic_loss = (values.flatten() * torch.randn(12)).sum()
-    names = [name for name, _ in policy.named_parameters()]
-    parameters = list(policy.parameters())
-    reached = {}
-    for loss_name, loss in (("actor", actor_loss), ("critic", critic_loss)):
-        gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
-        reached[loss_name] = {n for n, g in zip(names, gradients, strict=True) if g is not None and g.abs().sum() > 0}
-    shared = {name for name in names if name.startswith("actor.encoder")} if variant == "shared" else set()
-    assert reached["actor"] | reached["critic"] == set(names)
-    assert reached["actor"] & reached["critic"] == shared
-    assert not any(name.startswith("critic") for name in reached["actor"])
-    optimised = {id(p) for group in policy.optimizer.param_groups for p in group["params"]}
-    assert optimised == {id(p) for p in parameters}
-
-
-@pytest.mark.parametrize("algorithm", [PPO, A2C])
-@pytest.mark.parametrize("entries", [VECTOR, IMAGE], ids=["vector", "image"])
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_save_and_load(variant: str, entries: Any, algorithm: Any, tmp_path: Path) -> None:
-    kwargs = dict(share_features_extractor=False, net_arch=dict(pi=[8], vf=[8, 8]))
-    model = make(variant, toy(entries=entries), algorithm, policy_kwargs=kwargs).learn(128)
-    obs = {key: value.numpy() for key, value in observations(model).items()}
-    model.save(tmp_path / "agent.zip")
-    loaded = algorithm.load(tmp_path / "agent.zip", device="cpu")
-    assert_array_equal(loaded.predict(obs, deterministic=True)[0], model.predict(obs, deterministic=True)[0])
-    assert loaded.policy.context_space == CONTEXT
-    model.policy.save(tmp_path / "policy.pt")
-    policy = VARIANTS[variant][0].load(str(tmp_path / "policy.pt"), device="cpu")
-    assert_array_equal(policy.predict(obs, deterministic=True)[0], model.predict(obs, deterministic=True)[0])
-    assert not policy.share_features_extractor
-    again = make(variant, toy(entries=entries), algorithm, policy_kwargs=kwargs)
-    again.set_parameters(model.get_parameters(), exact_match=True)
-    assert_array_equal(again.predict(obs, deterministic=True)[0], model.predict(obs, deterministic=True)[0])
-    assert_array_equal(again.policy.parameters_to_vector(), model.policy.parameters_to_vector())
-
-
-def test_a_saved_agent_loads_where_hyperrl_is_only_installed(tmp_path: Path) -> None:
-    make("low_rank", toy()).save(tmp_path / "agent.zip")
-    program = f"""
-import hyperrl
-from stable_baselines3 import PPO
-space = PPO.load({str(tmp_path / "agent.zip")!r}, device="cpu").policy.context_space
-print(space.names, space.units, space.features[3].train)
-"""
-    printed = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
-    assert printed.split() == f"{CONTEXT.names} {CONTEXT.units} {CONTEXT.features[3].train}".split()
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_the_same_seed_gives_the_same_model(variant: str) -> None:
-    first, second, third = (make(variant, toy("discrete"), trained=False).learn(256) for _ in range(3))
-    assert_array_equal(first.policy.parameters_to_vector(), second.policy.parameters_to_vector())
-    third.learn(256)
-    assert not np.array_equal(first.policy.parameters_to_vector(), third.policy.parameters_to_vector())
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_one_observation_and_a_batch(variant: str) -> None:
-    model = make(variant, toy())
-    obs = {key: value.numpy() for key, value in observations(model).items()}
-    batch, _ = model.predict(obs, deterministic=True)
-    assert batch.shape == (12, 3)
-    for i in range(12):
-        single, _ = model.predict({key: value[i] for key, value in obs.items()}, deterministic=True)
-        assert_allclose(single, batch[i], atol=1e-5)
-    model.policy.load_from_vector(model.policy.parameters_to_vector())
-    assert_array_equal(copy.deepcopy(model.policy).predict(obs, deterministic=True)[0], batch)
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_a_flat_observation_with_a_slice_equals_the_dict(variant: str) -> None:
-    entries = toy().observation_space["observation"], toy().observation_space["context"]
-    low, high = (np.concatenate([getattr(entry, side) for entry in entries]) for side in ("low", "high"))
-    policy, kwargs = VARIANTS[variant]
-    action_space = ACTIONS["box"]
-    # The flat Box does not carry the training range: a Dict whose context is a plain Box is the same.
-    plain = spaces.Dict({"observation": entries[0], "context": spaces.Box(entries[1].low, entries[1].high)})
-    from_dict = policy(plain, action_space, lambda _: 1e-3, **kwargs)
-    from_flat = policy(spaces.Box(low, high), action_space, lambda _: 1e-3, context_slice=(-4, None), **kwargs)
-    from_flat.load_state_dict(from_dict.state_dict())
-    obs = observations(make(variant, toy()))
-    flat = torch.cat([obs["observation"], obs["context"]], dim=1)
-    for a, b in zip(from_dict(obs, True), from_flat(flat, True), strict=True):
-        torch.testing.assert_close(a, b)
-    assert from_flat.context_space is None
-
-
-@pytest.mark.parametrize("bounds", [(-np.inf, np.inf), (-3.4e38, 3.4e38)])
-def test_an_unbounded_context_is_left_as_it_is(bounds: tuple[float, float]) -> None:
-    space = spaces.Dict({"obs": spaces.Box(-1, 1, (2,)), "c": spaces.Box(*bounds, (3,))})
-    policy = HyperPolicy(space, ACTIONS["box"], lambda _: 1e-3, context_key="c")
-    context = torch.randn(4, 3)
-    assert_array_equal(policy._context({"obs": torch.zeros(4, 2), "c": context}), context)
-
-
-def test_truncation_bootstraps_with_the_old_context_and_termination_does_not() -> None:
-    calls: list[np.ndarray] = []
-
-    def rollout(family: str, n_steps: int) -> tuple[Any, np.ndarray]:
-        model = make(
-            "low_rank", hyperrl.load_family(family).vec_env(2, seed=0), n_steps=n_steps, batch_size=2 * n_steps
+    observation = (obs["observation"] if isinstance(obs, dict) else obs[:, 4:]).requires_grad_()
+    seen: list[tuple[Tensor, Tensor]] = []
+    handles = [
+        encoder.register_forward_hook(lambda _, inputs, output: seen.append((inputs[0], output)))
+        for encoder in encoders(model.policy)
+    ]
+    result = outputs(model, replace(obs, observation=observation))
+    for handle in handles:
+        handle.remove()
+    picked = obs["context"] if isinstance(obs, dict) else obs[:, :4]
+    center = (CONTEXT.low + CONTEXT.high) / 2  # a flat Box does not carry the training range: its bounds normalise
+    expected = (
+        CONTEXT.normalize(picked) if isinstance(obs, dict) else (picked.numpy() - center) / (CONTEXT.high - center)
+    )
+    assert len(seen) >= len(handles) > 0
+    for context, embedding in seen:
+        assert_allclose(
+            np.unique(context.detach().numpy().round(4), axis=0), np.unique(expected.round(4), axis=0), atol=2e-4
         )
-        calls.clear()
-        predict_values = model.policy.predict_values
-        model.policy.predict_values = lambda obs: (calls.append(obs["context"].numpy()), predict_values(obs))[1]
-        _, callback = model._setup_learn(2 * n_steps)
-        first = model._last_obs["context"]
-        model.collect_rollouts(model.env, callback, model.rollout_buffer, n_steps)
-        return model, first
-
-    model, first = rollout("pendulum", 210)
-    assert_array_equal(np.concatenate(calls[:2]), first)  # the two episodes end together, at step 200
-    assert len(calls) == 3  # and once for the last step of the rollout
-    assert not np.array_equal(model._last_obs["context"], first)
-    rollout("cartpole", 100)
-    assert len(calls) == 1  # poles fall, which is no reason to bootstrap
+        assert len(context) == 3
+        assert torch.autograd.grad(embedding.sum(), observation, allow_unused=True, retain_graph=True) == (None,)
+    assert torch.autograd.grad(sum(r.sum() for r in result), observation)[0].abs().min(dim=1).values.max() > 0
 
 
-def test_vec_normalize_of_the_observation_alone_is_fine() -> None:
-    env = VecNormalize(hyperrl.load_family("pendulum").vec_env(2), norm_obs_keys=["observation"])
-    model = make("low_rank", env).learn(64)
-    assert model.policy.context_space == CONTEXT
-    assert evaluate_policy(model, env, n_eval_episodes=2)[0] < 0
+@every_algorithm
+def test_target_networks_follow(name: str) -> None:
+    """Polyak averages of all parameters, generators among them; nothing else is learnt in buffers."""
+    model = clone(trained(name))
+    policy = model.policy
+    assert [key for key, _ in policy.named_buffers() if not key.rpartition(".")[2].startswith(("ra_", "steps"))] == [
+        key for key, _ in policy.named_buffers() if key.endswith(("reader.center", "reader.half_width"))
+    ]
+    pairs = [
+        (policy.get_submodule(key.removesuffix("_target")), m) for key, m in policy.named_children() if "target" in key
+    ]
+    assert len(pairs) == {"SAC": 1, "TQC": 1, "TD3": 2, "DDPG": 2, "DQN": 1, "QRDQN": 1}.get(name.split()[0], 0)
+    before = [copy.deepcopy(target) for _, target in pairs]
+    if not pairs:
+        return
+    model.train(1, 16)
+    if "DQN" in name:
+        model._n_calls = 0
+        model._on_step()
+    for (online, target), was in zip(pairs, before, strict=True):
+        names = [key for key, _ in target.named_parameters()]
+        assert names == [key for key, _ in online.named_parameters()]
+        assert any("generator" in key for key in names)
+        for a, b, c in zip(online.parameters(), target.parameters(), was.parameters(), strict=True):
+            torch.testing.assert_close(b, (1 - model.tau) * c + model.tau * a)
 
 
-def test_a_normalised_context_is_warned_about() -> None:
-    env = VecNormalize(hyperrl.load_family("pendulum").vec_env(2))
-    with pytest.warns(UserWarning, match=r"context lies outside its bounds .* norm_obs_keys"):
-        make("low_rank", env).learn(1)
+@every_algorithm
+def test_training_goes_on_from_a_zip_exactly(name: str) -> None:
+    """The optimisers' state included."""
+    model = make(name).learn(32)
+    before = model.policy.parameters_to_vector()
+    vectors = []
+    for continued in (clone(model), model):
+        torch.manual_seed(1)
+        np.random.seed(1)  # noqa: NPY002 (SB3's own)
+        if model.use_sde:  # loading has drawn noise anew
+            continued.policy.reset_noise()
+        if isinstance(continued, OnPolicyAlgorithm):
+            continued.rollout_buffer = copy.deepcopy(model.rollout_buffer)
+            continued.train()
+        else:
+            continued.train(3, 16)
+        vectors.append(continued.policy.parameters_to_vector())
+    assert_array_equal(*vectors)
+    assert not np.array_equal(vectors[0], before)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_the_standard_deviation_is_logged_where_there_is_one(variant: str) -> None:
-    for action in ("box", "discrete"):
-        model = make(variant, toy(action), trained=False)
-        assert hasattr(model.policy, "log_std") == (action == "box")
-        model.learn(64, log_interval=10)
-        assert ("train/std" in model.logger.name_to_value) == (action == "box")
-        if action == "box":
-            assert 0.9 < model.logger.name_to_value["train/std"] < 1.1
+@every_algorithm
+def test_training_mode_is_set_of_all_but_targets(name: str) -> None:
+    policy = make(name).policy
+    for mode in (True, False):
+        policy.set_training_mode(mode)
+        assert {
+            m.training for key, m in policy.named_modules() if isinstance(m, HyperNetwork) and "target" not in key
+        } == {mode}
+        assert not any(
+            m.training for key, m in policy.named_modules() if isinstance(m, HyperNetwork) and "target" in key
+        )
 
 
-def test_callbacks(tmp_path: Path) -> None:
-    family = hyperrl.load_family("cartpole")
-    evaluation = EvalCallback(family.vec_env(2, split="interpolation"), n_eval_episodes=2, eval_freq=16, verbose=0)
-    checkpoints = CheckpointCallback(32, str(tmp_path))
-    make("low_rank", family.vec_env(2)).learn(64, callback=[evaluation, checkpoints])
-    assert evaluation.last_mean_reward > 0
-    assert len(list(tmp_path.glob("*.zip"))) == 1
+@every_algorithm
+def test_all_contexts_start_from_networks_initialised_as_usual(name: str) -> None:
+    model = make(name)
+    obs = observations(model)
+    other = replace(obs, context=torch.as_tensor(CONTEXT.sample("extrapolation", 12, 1), dtype=torch.float32))
+    for a, b in zip(outputs(model, obs), outputs(model, other), strict=True):
+        torch.testing.assert_close(a, b)
+    if isinstance(model.policy, HyperPolicy):
+        return  # orthogonal: see test_policies_actor_critic
+    linears = [
+        layer
+        for module in model.policy.modules()
+        if isinstance(module, HyperNetwork)
+        for layer in module.head.base
+        if isinstance(layer, nn.Linear)
+    ]
+    assert len(linears) >= 3
+    for layer in linears:  # uniform, as torch has it
+        bound = layer.in_features**-0.5
+        assert 0.7 * bound < layer.weight.abs().max() <= bound
+        assert layer.bias.abs().max() <= bound
 
 
-def test_base_and_hypernetwork_learn_in_turn() -> None:
-    model = make("shared", toy())
-    networks = nn.ModuleList([model.policy.actor, model.policy.critic])
-    base = {id(p) for network in networks for p in network.head.base.parameters()}
-    schedule = Alternating(*networks)
-    before: list[torch.Tensor] = []
-    is_base = []
-
-    class Turns(BaseCallback):
-        def _on_step(self) -> bool:
-            return True
-
-        def _on_rollout_end(self) -> None:
-            schedule.step()
-            before[:] = [p.detach().clone() for p in networks.parameters()]
-
-        def _on_rollout_start(self) -> None:
-            pairs = zip(networks.parameters(), before, strict=bool(before))
-            is_base.append({id(p) in base for p, b in pairs if not torch.equal(p, b)})
-
-    model.learn(64 * 5, callback=Turns())
-    assert is_base == [set(), {True}, {False}, {True}, {False}]
+@pytest.mark.parametrize("right", sorted({*POLICY_OF.values(), "ConcatPolicy", "UnawarePolicy"}))
+@pytest.mark.parametrize("name", POLICY_OF)
+def test_the_policy_of_another_algorithm_is_refused(name: str, right: str) -> None:
+    policy: type[ContextPolicy] = getattr(hyperrl.policies, right)
+    env = toy("discrete" if "DQN" in name else "box")
+    made = functools.partial(algorithm(name), policy, env, device="cpu", **SIZES.get(name, OFF_POLICY))
+    if name in policy.algorithms:
+        if name != "CrossQ":
+            made()
+        return
+    with pytest.raises(ValueError, match=rf"{right} is a policy for .*: with {name} use .*\.{POLICY_OF[name]},"):
+        made()
 
 
-def test_keyword_arguments_are_honoured() -> None:
-    arguments = dict(
-        net_arch=dict(pi=[7], vf=[]),
-        activation_fn=nn.ReLU,
-        optimizer_class=torch.optim.SGD,
-        optimizer_kwargs=dict(momentum=0.5),
-        log_std_init=-1.5,
-        features_extractor_class=CombinedExtractor,
-        features_extractor_kwargs=dict(cnn_output_dim=9),
-        share_features_extractor=False,
-        normalize_images=False,
-        embedding=(5,),
-        ortho_init=False,
-    )
-    entries = {**IMAGE, "camera": spaces.Box(0, 1, (3, 36, 36))}
-    policy = make("low_rank", toy(entries=entries), trained=False, policy_kwargs=arguments).policy
-    assert [type(layer) for layer in policy.actor.head.base] == [nn.Linear, nn.ReLU, nn.Linear]
-    assert [type(layer) for layer in policy.critic.head.base] == [nn.Linear]
-    assert policy.actor.head.base[0].in_features == 9 + 5 if isinstance(policy.pi_features_extractor, nn.Module) else 0
-    assert policy.actor.encoder[0].out_features == 5
-    assert isinstance(policy.optimizer, torch.optim.SGD)
-    assert policy.optimizer.defaults["momentum"] == 0.5
-    assert policy.pi_features_extractor is not policy.vf_features_extractor
-    assert_allclose(
-        policy.get_distribution(observations(make("full", toy(entries=entries)))).distribution.stddev.detach(),
-        np.exp(-1.5),
-    )
+@every_algorithm
+def test_an_unknown_keyword_argument_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=r"knows no 'netarch'.* Did you mean 'net_arch'"):
+        make(name, netarch=[8])
+    with pytest.raises(ValueError, match=r"unknown head 'chunky'.* Did you mean 'chunked'"):
+        make(name, head="chunky")
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_initialisation_is_stable_baselines(variant: str) -> None:
-    """Orthogonal weights with SB3's gains, so that actions start near zero in every context."""
-    policy = make(variant, toy(), trained=False).policy
-    is_hyper = isinstance(policy, HyperPolicy)
-    actor = policy.actor.head.base if is_hyper else [*policy.mlp_extractor.policy_net, policy.action_net]
-    weight = actor[0].weight.detach()
-    gram = weight.T @ weight if weight.shape[0] > weight.shape[1] else weight @ weight.T
-    torch.testing.assert_close(gram, 2 * torch.eye(len(gram)), rtol=0, atol=1e-5)
-    assert actor[-1].weight.norm() < 0.02
-    assert policy.get_distribution(observations(make(variant, toy()))).distribution.mean.abs().max() < 0.1
+@pytest.mark.parametrize("name", [name for name in ALGORITHMS if "gSDE" in name])
+def test_the_adapter_is_refused_with_gsde(name: str) -> None:
+    with pytest.raises(ValueError, match="use_sde=True with head='adapter'"):
+        make(name, "adapter")
 
 
-def space(**entries: spaces.Space[Any]) -> spaces.Dict:
-    return spaces.Dict(entries)
-
-
-BOX = spaces.Box(-1, 1, (3,))
-
-
-@pytest.mark.parametrize(
-    ("make_policy", "message"),
-    [
-        (
-            lambda new: new(space(obs=BOX, contxt=BOX)),
-            r"no entry 'context': its entries are \['contxt', 'obs'\]\. Did you mean",
-        ),
-        (lambda new: new(space(context=BOX)), "no entry besides the context"),
-        (
-            lambda new: new(space(obs=BOX, context=spaces.Discrete(3))),
-            "the context must be a one-dimensional Box of floats",
-        ),
-        (lambda new: new(BOX), r"the observation is flat.*context_slice=\(-4, None\)"),
-        (lambda new: new(BOX, context_slice=(-3, None)), "takes 3 of the observation's 3"),
-        (lambda new: new(BOX, context_slice=(2, 1)), "takes 0 of the observation's 3"),
-        (lambda new: new(space(obs=BOX, context=BOX), context_slice=(0, 1)), "context_slice is for flat observations"),
-        (lambda new: new(spaces.Discrete(3)), "expected a Dict observation"),
-        (lambda new: new(space(obs=BOX, context=BOX), squash_output=True), "squash_output=True is for gSDE"),
-        (
-            lambda new: new(space(obs=BOX, context=BOX), use_sde=True, head="adapter"),
-            "use_sde=True with head='adapter'",
-        ),
-        (lambda new: new(space(obs=BOX, context=BOX), netarch=[8]), "knows no 'netarch'.* Did you mean 'net_arch'"),
-        (lambda new: new(space(obs=BOX, context=BOX), ranks=3), "knows no 'ranks'.* Did you mean 'rank'"),
-        (lambda new: new(space(obs=BOX, context=BOX), head="chunky"), "unknown head 'chunky'.* Did you mean 'chunked'"),
-        (
-            lambda new: new(space(obs=BOX, context=BOX), head="chunked", rank=3),
-            r"head 'chunked' has no option 'rank': its options are \['chunk_size', 'chunk_embedding'\]",
-        ),
-    ],
-)
-def test_what_makes_no_sense_is_refused(make_policy: Callable[[Any], Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        make_policy(lambda s, **kwargs: HyperPolicy(s, ACTIONS["box"], lambda _: 1e-3, **kwargs))
+@every_algorithm
+def test_bad_observation_spaces_are_refused(name: str) -> None:
+    policy = getattr(hyperrl.policies, POLICY_OF[name.split()[0]])
+    box = spaces.Box(-1, 1, (3,))
+    actions = spaces.Discrete(3) if "DQN" in name else box
+    with pytest.raises(ValueError, match=r"no entry 'context': its entries are \['contxt', 'obs'\]\. Did you mean"):
+        policy(spaces.Dict(contxt=box, obs=box), actions, lambda _: 1e-3)
+    with pytest.raises(ValueError, match=r"the observation is flat.*context_slice=\(-4, None\)"):
+        policy(box, actions, lambda _: 1e-3)

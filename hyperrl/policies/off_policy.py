@@ -1,0 +1,145 @@
+"""What the hypernetwork policies of off-policy algorithms share: SB3's networks, with their weights generated."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any, ClassVar
+
+import torch
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.sac.policies import LOG_STD_MAX, LOG_STD_MIN
+from torch import Tensor, nn
+
+from hyperrl.hypernet import HyperNetwork, distinct
+from hyperrl.policies.context import ContextReader
+from hyperrl.policies.generation import GeneratedPolicy, Generation, add_to_loss
+from hyperrl.policies.latent import with_latent
+
+
+class GeneratedNetwork(nn.Module):
+    """A perceptron whose weights come from the columns of its input that are context.
+
+    Layers that have a state and are not linear, such as CrossQ's normalisation, are common to all contexts and see
+    all rows of a batch at once, in their order.
+
+    :param target: the perceptron, for rows without context; what all contexts start from.
+    :param start: the column where the context begins.
+    :param reader: says what contexts are.
+    :param generation: how weights are generated.
+
+    >>> from gymnasium import spaces
+    >>> reader = ContextReader(spaces.Dict(position=spaces.Box(-1, 1, (3,)), context=spaces.Box(0, 10, (2,))))
+    >>> network = GeneratedNetwork(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1)), 3, reader, Generation())
+    >>> network(torch.randn(5, 3 + 2 + 1)).shape  # position, context, action
+    torch.Size([5, 1])
+    """
+
+    def __init__(self, target: nn.Sequential, start: int, reader: ContextReader, generation: Generation) -> None:
+        super().__init__()
+        self.start, self.stop = start, start + reader.dim
+        self.generation = generation
+        self.parts = nn.ModuleList()
+        encoder: nn.Module | None = None
+        *_, last = parts = _cut(target)
+        for part in parts:
+            # An adapter goes before the output layer: all other layers are common to all contexts.
+            is_generated = any(isinstance(layer, nn.Linear) for layer in part) and generation.head != "adapter"
+            if is_generated or part is last:
+                network = generation.network(part, reader, encoder)
+                encoder = network.encoder
+                self.parts.append(network)
+            else:
+                self.parts.append(part)
+
+    @property
+    def networks(self) -> list[HyperNetwork]:
+        """The hypernetworks of the linear layers between layers common to all contexts: one, if there are none."""
+        return [part for part in self.parts if isinstance(part, HyperNetwork)]
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Apply to each row the network of its context: ``(B, n + d + a) -> (B, m)``."""
+        # Features and actions may have a gradient, contexts have none: distinct ones could not be told otherwise.
+        context = rows[:, self.start : self.stop].detach()
+        x = torch.cat([rows[:, : self.start], rows[:, self.stop :]], dim=1)
+        unique, index = distinct(context)
+        embedding = self.networks[0].encoder(unique)
+        for part in self.parts:
+            x = part.head(embedding, index, x) if isinstance(part, HyperNetwork) else part(x)
+        if self.generation.is_penalised and torch.is_grad_enabled():
+            for network in self.networks:
+                x = add_to_loss(x, self.generation.penalty(network, unique))
+        return x
+
+
+class OffPolicy(GeneratedPolicy):
+    """Makes SB3's networks for features without context, to be wrapped as :class:`GeneratedNetwork`.
+
+    To be inherited before an off-policy policy of SB3. Its constructor builds optimisers and target networks from
+    what the methods ``make_actor``, ``make_critic`` and so on return.
+    """
+
+    include_context: ClassVar = True  # networks get the context with their features, as one tensor
+
+    def _update_features_extractor(
+        self, net_kwargs: dict[str, Any], features_extractor: BaseFeaturesExtractor | None = None
+    ) -> dict[str, Any]:
+        kwargs = super()._update_features_extractor(net_kwargs, features_extractor)
+        return kwargs | dict(features_dim=kwargs["features_extractor"].extractor.features_dim)
+
+    def _generated(self, target: nn.Sequential, extractor: Any) -> GeneratedNetwork:
+        """Wrap a network of features, context and perhaps actions; ``extractor`` is what makes the features."""
+        network = GeneratedNetwork(target, extractor.extractor.features_dim, extractor.reader, self.generation)
+        return network.to(self.device)
+
+    def _generate_critic(self, critic: Any) -> Any:
+        """Replace the networks of a critic of SB3."""
+        critic.q_networks = [self._generated(network, critic.features_extractor) for network in critic.q_networks]
+        for i, network in enumerate(critic.q_networks):
+            critic.add_module(f"qf{i}", network)
+        return critic
+
+
+class GaussianActor:
+    """Generates mean and log-std of a Gaussian actor of SB3: to be inherited before the actors of SAC, TQC, CrossQ.
+
+    With gSDE the last hidden layer and the mean are generated; the log-std is common to all contexts.
+    """
+
+    def generate(self: Any, policy: OffPolicy) -> Any:
+        """Replace the layers that SB3 has made, and return the actor."""
+        if self.use_sde:
+            clipped = isinstance(self.mu, nn.Sequential)
+            mean, self.clip = (self.mu[0], self.mu[1]) if clipped else (self.mu, nn.Identity())
+            target = with_latent(nn.Sequential(*self.latent_pi, mean), policy.generation.head)
+        else:
+            both = nn.Linear(self.mu.in_features, 2 * self.mu.out_features)
+            with torch.no_grad():
+                both.weight.copy_(torch.cat([self.mu.weight, self.log_std.weight]))
+                both.bias.copy_(torch.cat([self.mu.bias, self.log_std.bias]))
+            target = nn.Sequential(*self.latent_pi, both)
+            del self.log_std
+        del self.latent_pi, self.mu
+        self.network = policy._generated(target, self.features_extractor)
+        return self
+
+    def get_action_dist_params(self: Any, obs: Any) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Return mean ``(B, m)``, log-std, and for gSDE the features of its noise."""
+        output = self.network(self.extract_features(obs, self.features_extractor))
+        mean, other = output.tensor_split([self.action_dist.action_dim], dim=1)
+        if self.use_sde:
+            return self.clip(mean), self.log_std, dict(latent_sde=other)
+        return mean, other.clamp(LOG_STD_MIN, LOG_STD_MAX), {}
+
+
+def _cut(target: nn.Sequential) -> list[nn.Sequential]:
+    """Cut a network at the layers that have a state and are not linear.
+
+    >>> [len(part) for part in _cut(nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 4), nn.ReLU(), nn.BatchNorm1d(4)))]
+    [1, 2, 1]
+    """
+    layers = list(target)
+    cuts = {0, len(layers)}
+    for i, layer in enumerate(layers):
+        if not isinstance(layer, nn.Linear) and (any(True for _ in layer.parameters()) or list(layer.buffers())):
+            cuts |= {i, i + 1}
+    return [nn.Sequential(*layers[start:stop]) for start, stop in pairwise(sorted(cuts))]

@@ -1,0 +1,29 @@
+"""The hypernetwork policy for QR-DQN of sb3-contrib."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from sb3_contrib.qrdqn.policies import QRDQNPolicy, QuantileNetwork
+
+from hyperrl.policies.off_policy import OffPolicy
+
+
+class HyperQRDQNPolicy(OffPolicy, QRDQNPolicy):
+    """QR-DQN's policy with the weights of the network of quantiles generated from the context.
+
+    :param kwargs: those of :class:`~hyperrl.policies.generation.Generation`, of
+        :class:`~hyperrl.policies.context.ContextPolicy` and of sb3-contrib's ``QRDQNPolicy``.
+
+    >>> from sb3_contrib import QRDQN
+    >>> from hyperrl import load_family
+    >>> model = QRDQN(HyperQRDQNPolicy, load_family("cartpole").vec_env(2), policy_kwargs=dict(n_quantiles=25))
+    """
+
+    algorithms: ClassVar = ("QRDQN",)
+
+    def make_quantile_net(self) -> QuantileNetwork:
+        """Make the network of quantiles."""
+        network: Any = super().make_quantile_net()
+        network.quantile_net = self._generated(network.quantile_net, network.features_extractor)
+        return network

@@ -1,0 +1,37 @@
+"""The hypernetwork policy for TD3 and DDPG."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from stable_baselines3.common.policies import ContinuousCritic
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.td3.policies import Actor, TD3Policy
+from torch import nn
+
+from hyperrl.policies.off_policy import OffPolicy
+
+
+class HyperTD3Policy(OffPolicy, TD3Policy):
+    """TD3's policy, and DDPG's, with the weights of actor and critics generated from the context.
+
+    :param kwargs: those of :class:`~hyperrl.policies.generation.Generation`, of
+        :class:`~hyperrl.policies.context.ContextPolicy` and of SB3's ``TD3Policy``.
+
+    >>> from stable_baselines3 import TD3
+    >>> from hyperrl import load_family
+    >>> model = TD3(HyperTD3Policy, load_family("pendulum").vec_env(2), policy_kwargs=dict(net_arch=[64, 64]))
+    """
+
+    algorithms: ClassVar = ("TD3", "DDPG")
+
+    def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> Actor:
+        """Make the actor, generated up to the ``tanh`` behind its last layer."""
+        actor = super().make_actor(features_extractor)
+        *layers, tanh = actor.mu  # pyright: ignore[reportGeneralTypeIssues]
+        actor.mu = nn.Sequential(self._generated(nn.Sequential(*layers), actor.features_extractor), tanh)
+        return actor
+
+    def make_critic(self, features_extractor: BaseFeaturesExtractor | None = None) -> ContinuousCritic:
+        """Make the critics, each with a hypernetwork of its own."""
+        return self._generate_critic(super().make_critic(features_extractor))
