@@ -169,22 +169,24 @@ def reference(
         console.print(f"No reference in {loaded.context_space.as_dict(context)}: the best is no better than random")
 
 
-def compare(runs: Positional[tuple[Path, ...]], out: Path | None = None) -> None:
+def compare(runs: Positional[tuple[Path, ...]], out: Path | None = None, reference: Path | None = None) -> None:
     """Print the evaluations of several runs side by side, seeds of one agent taken together.
 
     Args:
         runs: Run folders, evaluated alike with `hyperrl evaluate`.
-        out: New folder for the table and the picture of returns over the context plane. Default: print only.
+        out: New folder for a report in Markdown with pictures. Default: print only.
+        reference: File of `hyperrl reference` for scores. Default: that beside the family's file, if there is one.
     """
     from hyperrl.comparison import Comparison
+    from hyperrl.report import write_report
     from hyperrl.runs import Run
 
-    comparison = Comparison([Run.open(run) for run in runs])
+    comparison = Comparison([Run.open(run) for run in runs], reference)
     if out is not None:
-        comparison.save(out)
+        write_report(comparison, out)
     _print_comparison(comparison)
     if out is not None:
-        Console().print(f"Wrote {', '.join(str(path) for path in sorted(out.iterdir()))}", highlight=False)
+        Console().print(f"Wrote {out / 'report.md'} and its pictures", highlight=False)
 
 
 def record(
@@ -264,21 +266,26 @@ def _print_report(report: Report, reference: Reference | None, title: str) -> No
 
 
 def _print_comparison(comparison: Comparison) -> None:
+    rows = comparison.rows
     title = f"{comparison.family.name}, {comparison.steps:,} steps"
-    table = Table("agent", "seeds", "split", "mean", "IQM [95 % interval]", title=f"{title}: return")
-    for column in table.columns:
-        column.no_wrap = True
+    returns = Table("agent", "seeds", "split", "mean", "IQM [95 % interval]", title=f"{title}: return")
+    scores = Table("agent", "split", "IQM [95 % interval]", "optimality gap", title=f"{title}: score")
     previous = None
-    for row in comparison.rows:
+    for row in rows:
         if previous not in (None, row.agent):
-            table.add_section()
-        head = ("", "") if previous == row.agent else (row.agent, str(row.seeds))
-        table.add_row(*head, row.split, f"{row.mean:.1f}", str(row.iqm))
+            returns.add_section()
+            scores.add_section()
+        agent, seeds = ("", "") if previous == row.agent else (row.agent, str(row.seeds))
+        returns.add_row(agent, seeds, row.split, f"{row.mean:.1f}", str(row.iqm))
+        scores.add_row(agent, row.split, str(row.score or "-"), str(row.gap or "-"))
         previous = row.agent
     console = Console()
-    console.print(table)
-    one = any(row.seeds == 1 for row in comparison.rows)
-    parameters = {row.agent: row.parameters for row in comparison.rows}
+    for table in (returns, scores) if any(row.scored for row in rows) else (returns,):
+        for column in table.columns:
+            column.no_wrap = True
+        console.print(table)
+    one = any(row.seeds == 1 for row in rows)
+    parameters = {row.agent: row.parameters for row in rows}
     console.print("Parameters: " + ", ".join(f"{agent} {n:,}" for agent, n in parameters.items()), highlight=False)
     console.print(f"IQM: interquartile mean over contexts. Interval: bootstrap over {'episodes' if one else 'seeds'}.")
 

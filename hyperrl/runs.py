@@ -11,6 +11,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from hyperrl.catalog import AgentSpec, agent_spec
 from hyperrl.contexts import nearest
 from hyperrl.families import Family, load_family
@@ -75,6 +78,19 @@ class Run:
         if (self.path / NORMALIZER).is_file():
             env = VecNormalize.load(str(self.path / NORMALIZER), self.family.vec_env(1))
         return algorithm.load(self.path / "model.zip", env=env, device=device)
+
+    def learning_curve(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return environment steps, and the mean return of the last 100 episodes of training at each.
+
+        Two arrays of one shape, read from TensorBoard's log; empty where the training was too short to end an episode.
+        """
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+        log = EventAccumulator(str(self.path), size_guidance={"scalars": 0}).Reload()
+        tag = "rollout/ep_rew_mean"
+        # What an interrupted training did after its last checkpoint was done again: by step, it counts once.
+        events = {e.step: e.value for e in log.Scalars(tag)} if tag in log.Tags()["scalars"] else {}
+        return np.array(sorted(events), dtype=np.float64), np.array([events[step] for step in sorted(events)])
 
     @property
     def evaluation_path(self) -> Path:

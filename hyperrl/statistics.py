@@ -108,10 +108,12 @@ def bootstrap_improvement(x: ArrayLike, y: ArrayLike, resamples: int = 2000, see
     return Estimate(*_bootstrap(probability_of_improvement, [x, y], resamples, seed).tolist())
 
 
-def bootstrap_mean(curves: ArrayLike, resamples: int = 2000, seed: int = 0) -> Vector:
-    """Estimate the mean over seeds of curves ``(seeds, points)``: value, low and high, shape ``(3, points)``."""
-    curves = np.asarray(curves, dtype=np.float64)[..., None]
-    return _bootstrap(lambda s: s.mean(axis=-2), [curves], resamples, seed)
+def bootstrap_mean(returns: ArrayLike, resamples: int = 2000, seed: int = 0) -> Vector:
+    """Estimate the mean over seeds in each context by itself: value, low and high, shape ``(3, contexts)``.
+
+    Parameters as in :func:`bootstrap_iqm`.
+    """
+    return _bootstrap(lambda s: s.mean(axis=-2), [returns], resamples, seed)
 
 
 def _pool(scores: Vector) -> Vector:

@@ -1,4 +1,5 @@
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -63,11 +64,19 @@ def test_train_evaluate_compare(hyperrl: Command, tmp_path: Path) -> None:
     text = hyperrl("compare", *runs, "--out", tmp_path / "comparison")
     assert "hyper-ppo" in text
     assert "unaware-ppo" in text
-    assert (tmp_path / "comparison" / "comparison.png").read_bytes().startswith(b"\x89PNG")
+    written = (tmp_path / "comparison" / "report.md").read_text()
+    pictures = re.findall(r"!\[.*\]\((.*)\)", written)
+    assert set(pictures) == {path.name for path in (tmp_path / "comparison").glob("*.png")}
+    assert {"splits.png", "profiles.png", "planes.png", "sweeps.png", "misreports.png"} <= set(pictures)
+    for picture in pictures:
+        assert (tmp_path / "comparison" / picture).read_bytes().startswith(b"\x89PNG")
     rows = json.loads((tmp_path / "comparison" / "comparison.json").read_text())["rows"]
     assert {(row["agent"], row["split"], row["seeds"]) for row in rows} == {
         (agent, split, seeds) for agent, seeds in (("hyper-ppo", 2), ("unaware-ppo", 1)) for split in SPLITS
     }
+    for row in rows:
+        assert f"`{row['agent']}` | {row['parameters']:,} | {row['seeds']} | {row['split']} | " in written
+        assert "{value:.1f} [{low:.1f}, {high:.1f}]".format(**row["iqm"]) in written
     assert "is never overwritten" in hyperrl("compare", *runs, "--out", tmp_path / "comparison", expect=2)
     assert "is a second run of hyper-ppo with seed 0" in hyperrl("compare", runs[0], runs[0], expect=2)
     hyperrl("evaluate", runs[0], "--contexts", 2, "--plane", 0, "--out", tmp_path / "other.json", "--no-progress")

@@ -28,6 +28,7 @@ OTHER = np.random.default_rng(9).normal(size=(4, 5, 3))
 BOOTSTRAPS: dict[str, Callable[..., Any]] = {
     "iqm": bootstrap_iqm,
     "gap": bootstrap_gap,
+    "mean": bootstrap_mean,
     "profile": partial(bootstrap_profile, thresholds=THRESHOLDS),
     "improvement": lambda returns, **kwargs: bootstrap_improvement(returns, OTHER, **kwargs),
 }
@@ -151,7 +152,7 @@ def test_seeds_of_two_agents_are_resampled_apart() -> None:
         (lambda rng: bootstrap_gap(rng.uniform(0, 1, size=(40, 1, 1)), resamples=500), 0.5),
         (lambda rng: bootstrap_profile(rng.uniform(0, 1, size=(40, 1, 1)), [0.3], resamples=500)[:, 0], 0.7),
         (lambda rng: bootstrap_improvement(*rng.uniform(size=(2, 40, 1, 1)), resamples=500), 0.5),
-        (lambda rng: bootstrap_mean(rng.normal(3, 1, size=(40, 1)), resamples=500)[:, 0], 3.0),
+        (lambda rng: bootstrap_mean(rng.normal(3, 1, size=(40, 1, 1)), resamples=500)[:, 0], 3.0),
     ],
 )
 def test_intervals_cover_the_truth_as_often_as_they_say(estimate: Callable[..., Any], truth: float) -> None:
