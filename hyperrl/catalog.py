@@ -53,10 +53,11 @@ class FamilySpec:
 class AgentDefinition:
     """What a file in ``agents/`` says.
 
-    :param algorithm: a class of Stable-Baselines3, such as ``"PPO"``.
+    :param algorithm: a class of Stable-Baselines3 or sb3-contrib, such as ``"PPO"``.
     :param policy: ``"hyper"``, ``"concat"`` or ``"unaware"``.
     :param n_envs: how many environments are stepped together.
-    :param hyperparameters: keyword arguments of the algorithm; ``learning_rate = "lin_1e-3"`` falls linearly.
+    :param hyperparameters: keyword arguments of the algorithm; ``learning_rate = "lin_1e-3"`` falls linearly,
+        ``action_noise = 0.1`` is normal with that standard deviation.
     :param policy_kwargs: keyword arguments of the policy.
     :param normalize_reward: divide rewards by a running estimate of the return's standard deviation.
     :param match_parameters: the recipe whose number of parameters this one is given, by its layers' width.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from hyperrl.families import Family
 
-LIBRARIES = ("hyperrl", "torch", "stable-baselines3", "gymnasium", "numpy")
+LIBRARIES = ("hyperrl", "torch", "stable-baselines3", "sb3-contrib", "gymnasium", "numpy")
 
 
 def versions() -> dict[str, str]:

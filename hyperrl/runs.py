@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hyperrl.algorithms import algorithm_class
 from hyperrl.catalog import AgentSpec, agent_spec
 from hyperrl.contexts import nearest
 from hyperrl.families import Family, load_family
@@ -70,10 +71,9 @@ class Run:
 
     def model(self, device: str = "auto") -> BaseAlgorithm:
         """Load the trained model, with the statistics of the ``VecNormalize`` that it was trained in, if it was."""
-        import stable_baselines3
         from stable_baselines3.common.vec_env import VecNormalize
 
-        algorithm = getattr(stable_baselines3, self.agent.definition.algorithm)
+        algorithm = algorithm_class(self.agent.definition.algorithm)
         env = None
         if (self.path / NORMALIZER).is_file():
             env = VecNormalize.load(str(self.path / NORMALIZER), self.family.vec_env(1))

@@ -11,26 +11,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import stable_baselines3
 import torch
 from numpy.typing import ArrayLike
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
-from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.noise import NormalActionNoise
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
+from hyperrl.algorithms import algorithm_class, policy_class
 from hyperrl.callbacks import CachedRollouts, HyperDiagnostics
 from hyperrl.catalog import AgentSpec, agent_spec
 from hyperrl.contexts import nearest
 from hyperrl.families import Family, load_family, stream
 from hyperrl.files import write_bytes
-from hyperrl.policies import ConcatPolicy, ContextPolicy, HyperPolicy, UnawarePolicy
 from hyperrl.runs import NORMALIZER, UnfinishedRun
-
-ALGORITHMS: dict[str, type[OnPolicyAlgorithm]] = {"PPO": stable_baselines3.PPO, "A2C": stable_baselines3.A2C}
-POLICIES: dict[str, type[ContextPolicy]] = {"hyper": HyperPolicy, "concat": ConcatPolicy, "unaware": UnawarePolicy}
 
 
 def train(
@@ -46,7 +45,7 @@ def train(
     callback: BaseCallback | None = None,
     progress: bool = False,
     checkpoint_seconds: float = 30.0,
-) -> OnPolicyAlgorithm:
+) -> BaseAlgorithm:
     """Train an agent on a family and return its Stable-Baselines3 model.
 
     :param family: a family, its name or the path of its ``.toml`` file.
@@ -110,45 +109,51 @@ def train(
 
 def build(
     family: Family, agent: AgentSpec, seed: int = 0, contexts: int | ArrayLike | None = None, device: str = "auto"
-) -> OnPolicyAlgorithm:
+) -> BaseAlgorithm:
     """Make the untrained model of a recipe on a family.
 
-    :raises ValueError: where the recipe names an unknown algorithm, policy or hyperparameter.
+    :raises ValueError: where the recipe names an unknown algorithm, policy or hyperparameter, or an algorithm that
+        does not serve the family's actions.
     """
     definition = agent.definition
     try:
-        algorithm = _choose("algorithm", definition.algorithm, ALGORITHMS)
-        policy = _choose("policy", definition.policy, POLICIES)
+        algorithm = algorithm_class(definition.algorithm)
+        policy, policy_kwargs = policy_class(definition.policy, definition.algorithm)
         valid = [
             name for name in inspect.signature(algorithm).parameters if name not in ("policy", "env", "policy_kwargs")
         ]
         for name in definition.hyperparameters:
             if name not in valid:
                 raise ValueError(f"unknown hyperparameter {name!r}: the names are {valid}.{nearest(name, valid)}")
-        policy_kwargs = dict(definition.policy_kwargs)
+        policy_kwargs |= definition.policy_kwargs
         if definition.match_parameters is not None:
             reference = build(family, agent_spec(definition.match_parameters), device="cpu")
             policy_kwargs["net_arch"] = matched_net_arch(policy, reference, policy_kwargs)
         hyperparameters = dict(definition.hyperparameters)
-        hyperparameters["learning_rate"] = _schedule(hyperparameters.get("learning_rate", 3e-4))
+        if "learning_rate" in hyperparameters:
+            hyperparameters["learning_rate"] = _schedule(hyperparameters["learning_rate"])
         vec_env: VecEnv = family.vec_env(definition.n_envs, contexts=contexts, seed=seed)
         if definition.normalize_reward:
             vec_env = VecNormalize(vec_env, norm_obs=False, gamma=hyperparameters.get("gamma", 0.99))
-        model = algorithm(policy, vec_env, policy_kwargs=policy_kwargs, seed=seed, device=device, **hyperparameters)
-    except ValueError as error:
+        if "action_noise" in hyperparameters:
+            hyperparameters["action_noise"] = _noise(hyperparameters["action_noise"], vec_env)
+        model: BaseAlgorithm = algorithm(
+            policy, vec_env, policy_kwargs=policy_kwargs, seed=seed, device=device, **hyperparameters
+        )
+    except (ValueError, AssertionError) as error:  # SB3 asserts that an algorithm serves the family's actions
         raise ValueError(f"{agent.source}: {error}") from None
     vec_env.seed(stream(seed))  # SB3 seeded it with the bare seed
     return model
 
 
-def matched_net_arch(
-    policy: type[ContextPolicy], reference: OnPolicyAlgorithm, policy_kwargs: dict[str, Any]
-) -> list[int]:
+def matched_net_arch(policy: type[BasePolicy], reference: BaseAlgorithm, policy_kwargs: dict[str, Any]) -> list[int]:
     """Find the width of two hidden layers that gives a policy as many parameters as a reference model has."""
     wanted = n_parameters(reference.policy)
+    # Orthogonal initialisation takes its time, and counting needs none.
+    uninitialised = dict(ortho_init=False) if issubclass(policy, ActorCriticPolicy) else {}
 
     def count(width: int) -> int:
-        kwargs: dict[str, Any] = policy_kwargs | dict(net_arch=[width, width], ortho_init=False)
+        kwargs: dict[str, Any] = policy_kwargs | uninitialised | dict(net_arch=[width, width])
         made = policy(reference.observation_space, reference.action_space, lambda _: 0.0, **kwargs)
         return n_parameters(made)
 
@@ -192,12 +197,15 @@ class _Checkpoint(BaseCallback):
             "torch": torch.get_rng_state(),
             "numpy": np.random.get_state(),  # noqa: NPY002 (SB3 shuffles minibatches with the global generator)
             "python": random.getstate(),
+            "actions": self.model.action_space,  # SB3 explores by its generator
         }
+        if isinstance(self.model, OffPolicyAlgorithm):
+            state["replay_buffer"] = self.model.replay_buffer
         write_bytes(self.path, pickle.dumps(state))
         self.written = time.monotonic()
 
 
-def _restore(algorithm: type[OnPolicyAlgorithm], path: Path, device: str) -> OnPolicyAlgorithm:
+def _restore(algorithm: type[BaseAlgorithm], path: Path, device: str) -> BaseAlgorithm:
     """Read a checkpoint: the model, its environments in mid-episode, and the generators of random numbers."""
     state = pickle.loads(path.read_bytes())
     vec_env = state["vec_env"]
@@ -207,6 +215,9 @@ def _restore(algorithm: type[OnPolicyAlgorithm], path: Path, device: str) -> OnP
         normalizer.returns = returns
         vec_env = normalizer
     model = algorithm.load(io.BytesIO(state["model"]), env=vec_env, device=device, force_reset=False)
+    model.action_space = state["actions"]
+    if isinstance(model, OffPolicyAlgorithm):
+        model.replay_buffer = state["replay_buffer"]
     torch.set_rng_state(state["torch"])
     np.random.set_state(state["numpy"])  # noqa: NPY002
     random.setstate(state["python"])
@@ -228,7 +239,9 @@ def _schedule(learning_rate: float | str) -> float | Schedule:
     return learning_rate
 
 
-def _choose(what: str, name: str, valid: dict[str, Any]) -> Any:
-    if name not in valid:
-        raise ValueError(f"unknown {what} {name!r}: known are {list(valid)}.{nearest(name, valid)}")
-    return valid[name]
+def _noise(std: float, vec_env: VecEnv) -> NormalActionNoise:
+    """Make the exploration noise of TD3 and DDPG from its standard deviation, actions being scaled to [-1, 1]."""
+    if not isinstance(std, int | float) or std < 0:
+        raise ValueError(f"action_noise must be a standard deviation, got {std!r}")
+    shape = vec_env.action_space.shape or ()
+    return NormalActionNoise(np.zeros(shape), np.full(shape, float(std)))
