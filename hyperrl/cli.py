@@ -29,6 +29,7 @@ def train(
     steps: int = 500_000,
     seed: int = 0,
     contexts: int | None = None,
+    irrelevant: int = 0,
     resume: bool = False,
     device: str = "auto",
     threads: int = 1,
@@ -43,6 +44,7 @@ def train(
         steps: Environment steps to train for, rounded up to whole rollouts.
         seed: Seed of networks, contexts and initial states.
         contexts: Train on a fixed set of this many contexts. Default: a fresh one each episode.
+        irrelevant: Append this many features to the context on which nothing depends.
         resume: Continue an interrupted training of the same folder; begin where there is none.
         device: Where the networks are: cpu, cuda, or auto for cuda where there is one.
         threads: Threads that torch uses on the CPU; one is the fastest for networks as small as these.
@@ -50,12 +52,24 @@ def train(
     """
     import torch
 
+    from hyperrl.families import load_family
     from hyperrl.training import train
 
     torch.set_num_threads(threads)
     if out is None:
-        out = Path("runs") / f"{Path(family).stem}-{Path(agent).stem}-{seed}"
-    train(family, agent, steps, seed, out, contexts=contexts, resume=resume, device=device, progress=progress)
+        distractors = f"-irrelevant{irrelevant}" if irrelevant else ""
+        out = Path("runs") / f"{Path(family).stem}-{Path(agent).stem}{distractors}-{seed}"
+    train(
+        load_family(family).with_irrelevant(irrelevant),
+        agent,
+        steps,
+        seed,
+        out,
+        contexts=contexts,
+        resume=resume,
+        device=device,
+        progress=progress,
+    )
     Console().print(f"Wrote {out}. Next: hyperrl evaluate {out}", highlight=False)
 
 

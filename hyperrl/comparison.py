@@ -43,7 +43,7 @@ class Row:
 
 
 class Comparison:
-    """Runs of one family, grouped by agent in the order given.
+    """Runs of one family, grouped in the order given by agent and number of irrelevant features.
 
     :param runs: evaluated runs, evaluated alike.
     :param reference: file of a reference, for scores; that beside the family's file by default, if there is one.
@@ -60,7 +60,8 @@ class Comparison:
             if not run.evaluation_path.is_file():
                 raise ValueError(f"{run.path} has not been evaluated: run `hyperrl evaluate {run.path}` first")
             report = Report.load(run.evaluation_path)
-            name = run.record["agent"]
+            irrelevant: int = run.record["irrelevant"]
+            name = run.record["agent"] + (f" +{irrelevant} irrelevant" if irrelevant else "")
             definition = report.provenance["definition"]
             settings = (report.family, definition, report.settings, run.record["steps"], list(report.splits))
             if expected is None:
@@ -176,3 +177,20 @@ class Comparison:
             }
             for kind in self.misreports
         }
+
+    @property
+    def distracted(self) -> dict[str, dict[str, tuple[Vector, Vector]]]:
+        """For each split and each recipe: numbers of irrelevant features ``(k,)``, and the IQM with its interval.
+
+        Scores where every context has a reference, else returns; nothing where all runs have as many.
+        """
+        groups = {name: (runs[0].record["agent"], runs[0].record["irrelevant"]) for name, runs in self.runs.items()}
+        if len({n for _, n in groups.values()}) < 2:
+            return {}
+        lines: dict[str, dict[str, tuple[Vector, Vector]]] = {split: {} for split in self.splits}
+        for split, agents in lines.items():
+            for agent in dict.fromkeys(agent for agent, _ in groups.values()):
+                names = sorted((n, name) for name, (recipe, n) in groups.items() if recipe == agent)
+                estimates = [bootstrap_iqm(self.values(name, split)) for _, name in names]
+                agents[agent] = np.array([n for n, _ in names], dtype=np.float64), np.array(estimates).T
+        return lines

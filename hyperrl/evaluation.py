@@ -81,7 +81,8 @@ class Report:
 
     :param family: the name of the family.
     :param settings: the arguments of :func:`evaluate`.
-    :param provenance: versions of the libraries, SHA-256 of the family's definition, and which model it was.
+    :param provenance: versions of the libraries, SHA-256 of the family's definition, number of irrelevant features, and
+        which model it was.
     :param splits: the returns by split.
     :param plane: the returns over the context plane, if asked for.
     :param sweeps: the returns along each feature with the others at their default, one context a value.
@@ -219,7 +220,12 @@ def evaluate(
             kind: Sweep(np.array(list(levels)), np.array([measure(between, told=t).returns for t in levels.values()]))
             for kind, levels in told.items()
         }
-    provenance = {"versions": versions(), "definition": family_digest(family), "model": describe_model(model)}
+    provenance = {
+        "versions": versions(),
+        "definition": family_digest(family),
+        "irrelevant": family.irrelevant,
+        "model": describe_model(model),
+    }
     return Report(family.name, settings, provenance, measured, pictured, sweeps, misled)
 
 
@@ -235,10 +241,10 @@ def _grid(family: Family, n: int) -> tuple[Vector, NDArray[np.bool_], tuple[Vect
 
 
 def _lines(family: Family, n: int) -> dict[str, Vector]:
-    """Vary one feature at a time over its bounds, the others at their default: contexts in bounds, by feature."""
+    """Vary one relevant feature at a time over its bounds, the others at their default: contexts in bounds, by name."""
     space = family.context_space
     lines = {}
-    for i, feature in enumerate(space.features if n else ()):
+    for i, feature in enumerate(space.relevant.features if n else ()):
         if feature.is_choice:
             values = np.array([low for low, _ in feature.bounds])
         else:

@@ -165,20 +165,41 @@ def plot_misreports(misled: Mapping[str, Mapping[str, Line]]) -> Figure:
         "offset": "offset of every feature\n[half training ranges]",
         "other": "probability of being told\nanother context",
     }
-    figure = Figure(figsize=(1.0 + 3.2 * len(misled), 3.8), layout="constrained")
-    axes = figure.subplots(1, len(misled), sharey=True, squeeze=False)[0]
-    for axis, (kind, agents) in zip(axes, misled.items(), strict=True):
-        for i, (agent, line) in enumerate(agents.items()):
-            _draw(axis, i, len(agents), agent, line)
-        axis.set_xlabel(levels[kind])
-    axes[0].set_ylabel("IQM of returns")
-    _finish(figure, *axes)
+    return _panels(misled, [levels[kind] for kind in misled], "IQM of returns")
+
+
+def plot_irrelevant(lines: Mapping[str, Mapping[str, Line]], what: str) -> Figure:
+    """Draw what an agent gets against the number of features that do nothing, one panel per split.
+
+    :param lines: by split and agent.
+    :param what: what is drawn, for the axis.
+    """
+    figure = _panels(lines, ["irrelevant features"] * len(lines), what)
+    counts = sorted({n for agents in lines.values() for x, _ in agents.values() for n in x.tolist()})
+    for axis, split in zip(figure.axes, lines, strict=True):
+        axis.set_title(split, fontsize=10)
+        axis.set_xscale("symlog", linthresh=1)
+        axis.set_xticks(counts, [f"{n:g}" for n in counts])
+        axis.minorticks_off()
     return figure
 
 
 def save(figure: Figure, path: str | Path) -> None:
     """Write a figure as PNG."""
     figure.savefig(path, dpi=150, format="png")
+
+
+def _panels(panels: Mapping[str, Mapping[str, Line]], xlabels: Sequence[str], ylabel: str) -> Figure:
+    """Draw one panel per entry, one line an agent."""
+    figure = Figure(figsize=(1.0 + 3.2 * len(panels), 3.8), layout="constrained")
+    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axis, agents, xlabel in zip(axes, panels.values(), xlabels, strict=True):
+        for i, (agent, line) in enumerate(agents.items()):
+            _draw(axis, i, len(agents), agent, line)
+        axis.set_xlabel(xlabel)
+    axes[0].set_ylabel(ylabel)
+    _finish(figure, *axes)
+    return figure
 
 
 def _draw(

@@ -155,6 +155,7 @@ def make_reference(
     :return: the reference, and contexts left out of it: their specialist did not get clearly more than random.
     :raises ValueError: where none did, and where ``work`` holds other specialists.
     """
+    family = family.with_irrelevant(0)
     space = family.context_space
     points = np.unique(np.concatenate([space.sample(split, contexts, seed) for split in splits]), axis=0)
     random = random_returns(family, points, episodes, seed)  # (n, episodes)

@@ -74,6 +74,9 @@ def _draw(comparison: Comparison, out: Path) -> list[tuple[str, str]]:
         figures["sweeps"] = title, plots.plot_sweeps(sweeps, space)
     if misled := comparison.misled:
         figures["misreports"] = "Told a wrong context, in the contexts of interpolation", plots.plot_misreports(misled)
+    if distracted := comparison.distracted:
+        title = "Features on which nothing depends, in training and evaluation"
+        figures["irrelevant"] = title, plots.plot_irrelevant(distracted, f"IQM of {what}s")
     for file, (_, figure) in figures.items():
         plots.save(figure, out / f"{file}.png")
     return [(title, f"{file}.png") for file, (title, _) in figures.items()]

@@ -56,13 +56,13 @@ class Run:
 
     @cached_property
     def record(self) -> dict[str, Any]:
-        """What was run: family, agent, seed, steps, versions, command."""
+        """What was run: family, agent, seed, steps, irrelevant features, versions, command."""
         return json.loads((self.path / "run.json").read_text(encoding="utf-8"))
 
     @cached_property
     def family(self) -> Family:
         """The family as it was at training time."""
-        return load_family(self.path / f"{self.record['family']}.toml")
+        return load_family(self.path / f"{self.record['family']}.toml").with_irrelevant(self.record["irrelevant"])
 
     @cached_property
     def agent(self) -> AgentSpec:

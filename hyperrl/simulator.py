@@ -95,7 +95,7 @@ class Simulator:
         self._elapsed = np.zeros(n, dtype=np.int64)
         self._returns = np.zeros(n)
         self._observed_contexts = self.contexts.astype(np.float32)
-        self._columns = torch.zeros(len(context_space), n, dtype=torch.float64, device=self.device)
+        self._columns = torch.zeros(len(context_space.relevant), n, dtype=torch.float64, device=self.device)
         self._c: dict[str, Tensor] = {}
         self.state: Tensor | None = None
         """The states of the physics, shape ``(n, s)``; ``None`` before the first :meth:`reset`."""
@@ -150,12 +150,14 @@ class Simulator:
 
     def _begin(self, rows: NDArray[np.int64], given: Mapping[int, Vector] | None = None) -> Tensor:
         """Begin the next episode of ``r`` environments and return their states, shape ``(r, s)``."""
-        d = len(self.context_space)
-        uniform = self._uniform(rows, d + self.physics.uniforms)
+        d, k, u = len(self.context_space), len(self.context_space.relevant), self.physics.uniforms
+        uniform = self._uniform(rows, d + u)
+        # Irrelevant features take the last numbers, so that all else is as without them.
+        start = torch.from_numpy(uniform[:, k : k + u]).to(self.device)
         if self._fixed is not None:
             contexts = self._fixed[(rows + self._begun[rows] * self.n) % len(self._fixed)]
         else:
-            contexts = self.context_space.from_uniform(uniform[:, :d])
+            contexts = self.context_space.from_uniform(np.hstack([uniform[:, :k], uniform[:, k + u :]]))
         for i, context in (given or {}).items():
             contexts[i] = context
         self._begun[rows] += 1
@@ -163,11 +165,10 @@ class Simulator:
         self._returns[rows] = 0.0
         self.contexts[rows] = contexts
         self._observed_contexts[rows] = contexts
-        columns = torch.from_numpy(contexts.T).to(self.device)  # (d, r)
+        columns = torch.from_numpy(contexts[:, :k].T).to(self.device)  # (k, r)
         self._columns[:, torch.from_numpy(rows).to(self.device)] = columns
-        names = self.context_space.names
+        names = self.context_space.relevant.names
         self._c = dict(zip(names, self._columns, strict=True))
-        start = torch.from_numpy(uniform[:, d:]).to(self.device)
         return self.physics.initial(start, dict(zip(names, columns, strict=True)))
 
     def _uniform(self, rows: NDArray[np.int64], k: int) -> Vector:

@@ -78,7 +78,8 @@ def train(
     if out is None:
         return model.learn(steps, callback=callbacks, progress_bar=progress)
     fixed = contexts if contexts is None or isinstance(contexts, int) else np.asarray(contexts).tolist()
-    run = UnfinishedRun(out, family, spec, dict(seed=seed, steps=steps, contexts=fixed), resume)
+    settings = dict(seed=seed, steps=steps, contexts=fixed, irrelevant=family.irrelevant)
+    run = UnfinishedRun(out, family, spec, settings, resume)
     if run.checkpoint.exists():
         model = _restore(type(model), run.checkpoint, device)
     callbacks.append(_Checkpoint(run.checkpoint, checkpoint_seconds))

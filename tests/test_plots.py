@@ -52,6 +52,9 @@ FIGURES: dict[str, Callable[[], Figure]] = {
         },
         SPACE,
     ),
+    "irrelevant": lambda: plots.plot_irrelevant(
+        {split: {agent: line(np.array([0, 1, 20, 100]), 9.0) for agent in AGENTS} for split in SPLITS}, "IQM of scores"
+    ),
     "misreports": lambda: plots.plot_misreports(
         {kind: {agent: line(np.array([0, 0.1, 1]), 9.0) for agent in AGENTS} for kind in ("noise", "offset", "other")}
     ),
