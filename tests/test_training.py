@@ -148,8 +148,10 @@ def test_a_fixed_set_of_contexts(quick: Path) -> None:
     assert seen == {tuple(row) for row in expected}
 
 
-@pytest.mark.parametrize(("algorithm", "family"), [("SAC", "pendulum"), ("TD3", "pendulum"), ("DQN", "cartpole")])
-@pytest.mark.parametrize("policy", ["hyper", "concat", "unaware"])
+@pytest.mark.parametrize(
+    ("policy", "algorithm", "family"),
+    [("hyper", "SAC", "pendulum"), ("concat", "TD3", "pendulum"), ("unaware", "DQN", "cartpole")],
+)
 def test_off_policy_agents_resume_exactly(
     quick: Path, tmp_path: Path, algorithm: str, family: str, policy: str
 ) -> None:
