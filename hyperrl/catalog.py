@@ -54,7 +54,7 @@ class AgentDefinition:
     """What a file in ``agents/`` says.
 
     :param algorithm: a class of Stable-Baselines3 or sb3-contrib, such as ``"PPO"``.
-    :param policy: ``"hyper"``, ``"concat"`` or ``"unaware"``.
+    :param policy: ``"hyper"``, ``"film"``, ``"concat"`` or ``"unaware"``.
     :param n_envs: how many environments are stepped together.
     :param hyperparameters: keyword arguments of the algorithm; ``learning_rate = "lin_1e-3"`` falls linearly,
         ``action_noise = 0.1`` is normal with that standard deviation.

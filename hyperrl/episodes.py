@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -84,7 +85,9 @@ def play(
     returns, playing, starts, state = np.zeros(n), np.ones(n, dtype=bool), np.ones(n, dtype=bool), None
     observation = observe(vec_env.reset(), every)
     # Contexts stay the same from step to step, so a hypernetwork need not produce its weights anew at each.
-    with getattr(model.policy, "cached_weights", nullcontext)():
+    with getattr(model.policy, "cached_weights", nullcontext)(), warnings.catch_warnings():
+        if told is not None:  # a wrong context may lie out of bounds, and a policy need not warn of it
+            warnings.filterwarnings("ignore", "the context lies outside its bounds")
         while playing.any():
             action, state = model.predict(observation, state, starts, deterministic)
             before = observation

@@ -129,7 +129,7 @@ def build(
         policy_kwargs |= definition.policy_kwargs
         if definition.match_parameters is not None:
             reference = build(family, agent_spec(definition.match_parameters), device="cpu")
-            policy_kwargs["net_arch"] = matched_net_arch(policy, reference, policy_kwargs)
+            policy_kwargs |= matched_width(policy, reference, policy_kwargs)
         hyperparameters = dict(definition.hyperparameters)
         if "learning_rate" in hyperparameters:
             hyperparameters["learning_rate"] = _schedule(hyperparameters["learning_rate"])
@@ -147,14 +147,21 @@ def build(
     return model
 
 
-def matched_net_arch(policy: type[BasePolicy], reference: BaseAlgorithm, policy_kwargs: dict[str, Any]) -> list[int]:
-    """Find the width of two hidden layers that gives a policy as many parameters as a reference model has."""
+def matched_width(policy: type[BasePolicy], reference: BaseAlgorithm, policy_kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Find the width that gives a policy as many parameters as a reference model has.
+
+    :return: ``net_arch`` of two hidden layers, or ``lstm_hidden_size`` where the policy has a memory.
+    """
     wanted = n_parameters(reference.policy)
+    has_memory = "lstm_hidden_size" in inspect.signature(policy).parameters
     # Orthogonal initialisation takes its time, and counting needs none.
     uninitialised = dict(ortho_init=False) if issubclass(policy, ActorCriticPolicy) else {}
 
+    def sized(width: int) -> dict[str, Any]:
+        return dict(lstm_hidden_size=width) if has_memory else dict(net_arch=[width, width])
+
     def count(width: int) -> int:
-        kwargs: dict[str, Any] = policy_kwargs | uninitialised | dict(net_arch=[width, width])
+        kwargs: dict[str, Any] = policy_kwargs | uninitialised | sized(width)
         made = policy(reference.observation_space, reference.action_space, lambda _: 0.0, **kwargs)
         return n_parameters(made)
 
@@ -164,8 +171,7 @@ def matched_net_arch(policy: type[BasePolicy], reference: BaseAlgorithm, policy_
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if count(middle) >= wanted else (middle, high)
-    width = min((low, high), key=lambda w: abs(count(w) - wanted))
-    return [width, width]
+    return sized(min((low, high), key=lambda w: abs(count(w) - wanted)))
 
 
 def n_parameters(module: torch.nn.Module) -> int:
@@ -199,6 +205,7 @@ class _Checkpoint(BaseCallback):
             "numpy": np.random.get_state(),  # noqa: NPY002 (SB3 shuffles minibatches with the global generator)
             "python": random.getstate(),
             "actions": self.model.action_space,  # SB3 explores by its generator
+            "memory": getattr(self.model, "_last_lstm_states", None),  # of RecurrentPPO, which forgets it when loaded
         }
         if isinstance(self.model, OffPolicyAlgorithm):
             state["replay_buffer"] = self.model.replay_buffer
@@ -217,6 +224,8 @@ def _restore(algorithm: type[BaseAlgorithm], path: Path, device: str) -> BaseAlg
         vec_env = normalizer
     model = algorithm.load(io.BytesIO(state["model"]), env=vec_env, device=device, force_reset=False)
     model.action_space = state["actions"]
+    if state["memory"] is not None:
+        setattr(model, "_last_lstm_states", state["memory"])  # noqa: B010 (only RecurrentPPO has it)
     if isinstance(model, OffPolicyAlgorithm):
         model.replay_buffer = state["replay_buffer"]
     torch.set_rng_state(state["torch"])

@@ -162,6 +162,7 @@ def test_an_aware_model_acts_on_what_it_is_told() -> None:
     play(model, PENDULUM, contexts, 2, told=told)
     for observation in seen:
         assert_array_equal(observation["context"], told.reshape(6, 4).astype(np.float32))
+    play(PPO(ConcatPolicy, PENDULUM.vec_env(2), **SIZES), PENDULUM, contexts, 2, told=truth + 100)  # and no warning
     with pytest.raises(ValueError, match=r"'told' of shape \(3, 2, 4\), got \(6, 4\)"):
         play(model, PENDULUM, contexts, 2, told=told.reshape(6, 4))
 
