@@ -295,7 +295,7 @@ def _print_comparison(comparison: Comparison) -> None:
         previous = row.agent
     console = Console()
     for table in (returns, scores) if any(row.scored for row in rows) else (returns,):
-        for column in table.columns:
+        for column in table.columns[1:]:  # an agent's name may wrap, numbers may not
             column.no_wrap = True
         console.print(table)
     one = any(row.seeds == 1 for row in rows)

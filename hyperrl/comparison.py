@@ -60,7 +60,7 @@ class Comparison:
             if not run.evaluation_path.is_file():
                 raise ValueError(f"{run.path} has not been evaluated: run `hyperrl evaluate {run.path}` first")
             report = Report.load(run.evaluation_path)
-            irrelevant: int = run.record["irrelevant"]
+            irrelevant: int = run.record.get("irrelevant", 0)
             name = run.record["agent"] + (f" +{irrelevant} irrelevant" if irrelevant else "")
             definition = report.provenance["definition"]
             settings = (report.family, definition, report.settings, run.record["steps"], list(report.splits))
@@ -184,7 +184,9 @@ class Comparison:
 
         Scores where every context has a reference, else returns; nothing where all runs have as many.
         """
-        groups = {name: (runs[0].record["agent"], runs[0].record["irrelevant"]) for name, runs in self.runs.items()}
+        groups = {
+            name: (runs[0].record["agent"], runs[0].record.get("irrelevant", 0)) for name, runs in self.runs.items()
+        }
         if len({n for _, n in groups.values()}) < 2:
             return {}
         lines: dict[str, dict[str, tuple[Vector, Vector]]] = {split: {} for split in self.splits}

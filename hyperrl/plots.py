@@ -179,6 +179,7 @@ def plot_irrelevant(lines: Mapping[str, Mapping[str, Line]], what: str) -> Figur
     for axis, split in zip(figure.axes, lines, strict=True):
         axis.set_title(split, fontsize=10)
         axis.set_xscale("symlog", linthresh=1)
+        axis.set_xlim(-0.2, 1.3 * counts[-1])
         axis.set_xticks(counts, [f"{n:g}" for n in counts])
         axis.minorticks_off()
     return figure

@@ -79,18 +79,8 @@ class Reference:
 
         :raises ValueError: where the file is none, or of another family or definition.
         """
-        try:
-            data = json.loads(Path(path).read_text(encoding="utf-8"))
-            features = tuple(data["features"])
-            contexts = np.array([[entry["context"][name] for name in features] for entry in data["contexts"]])
-            random, best = (np.array([entry[key] for entry in data["contexts"]], float) for key in ("random", "best"))
-            read = cls(data["family"], features, data["provenance"], contexts.reshape(-1, len(features)), random, best)
-            definition = data["provenance"]["definition"]
-        except OSError as error:
-            raise ValueError(f"{path} cannot be read: {error.strerror}") from None
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path}: not a reference written by hyperrl: {error!r}") from None
-        if definition != family_digest(family):
+        read = _read(path)
+        if not _fits(read, family):
             raise ValueError(f"{path} was made for another definition of {read.family} than {family.spec.source}")
         return read
 
@@ -99,10 +89,11 @@ def find_reference(family: Family) -> Reference | None:
     """Load the reference beside a family's file, else the packaged one of its name.
 
     :return: ``None`` where there is none, or only one of another definition.
+    :raises ValueError: where the file is no reference.
     """
     for path in (reference_path(family), folder("envs") / f"{family.name}.reference.json"):
-        if path.is_file() and json.loads(path.read_text())["provenance"]["definition"] == family_digest(family):
-            return Reference.load(path, family)
+        if path.is_file() and _fits(read := _read(path), family):
+            return read
     return None
 
 
@@ -212,6 +203,24 @@ def _specialist(
             f"{out} holds a specialist of {found}, expected {asked} and the same family: use another folder"
         )
     return play(run.model("cpu"), family, [context], episodes, seed).returns[0].tolist()
+
+
+def _read(path: str | Path) -> Reference:
+    try:
+        data = json.loads(Path(path).read_text(encoding="utf-8"))
+        features = tuple(data["features"])
+        contexts = np.array([[entry["context"][name] for name in features] for entry in data["contexts"]], float)
+        random, best = (np.array([entry[key] for entry in data["contexts"]], float) for key in ("random", "best"))
+        provenance = {"definition": data["provenance"]["definition"]} | data["provenance"]
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: not a reference written by hyperrl: {error!r}") from None
+    return Reference(data["family"], features, provenance, contexts, random, best)
+
+
+def _fits(reference: Reference, family: Family) -> bool:
+    return reference.provenance["definition"] == family_digest(family)
 
 
 def _key(context: Vector) -> tuple[str, ...]:

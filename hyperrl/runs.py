@@ -62,7 +62,9 @@ class Run:
     @cached_property
     def family(self) -> Family:
         """The family as it was at training time."""
-        return load_family(self.path / f"{self.record['family']}.toml").with_irrelevant(self.record["irrelevant"])
+        return load_family(self.path / f"{self.record['family']}.toml").with_irrelevant(
+            self.record.get("irrelevant", 0)
+        )
 
     @cached_property
     def agent(self) -> AgentSpec:

@@ -90,6 +90,11 @@ def test_a_reference_is_found_beside_the_file_or_by_the_name(family: Family, tmp
     of(family, [family.context_space.default], [0], [1]).save(reference_path(family))
     assert (tmp_path / "mine.reference.json").is_file()
     assert find_reference(family) is not None
+    whole = reference_path(family).read_text()
+    reference_path(family).write_text(whole[:-20])
+    with pytest.raises(ValueError, match=r"mine\.reference\.json: not a reference"):
+        find_reference(family)
+    reference_path(family).write_text(whole)
     changed = tmp_path / "mine.toml"
     changed.write_text(changed.read_text().replace("default = 9.8", "default = 9.7"))
     assert find_reference(hyperrl.load_family(changed)) is None
