@@ -3,6 +3,8 @@
 import copy
 import functools
 import io
+import subprocess
+import sys
 from typing import Any
 
 import cloudpickle
@@ -38,7 +40,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "QRDQN": OFF_POLICY | dict(target_update_interval=4, tau=0.3),
 }
 ALGORITHMS = [*POLICY_OF, *(f"{name} gSDE" for name in ("PPO", "A2C", "TRPO", "SAC", "TQC", "CrossQ"))]
-CASES = [(name, head) for name in ALGORITHMS for head in HEADS if not ("gSDE" in name and head == "adapter")]
+CASES = [(name, head) for name in ALGORITHMS for head in (("low_rank", "full") if "gSDE" in name else HEADS)]
 every_case = pytest.mark.parametrize(("name", "head"), CASES, ids=lambda value: value)
 every_algorithm = pytest.mark.parametrize("name", ALGORITHMS)
 
@@ -321,6 +323,17 @@ def test_an_unknown_keyword_argument_is_refused(name: str) -> None:
 def test_the_adapter_is_refused_with_gsde(name: str) -> None:
     with pytest.raises(ValueError, match="use_sde=True with head='adapter'"):
         make(name, "adapter")
+
+
+def test_sb3_contrib_is_imported_by_those_who_need_it() -> None:
+    program = """
+import sys
+import hyperrl.policies
+assert "sb3_contrib" not in sys.modules
+hyperrl.policies.HyperTQCPolicy
+assert "sb3_contrib" in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 @every_algorithm

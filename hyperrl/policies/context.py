@@ -86,6 +86,9 @@ class ContextReader(nn.Module):
 
     def _check(self, context: Tensor) -> None:
         """Warn, once, about a context that is out of bounds: ``VecNormalize`` does that."""
+        # An exporter's tensors are not to be looked at.
+        if torch.jit.is_tracing() or torch.compiler.is_compiling():  # pyright: ignore[reportPrivateImportUsage]
+            return
         self._is_checked = True
         if not isinstance(self.box, ContextBox):
             return
