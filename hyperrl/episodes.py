@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -84,8 +83,7 @@ def play(
     every = np.arange(n)
     returns, playing, starts, state = np.zeros(n), np.ones(n, dtype=bool), np.ones(n, dtype=bool), None
     observation = observe(vec_env.reset(), every)
-    # Contexts stay the same from step to step, so a hypernetwork need not produce its weights anew at each.
-    with getattr(model.policy, "cached_weights", nullcontext)(), warnings.catch_warnings():
+    with warnings.catch_warnings():
         if told is not None:  # a wrong context may lie out of bounds, and a policy need not warn of it
             warnings.filterwarnings("ignore", "the context lies outside its bounds")
         while playing.any():
