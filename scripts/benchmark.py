@@ -114,12 +114,13 @@ def training(family: str = "pendulum", rollouts: int = 6, returns: int = 0, seed
         return PPO("MultiInputPolicy", vec_env, device="cpu", seed=seed, **ZOO)
 
     second = add("RL Zoo's recipe", None, zoo(0), 2)
-    add("our recipe, hyper-ppo", second, build(loaded, agent_spec("hyper-ppo"), device="cpu"), rollouts)
+    recipes = ("hyper-ppo", "hyper-ppo-fast")
+    for recipe in recipes:
+        add(recipe, second, build(loaded, agent_spec(recipe), device="cpu"), rollouts)
     Console().print(table)
     if returns:
-        makers = {
-            "RL Zoo's recipe": zoo,
-            "hyper-ppo": lambda seed: build(loaded, agent_spec("hyper-ppo"), seed, device="cpu"),
+        makers = {"RL Zoo's recipe": zoo} | {
+            recipe: lambda seed, spec=agent_spec(recipe): build(loaded, spec, seed, device="cpu") for recipe in recipes
         }
         table = Table(
             "recipe", "split", "IQM [95 % interval]", title=f"{family}: return after {returns:,} steps, {seeds} seeds"
