@@ -119,9 +119,11 @@ def training(family: str = "pendulum", rollouts: int = 6, returns: int = 0, seed
         add(recipe, second, build(loaded, agent_spec(recipe), device="cpu"), rollouts)
     Console().print(table)
     if returns:
-        makers = {"RL Zoo's recipe": zoo} | {
-            recipe: lambda seed, spec=agent_spec(recipe): build(loaded, spec, seed, device="cpu") for recipe in recipes
-        }
+
+        def ours(recipe: str, seed: int) -> PPO:
+            return build(loaded, agent_spec(recipe), seed, device="cpu")  # pyright: ignore[reportReturnType]
+
+        makers = {"RL Zoo's recipe": zoo} | {recipe: partial(ours, recipe) for recipe in recipes}
         table = Table(
             "recipe", "split", "IQM [95 % interval]", title=f"{family}: return after {returns:,} steps, {seeds} seeds"
         )
