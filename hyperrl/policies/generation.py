@@ -25,7 +25,7 @@ class Generation:
     :param chunk_size: weights of a chunk, of the head ``"chunked"``.
     :param chunk_embedding: length of a chunk's embedding, of the head ``"chunked"``.
     :param bottleneck: width of the adapter, of the head ``"adapter"``.
-    :param embedding: widths of the context encoder's layers.
+    :param embedding: widths of the context encoder's layers. A short last one generalises better: docs/hypernetworks.md.
     :param encoder: ``"mlp"``; ``"cos_sin"``, which puts the features' cosines and sines before the perceptron;
         ``"task_embedding"``, a learnt vector for each whole number in the bounds of a context of one feature, as
         long as the last width; ``"none"``: weights are linear in the context itself.
@@ -45,7 +45,7 @@ class Generation:
     chunk_size: int | None = None
     chunk_embedding: int | None = None
     bottleneck: int | None = None
-    embedding: Sequence[int] = (64, 64)
+    embedding: Sequence[int] = (64, 16)
     encoder: str = "mlp"
     layer_norm: bool = False
     norm_bound: float | None = None
