@@ -14,9 +14,11 @@ if TYPE_CHECKING:
 
 ALGORITHMS: Final = {
     **dict.fromkeys(("PPO", "A2C", "SAC", "TD3", "DDPG", "DQN"), "stable_baselines3"),
-    **dict.fromkeys(("TRPO", "TQC", "QRDQN"), "sb3_contrib"),  # CrossQ refuses the Dict observations of families
+    **dict.fromkeys(
+        ("TRPO", "TQC", "QRDQN", "RecurrentPPO"), "sb3_contrib"
+    ),  # CrossQ refuses the Dict observations of families
 }
-POLICIES: Final = ("hyper", "concat", "unaware")
+POLICIES: Final = ("hyper", "film", "concat", "unaware")
 
 
 def algorithm_class(name: str) -> type[BaseAlgorithm]:
@@ -30,8 +32,8 @@ def algorithm_class(name: str) -> type[BaseAlgorithm]:
 def policy_class(kind: str, algorithm: str) -> tuple[type[BasePolicy], dict[str, Any]]:
     """Return an algorithm's policy of a kind, and the keyword arguments that make it one.
 
-    :param kind: ``"hyper"``, ``"concat"`` or ``"unaware"``.
-    :raises ValueError: for an unknown kind.
+    :param kind: ``"hyper"``, ``"film"``, ``"concat"`` or ``"unaware"``.
+    :raises ValueError: for an unknown kind, or one that the algorithm has no policy of.
 
     >>> policy_class("concat", "PPO")
     (<class 'hyperrl.policies.actor_critic.ConcatPolicy'>, {})
@@ -39,12 +41,18 @@ def policy_class(kind: str, algorithm: str) -> tuple[type[BasePolicy], dict[str,
     from hyperrl import policies
 
     choose("policy", kind, POLICIES)
-    hyper: type[policies.GeneratedPolicy] = getattr(policies, policies.POLICY_OF[algorithm])
-    if kind == "hyper":
-        return hyper, {}
-    if hyper is policies.HyperPolicy:
-        return {"concat": policies.ConcatPolicy, "unaware": policies.UnawarePolicy}[kind], {}
-    return algorithm_class(algorithm).policy_aliases["MultiInputPolicy"], dict(
+    hyper = policies.POLICY_OF.get(algorithm)
+    if kind == "hyper" and hyper is not None:
+        return getattr(policies, hyper), {}
+    actor_critic = {"film": policies.FilmPolicy, "concat": policies.ConcatPolicy, "unaware": policies.UnawarePolicy}
+    if kind in actor_critic and hyper == "HyperPolicy":
+        return actor_critic[kind], {}
+    if kind in ("hyper", "film"):
+        raise ValueError(
+            f"there is no policy {kind!r} for {algorithm}: with it, the policies are 'concat' and 'unaware'"
+        )
+    aliases = algorithm_class(algorithm).policy_aliases
+    return aliases.get("MultiInputPolicy") or aliases["MultiInputLstmPolicy"], dict(
         features_extractor_class=policies.ContextExtractor,
         features_extractor_kwargs=dict(include_context=kind == "concat"),
     )

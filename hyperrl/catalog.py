@@ -54,7 +54,7 @@ class AgentDefinition:
     """What a file in ``agents/`` says.
 
     :param algorithm: a class of Stable-Baselines3 or sb3-contrib, such as ``"PPO"``.
-    :param policy: ``"hyper"``, ``"concat"`` or ``"unaware"``.
+    :param policy: ``"hyper"``, ``"film"``, ``"concat"`` or ``"unaware"``.
     :param n_envs: how many environments are stepped together.
     :param hyperparameters: keyword arguments of the algorithm; ``learning_rate = "lin_1e-3"`` falls linearly,
         ``action_noise = 0.1`` is normal with that standard deviation.
@@ -96,7 +96,7 @@ def names(kind: str) -> list[str]:
     >>> "pendulum" in names("envs")
     True
     """
-    return sorted(path.stem for path in _folder(kind).glob("*.toml"))
+    return sorted(path.stem for path in folder(kind).glob("*.toml"))
 
 
 def family_spec(name: str | Path) -> FamilySpec:
@@ -133,8 +133,8 @@ def agent_spec(name: str | Path) -> AgentSpec:
         raise ValueError(f"{source}: {error}") from None
 
 
-def _folder(kind: str) -> Path:
-    """Find the definitions: packaged data of an installed hyperrl, else beside the package in a checkout."""
+def folder(kind: str) -> Path:
+    """Find the definitions of a kind: packaged data of an installed hyperrl, else beside the package in a checkout."""
     package = Path(__file__).parent
     packaged = package / kind
     return packaged if packaged.is_dir() else package.parent / kind
@@ -153,7 +153,7 @@ def _read(kind: str, name: str | Path) -> tuple[Path, dict[str, Any]]:
                 f"unknown {noun} {str(name)!r}: known are {valid}, or give the path of a .toml file."
                 f"{nearest(str(name), valid)}"
             )
-        source = _folder(kind) / f"{name}.toml"
+        source = folder(kind) / f"{name}.toml"
     try:
         return source, tomllib.loads(source.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:

@@ -1,17 +1,23 @@
-"""The command line: ``hyperrl train | tune | evaluate | compare | record | export | list``."""
+"""The command line: ``hyperrl train | tune | evaluate | reference | compare | record | export | list``."""
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
 import tyro
 from rich.console import Console
 from rich.table import Table
 
+from hyperrl.statistics import bootstrap_iqm
+
 if TYPE_CHECKING:
     from hyperrl.comparison import Comparison
+    from hyperrl.evaluation import Report
+    from hyperrl.reference import Reference
 
 Positional = tyro.conf.Positional
 
@@ -23,6 +29,7 @@ def train(
     steps: int = 500_000,
     seed: int = 0,
     contexts: int | None = None,
+    irrelevant: int = 0,
     resume: bool = False,
     device: str = "auto",
     threads: int = 1,
@@ -37,6 +44,7 @@ def train(
         steps: Environment steps to train for, rounded up to whole rollouts.
         seed: Seed of networks, contexts and initial states.
         contexts: Train on a fixed set of this many contexts. Default: a fresh one each episode.
+        irrelevant: Append this many features to the context on which nothing depends.
         resume: Continue an interrupted training of the same folder; begin where there is none.
         device: Where the networks are: cpu, cuda, or auto for cuda where there is one.
         threads: Threads that torch uses on the CPU; one is the fastest for networks as small as these.
@@ -44,12 +52,24 @@ def train(
     """
     import torch
 
+    from hyperrl.families import load_family
     from hyperrl.training import train
 
     torch.set_num_threads(threads)
     if out is None:
-        out = Path("runs") / f"{Path(family).stem}-{Path(agent).stem}-{seed}"
-    train(family, agent, steps, seed, out, contexts=contexts, resume=resume, device=device, progress=progress)
+        distractors = f"-irrelevant{irrelevant}" if irrelevant else ""
+        out = Path("runs") / f"{Path(family).stem}-{Path(agent).stem}{distractors}-{seed}"
+    train(
+        load_family(family).with_irrelevant(irrelevant),
+        agent,
+        steps,
+        seed,
+        out,
+        contexts=contexts,
+        resume=resume,
+        device=device,
+        progress=progress,
+    )
     Console().print(f"Wrote {out}. Next: hyperrl evaluate {out}", highlight=False)
 
 
@@ -98,11 +118,16 @@ def evaluate(
     seed: int = 0,
     deterministic: bool = True,
     plane: int = 13,
+    sweep: int = 13,
+    noise: tuple[float, ...] = (),
+    offset: tuple[float, ...] = (),
+    other: tuple[float, ...] = (),
+    reference: Path | None = None,
     device: str = "auto",
     out: Path | None = None,
     progress: bool = True,
 ) -> None:
-    """Measure the returns of a trained agent on contexts of each split, and over the context plane.
+    """Measure the returns of a trained agent on contexts of each split, and what they depend on.
 
     Args:
         run: Run folder that `hyperrl train` wrote.
@@ -112,44 +137,107 @@ def evaluate(
         seed: Seed of contexts and initial states.
         deterministic: Take the most likely action rather than a sample.
         plane: Grid points per feature of the context plane; 0 for no grid.
+        sweep: Values of each feature to try with the others at their default; 0 for none.
+        noise: Also tell the agent noisy contexts: standard deviations, in half training ranges.
+        offset: Also tell the agent contexts that are all off by this much, in half training ranges.
+        other: Also tell the agent another context than the true one, with these probabilities.
+        reference: File of `hyperrl reference` for scores. Default: that beside the family's file, if there is one.
         device: Where the networks are: cpu, cuda, or auto for cuda where there is one.
         out: File to write the numbers to; must not exist. Default: RUN/evaluation.json.
         progress: Show a progress bar.
     """
     from hyperrl.evaluation import evaluate
+    from hyperrl.reference import Reference, find_reference
     from hyperrl.runs import Run
 
     opened = Run.open(run)
     target = opened.evaluation_path if out is None else out
     if target.exists():
         raise ValueError(f"{target} exists already and is never overwritten: give another file with --out")
-    model = opened.model(device)
-    report = evaluate(model, opened.family, splits, contexts, episodes, seed, deterministic, plane, progress)
+    found = find_reference(opened.family) if reference is None else Reference.load(reference, opened.family)
+    misreports = {k: v for k, v in (("noise", noise), ("offset", offset), ("other", other)) if v}
+    report = evaluate(
+        opened.model(device),
+        opened.family,
+        splits,
+        contexts,
+        episodes,
+        seed,
+        deterministic,
+        plane,
+        sweep,
+        misreports,
+        progress,
+    )
+    report.provenance["run"] = {"path": str(run), **opened.record}
     report.save(target)
-    table = Table("split", "mean return", "IQM [95 % interval]", title=f"{run}: {opened.family.name}")
-    for name, split in report.splits.items():
-        table.add_row(name, f"{split.mean:.1f}", "{:.1f} [{:.1f}, {:.1f}]".format(*split.iqm))
+    _print_report(report, found, str(run))
+
+
+def reference(
+    family: Positional[str],
+    agent: str = "unaware-ppo",
+    steps: int = 200_000,
+    splits: tuple[str, ...] = ("train", "interpolation", "extrapolation"),
+    contexts: int = 20,
+    episodes: int = 100,
+    seed: int = 0,
+    jobs: int = os.cpu_count() or 1,
+    work: Path | None = None,
+    out: Path | None = None,
+    progress: bool = True,
+) -> None:
+    """Train a specialist for each evaluation context, and write what it and random actions get there.
+
+    With the file, returns become scores: 0 is random, 1 is the specialist. An interrupted call goes on where it was.
+
+    Args:
+        family: Name of a family (see `hyperrl list`), or path of a .toml file.
+        agent: Recipe of the specialists, each trained in one context alone.
+        steps: Environment steps of each specialist.
+        splits: The splits whose contexts to take.
+        contexts: Number of contexts per split; as in `hyperrl evaluate`.
+        episodes: Number of episodes per context.
+        seed: Seed of contexts, specialists and initial states; as in `hyperrl evaluate`.
+        jobs: Trainings at a time, one core each. Default: as many as there are cores.
+        work: Folder for the specialists' run folders. Default: runs/reference-FAMILY.
+        out: File to write; must not exist. Default: beside the family's file, where it is found.
+        progress: Show a progress bar.
+    """
+    from hyperrl.families import load_family
+    from hyperrl.reference import make_reference, reference_path
+
+    loaded = load_family(family)
+    target = reference_path(loaded) if out is None else out
+    if target.exists():
+        raise ValueError(f"{target} exists already and is never overwritten: remove it first, or give another --out")
+    folder = Path("runs") / f"reference-{loaded.name}" if work is None else work
+    made, left_out = make_reference(loaded, folder, agent, steps, seed, splits, contexts, episodes, jobs, progress)
+    made.save(target)
     console = Console()
-    console.print(table)
-    console.print("Interval over episodes of this one training; compare several seeds with `hyperrl compare`.")
+    console.print(f"Wrote {target}: {len(made.contexts)} contexts", highlight=False)
+    for context in left_out:
+        console.print(f"No reference in {loaded.context_space.as_dict(context)}: the best is no better than random")
 
 
-def compare(runs: Positional[tuple[Path, ...]], out: Path | None = None) -> None:
+def compare(runs: Positional[tuple[Path, ...]], out: Path | None = None, reference: Path | None = None) -> None:
     """Print the evaluations of several runs side by side, seeds of one agent taken together.
 
     Args:
         runs: Run folders, evaluated alike with `hyperrl evaluate`.
-        out: New folder for the table and the picture of returns over the context plane. Default: print only.
+        out: New folder for a report in Markdown with pictures. Default: print only.
+        reference: File of `hyperrl reference` for scores. Default: that beside the family's file, if there is one.
     """
     from hyperrl.comparison import Comparison
+    from hyperrl.report import write_report
     from hyperrl.runs import Run
 
-    comparison = Comparison([Run.open(run) for run in runs])
+    comparison = Comparison([Run.open(run) for run in runs], reference)
     if out is not None:
-        comparison.save(out)
+        write_report(comparison, out)
     _print_comparison(comparison)
     if out is not None:
-        Console().print(f"Wrote {', '.join(str(path) for path in sorted(out.iterdir()))}", highlight=False)
+        Console().print(f"Wrote {out / 'report.md'} and its pictures", highlight=False)
 
 
 def record(
@@ -236,22 +324,55 @@ def _context(assignments: tuple[str, ...]) -> dict[str, float]:
     return context
 
 
+def _print_report(report: Report, reference: Reference | None, title: str) -> None:
+    from hyperrl.reference import known_scores
+
+    returns = Table("split", "mean", "IQM of returns", "IQM of scores", title=f"{title}: {report.family}")
+    critic = Table("split", "explained variance", "bias")
+    notes = []
+    for name, split in report.splits.items():
+        scores = known_scores(reference, split.contexts, split.returns[None])
+        missing = len(split.contexts) - scores.shape[1]
+        if missing:
+            notes.append(f"{name}: raw returns, {missing} of {len(split.contexts)} contexts have no reference.")
+        returns.add_row(name, f"{split.mean:.1f}", str(split.iqm), str(bootstrap_iqm(scores)) if scores.size else "-")
+        if split.values is not None:
+            known = split.values.explained_variance[np.isfinite(split.values.explained_variance)]
+            explained = f"{np.median(known):.2f}" if len(known) else "-"
+            critic.add_row(name, explained, f"{np.median(split.values.bias):+.2f}")
+    console = Console()
+    console.print(returns, *notes, sep="\n")
+    if critic.rows:
+        console.print("The critic's values against the discounted returns seen, medians over contexts:", critic)
+    for kind, told in report.misreports.items():
+        table = Table(kind, "IQM [95 % interval]")
+        for level, returns in zip(told.values, told.returns, strict=True):
+            table.add_row(f"{level:g}", str(bootstrap_iqm(returns[None])))
+        console.print(f"Told a wrong context, on interpolation: {kind}", table)
+    console.print("Interval over episodes of this one training; compare several seeds with `hyperrl compare`.")
+
+
 def _print_comparison(comparison: Comparison) -> None:
+    rows = comparison.rows
     title = f"{comparison.family.name}, {comparison.steps:,} steps"
-    table = Table("agent", "seeds", "split", "mean", "IQM [95 % interval]", title=f"{title}: return")
-    for column in table.columns:
-        column.no_wrap = True
+    returns = Table("agent", "seeds", "split", "mean", "IQM [95 % interval]", title=f"{title}: return")
+    scores = Table("agent", "split", "IQM [95 % interval]", "optimality gap", title=f"{title}: score")
     previous = None
-    for row in comparison.rows:
+    for row in rows:
         if previous not in (None, row.agent):
-            table.add_section()
-        head = ("", "") if previous == row.agent else (row.agent, str(row.seeds))
-        table.add_row(*head, row.split, f"{row.mean:.1f}", "{:.1f} [{:.1f}, {:.1f}]".format(*row.iqm))
+            returns.add_section()
+            scores.add_section()
+        agent, seeds = ("", "") if previous == row.agent else (row.agent, str(row.seeds))
+        returns.add_row(agent, seeds, row.split, f"{row.mean:.1f}", str(row.iqm))
+        scores.add_row(agent, row.split, str(row.score or "-"), str(row.gap or "-"))
         previous = row.agent
     console = Console()
-    console.print(table)
-    one = any(row.seeds == 1 for row in comparison.rows)
-    parameters = {row.agent: row.parameters for row in comparison.rows}
+    for table in (returns, scores) if any(row.scored for row in rows) else (returns,):
+        for column in table.columns[1:]:  # an agent's name may wrap, numbers may not
+            column.no_wrap = True
+        console.print(table)
+    one = any(row.seeds == 1 for row in rows)
+    parameters = {row.agent: row.parameters for row in rows}
     console.print("Parameters: " + ", ".join(f"{agent} {n:,}" for agent, n in parameters.items()), highlight=False)
     console.print(f"IQM: interquartile mean over contexts. Interval: bootstrap over {'episodes' if one else 'seeds'}.")
 
@@ -262,6 +383,7 @@ def main() -> None:
         "train": train,
         "tune": tune,
         "evaluate": evaluate,
+        "reference": reference,
         "compare": compare,
         "record": record,
         "export": export,

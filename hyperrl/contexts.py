@@ -36,9 +36,10 @@ class Feature:
     :param default: the value of the unmodified environment.
     :param train: the training range.
     :param bounds: the outer bounds, which contain the training range; a value outside is refused.
+    :param relevant: whether the environment depends on it; see :meth:`ContextSpace.with_irrelevant`.
 
     >>> Feature("length", "m", 1.0, train=((0.5, 1.5),), bounds=((0.1, 2.0),))
-    Feature(name='length', unit='m', default=1.0, train=((0.5, 1.5),), bounds=((0.1, 2.0),))
+    Feature(name='length', unit='m', default=1.0, train=((0.5, 1.5),), bounds=((0.1, 2.0),), relevant=True)
     """
 
     name: str
@@ -46,6 +47,7 @@ class Feature:
     default: float
     train: tuple[Interval, ...]
     bounds: tuple[Interval, ...]
+    relevant: bool = True
 
     def __post_init__(self) -> None:
         for what, intervals in (("train", self.train), ("bounds", self.bounds)):
@@ -103,6 +105,22 @@ class ContextSpace:
     def names(self) -> tuple[str, ...]:
         """The features' names."""
         return tuple(feature.name for feature in self.features)
+
+    @cached_property
+    def relevant(self) -> ContextSpace:
+        """The features that the environment depends on; they come first."""
+        return ContextSpace(tuple(feature for feature in self.features if feature.relevant))
+
+    def with_irrelevant(self, n: int) -> ContextSpace:
+        """Append ``n`` features on which nothing depends, each uniform in [-1, 1], to see who learns to ignore them.
+
+        The other features are sampled as without them. There is no extrapolation along them.
+        """
+        if n < 0:
+            raise ValueError(f"expected a number of irrelevant features, got {n}")
+        unit = ((-1.0, 1.0),)
+        features = (Feature(f"irrelevant_{i}", "1", 0.0, unit, unit, relevant=False) for i in range(n))
+        return ContextSpace((*self.relevant.features, *features))
 
     @property
     def units(self) -> tuple[str, ...]:
@@ -226,6 +244,11 @@ class ContextSpace:
             raise ValueError(f"expected at least one context, got n={n}")
         if not isinstance(seed, np.random.Generator):
             seed = np.random.default_rng([seed, SPLITS.index(split)])
+        k = len(self.relevant)
+        if k < len(self):
+            irrelevant = _tabulate([feature.train for feature in self.features[k:]])
+            relevant = self.relevant.sample(split, n, seed)
+            return np.hstack([relevant, _quantiles(irrelevant, seed.random((n, len(self) - k)))])
         if split == "train":
             return self.from_uniform(seed.random((n, len(self))))
         if split == "interpolation":

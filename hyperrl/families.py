@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,7 +85,8 @@ class ContextEnv(gym.Env[Any, Any]):
         else:
             self.context = self.context_space.sample("train", 1, self.np_random)[0]
         self._episode += 1
-        self._apply(self.env.unwrapped, self.context_space.as_dict(self.context))
+        relevant = self.context_space.relevant
+        self._apply(self.env.unwrapped, relevant.as_dict(self.context[: len(relevant)]))
         observation, info = self.env.reset(seed=seed, options=options or None)
         return self._observe(observation), info
 
@@ -130,6 +132,19 @@ class Family:
     def context_space(self) -> ContextSpace:
         """The features over which the family varies."""
         return self.spec.context_space
+
+    def with_irrelevant(self, n: int) -> Family:
+        """Return the family with ``n`` features more that do nothing; see :meth:`ContextSpace.with_irrelevant`.
+
+        >>> load_family("ode").with_irrelevant(2).context_space.names
+        ('c0', 'c1', 'irrelevant_0', 'irrelevant_1')
+        """
+        return Family(replace(self.spec, context_space=self.context_space.with_irrelevant(n)))
+
+    @property
+    def irrelevant(self) -> int:
+        """How many features do nothing."""
+        return len(self.context_space) - len(self.context_space.relevant)
 
     @property
     def plane(self) -> tuple[str, str]:
@@ -187,7 +202,8 @@ class Family:
             environment after the other; ``"auto"`` is batched where the family has ``physics``. The same seed gives
             other contexts in the one than in the other.
         :param device: where batched environments are: ``"cpu"``, ``"cuda"``, ``"auto"`` for cuda where there is one.
-        :raises ValueError: for a context out of bounds, and for ``"batched"`` where the family has no ``physics``.
+        :raises ValueError: for a context out of bounds, for ``"batched"`` where the family has no ``physics``, and for
+            another device than the cpu where environments are Gymnasium's.
         """
         if backend not in BACKENDS:
             raise ValueError(f"unknown backend {backend!r}: known are {list(BACKENDS)}.{nearest(backend, BACKENDS)}")
@@ -206,6 +222,8 @@ class Family:
             limit = self._env_spec.max_episode_steps
             simulator = Simulator(self.physics(), self.context_space, n_envs, limit, contexts, device)
             vec_env = BatchedVecEnv(simulator)
+        elif device not in ("cpu", "auto"):
+            raise ValueError(f"device={device!r} is for batched environments; Gymnasium's run on the cpu")
         else:
             vec_env = self._dummy_vec_env(n_envs, contexts)
         vec_env.seed(stream(seed))

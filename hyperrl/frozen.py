@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -287,9 +288,14 @@ def _row_by_row(hyper: HyperNetwork, context: Tensor, x: Tensor) -> Tensor:
     target: Any = hyper.head.base
     if isinstance(hyper.head, AdapterHead):
         x = target[:-1](x)
-        bottleneck = _product(weights["adapter.0.weight"], x).relu()
-        return target[-1](x + _product(weights["adapter.2.weight"], bottleneck))
-    weights = dict(target.named_parameters()) | weights
+        adapter: Any = hyper.head.adapter.base
+        weights = {name.removeprefix("adapter."): weight for name, weight in weights.items()}
+        return target[-1](x + _perceptron(adapter, weights, x))
+    return _perceptron(target, dict(target.named_parameters()) | weights, x)
+
+
+def _perceptron(target: nn.Sequential, weights: Mapping[str, Tensor], x: Tensor) -> Tensor:
+    """Apply a perceptron with weights common to all rows, or of each row: ``(B, n) -> (B, m)``."""
     for name, layer in layers(target):
         is_linear = isinstance(layer, nn.Linear)
         x = _product(weights[f"{name}.weight"], x) + weights[f"{name}.bias"] if is_linear else layer(x)

@@ -3,34 +3,37 @@
 from __future__ import annotations
 
 import json
-import platform
 import shlex
 import shutil
 import sys
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from hyperrl.algorithms import algorithm_class
 from hyperrl.catalog import AgentSpec, agent_spec
 from hyperrl.contexts import nearest
 from hyperrl.families import Family, load_family
 from hyperrl.files import write_text
+from hyperrl.provenance import versions
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
 
-LIBRARIES = ("hyperrl", "torch", "stable-baselines3", "sb3-contrib", "gymnasium", "numpy")
+
+NORMALIZER = "vecnormalize.pkl"
 
 
 @dataclass(frozen=True)
 class Run:
     """A finished training.
 
-    The folder holds ``run.json``, copies of the two definitions, ``model.zip``, TensorBoard's log and, once
-    evaluated, ``evaluation.json``.
+    The folder holds ``run.json``, copies of the two definitions, ``model.zip``, ``vecnormalize.pkl`` where
+    observations or rewards were normalised, TensorBoard's log and, once evaluated, ``evaluation.json``.
 
     :param path: the folder.
     """
@@ -53,13 +56,15 @@ class Run:
 
     @cached_property
     def record(self) -> dict[str, Any]:
-        """What was run: family, agent, seed, steps, versions, command."""
+        """What was run: family, agent, seed, steps, irrelevant features, versions, command."""
         return json.loads((self.path / "run.json").read_text(encoding="utf-8"))
 
     @cached_property
     def family(self) -> Family:
         """The family as it was at training time."""
-        return load_family(self.path / f"{self.record['family']}.toml")
+        return load_family(self.path / f"{self.record['family']}.toml").with_irrelevant(
+            self.record.get("irrelevant", 0)
+        )
 
     @cached_property
     def agent(self) -> AgentSpec:
@@ -67,8 +72,27 @@ class Run:
         return agent_spec(self.path / f"{self.record['agent']}.toml")
 
     def model(self, device: str = "auto") -> BaseAlgorithm:
-        """Load the trained model."""
-        return algorithm_class(self.agent.definition.algorithm).load(self.path / "model.zip", device=device)
+        """Load the trained model, with the statistics of the ``VecNormalize`` that it was trained in, if it was."""
+        from stable_baselines3.common.vec_env import VecNormalize
+
+        algorithm = algorithm_class(self.agent.definition.algorithm)
+        env = None
+        if (self.path / NORMALIZER).is_file():
+            env = VecNormalize.load(str(self.path / NORMALIZER), self.family.vec_env(1))
+        return algorithm.load(self.path / "model.zip", env=env, device=device)
+
+    def learning_curve(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return environment steps, and the mean return of the last 100 episodes of training at each.
+
+        Two arrays of one shape, read from TensorBoard's log; empty where the training was too short to end an episode.
+        """
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+        log = EventAccumulator(str(self.path), size_guidance={"scalars": 0}).Reload()
+        tag = "rollout/ep_rew_mean"
+        # What an interrupted training did after its last checkpoint was done again: by step, it counts once.
+        events = {e.step: e.value for e in log.Scalars(tag)} if tag in log.Tags()["scalars"] else {}
+        return np.array(sorted(events), dtype=np.float64), np.array([events[step] for step in sorted(events)])
 
     @property
     def evaluation_path(self) -> Path:
@@ -100,7 +124,7 @@ class UnfinishedRun:
             "agent": agent.name,
             **settings,
             "command": shlex.join(sys.argv),
-            "versions": {library: version(library) for library in LIBRARIES} | {"python": platform.python_version()},
+            "versions": versions(),
         }
         definitions = {source.name: source.read_text(encoding="utf-8") for source in (family.spec.source, agent.source)}
         if self.path.exists():

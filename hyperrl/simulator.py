@@ -97,7 +97,7 @@ class Simulator:
         self._elapsed = np.zeros(n, dtype=np.int64)
         self._returns = np.zeros(n)
         self._observed_contexts = self.contexts.astype(np.float32)
-        self._columns = torch.zeros(len(context_space), n, dtype=torch.float64, device=self.device)
+        self._columns = torch.zeros(len(context_space.relevant), n, dtype=torch.float64, device=self.device)
         self._c = self._by_name(self._columns)
         self.state: Tensor | None = None
         """The states of the physics, shape ``(n, s)``; ``None`` before the first :meth:`reset`."""
@@ -153,7 +153,7 @@ class Simulator:
 
     def _begin(self, rows: NDArray[np.int64], given: Mapping[int, Vector] | None = None) -> Tensor:
         """Begin the next episode of ``r`` environments and return their states, shape ``(r, s)``."""
-        d = len(self.context_space)
+        d, k = len(self.context_space), len(self.context_space.relevant)
         ahead = self._begun[rows] - self._drawn_from[rows]
         if ahead.max() >= _AHEAD:
             self._draw()
@@ -170,14 +170,14 @@ class Simulator:
         self._returns[rows] = 0.0
         self.contexts[rows] = contexts
         self._observed_contexts[rows] = contexts
-        columns = torch.from_numpy(contexts.T).to(self.device)  # (d, r)
+        columns = torch.from_numpy(contexts[:, :k].T).to(self.device)  # (k, r)
         self._columns[:, torch.from_numpy(rows).to(self.device)] = columns
         start = torch.from_numpy(drawn[:, d:]).to(self.device)
         return self.physics.initial(start, self._by_name(columns))
 
     def _by_name(self, columns: Tensor) -> dict[str, Tensor]:
-        """Return the features as views of the rows of ``columns``, shape ``(d, n)``."""
-        return dict(zip(self.context_space.names, columns, strict=True))
+        """Return the features that have an effect as views of the rows of ``columns``, shape ``(k, n)``."""
+        return dict(zip(self.context_space.relevant.names, columns, strict=True))
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -190,13 +190,15 @@ class Simulator:
         number ``j`` of episode ``e`` is number ``2**16 * e + j`` of the environment's SplitMix64 sequence (Steele et
         al. 2014), which starts at a hash of its seed.
         """
-        d, (n, _, k) = len(self.context_space), self._drawn.shape
+        d, k, u = len(self.context_space), len(self.context_space.relevant), self.physics.uniforms
         episodes = self._begun[:, None, None] + np.arange(_AHEAD)[:, None]  # (n, _AHEAD, 1)
-        counter = ((episodes << 16) + np.arange(1, k + 1)).astype(np.uint64)  # (n, _AHEAD, d + u)
+        counter = ((episodes << 16) + np.arange(1, d + u + 1)).astype(np.uint64)  # (n, _AHEAD, d + u)
         bits = _splitmix64(self._keys[:, None, None] + counter * _GOLDEN)
-        self._drawn = (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53  # uniform in [0, 1)
-        contexts = self.context_space.from_uniform(self._drawn[:, :, :d].reshape(-1, d))
-        self._drawn[:, :, :d] = contexts.reshape(n, _AHEAD, d)
+        uniform = (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53  # in [0, 1)
+        # Irrelevant features take the last numbers, so that all else is as without them.
+        relevant, start, irrelevant = np.split(uniform, [k, k + u], axis=2)
+        contexts = self.context_space.from_uniform(np.concatenate([relevant, irrelevant], axis=2).reshape(-1, d))
+        self._drawn = np.concatenate([contexts.reshape(self.n, _AHEAD, d), start], axis=2)
         self._drawn_from = self._begun.copy()
 
     def _observe(self, state: Tensor, contexts: NDArray[np.float32]) -> Observation:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
@@ -28,7 +29,7 @@ from hyperrl.catalog import AgentSpec, agent_spec
 from hyperrl.contexts import nearest
 from hyperrl.families import Family, load_family, stream
 from hyperrl.files import write_bytes
-from hyperrl.runs import UnfinishedRun
+from hyperrl.runs import NORMALIZER, UnfinishedRun
 
 
 def train(
@@ -38,7 +39,7 @@ def train(
     seed: int = 0,
     out: str | Path | None = None,
     *,
-    contexts: int | None = None,
+    contexts: int | ArrayLike | None = None,
     resume: bool = False,
     device: str = "auto",
     callback: BaseCallback | None = None,
@@ -52,7 +53,8 @@ def train(
     :param steps: environment steps, rounded up to whole rollouts.
     :param seed: the same seed gives the same model, on the same machine.
     :param out: the run folder to write; it must not exist. ``None`` writes nothing.
-    :param contexts: train on a fixed set of that many contexts; ``None`` draws a fresh one for each episode.
+    :param contexts: train on a fixed set of that many contexts, or on those of an array ``(n, d)``; ``None`` draws a
+        fresh one for each episode.
     :param resume: continue an interrupted training of ``out`` from its last checkpoint, exactly as if it had not
         been interrupted; where there is none, begin.
     :param device: where the networks are: ``"cpu"``, ``"cuda"``, ``"auto"``.
@@ -75,7 +77,9 @@ def train(
         callbacks.append(callback)
     if out is None:
         return model.learn(steps, callback=callbacks, progress_bar=progress)
-    run = UnfinishedRun(out, family, spec, dict(seed=seed, steps=steps, contexts=contexts), resume)
+    fixed = contexts if contexts is None or isinstance(contexts, int) else np.asarray(contexts).tolist()
+    settings = dict(seed=seed, steps=steps, contexts=fixed, irrelevant=family.irrelevant)
+    run = UnfinishedRun(out, family, spec, settings, resume)
     if run.checkpoint.exists():
         model = _restore(type(model), run.checkpoint, device)
     callbacks.append(_Checkpoint(run.checkpoint, checkpoint_seconds))
@@ -92,6 +96,9 @@ def train(
     finally:
         model.logger.close()
     model.save(run.path / "model.zip")
+    normalizer = model.get_vec_normalize_env()
+    if normalizer is not None:
+        normalizer.save(str(run.path / NORMALIZER))
     run.finish(
         parameters=n_parameters(model.policy),
         steps_trained=model.num_timesteps,
@@ -102,7 +109,7 @@ def train(
 
 
 def build(
-    family: Family, agent: AgentSpec, seed: int = 0, contexts: int | None = None, device: str = "auto"
+    family: Family, agent: AgentSpec, seed: int = 0, contexts: int | ArrayLike | None = None, device: str = "auto"
 ) -> BaseAlgorithm:
     """Make the untrained model of a recipe on a family.
 
@@ -122,7 +129,7 @@ def build(
         policy_kwargs |= definition.policy_kwargs
         if definition.match_parameters is not None:
             reference = build(family, agent_spec(definition.match_parameters), device="cpu")
-            policy_kwargs["net_arch"] = matched_net_arch(policy, reference, policy_kwargs)
+            policy_kwargs |= matched_width(policy, reference, policy_kwargs)
         hyperparameters = dict(definition.hyperparameters)
         if "learning_rate" in hyperparameters:
             hyperparameters["learning_rate"] = _schedule(hyperparameters["learning_rate"])
@@ -140,14 +147,21 @@ def build(
     return model
 
 
-def matched_net_arch(policy: type[BasePolicy], reference: BaseAlgorithm, policy_kwargs: dict[str, Any]) -> list[int]:
-    """Find the width of two hidden layers that gives a policy as many parameters as a reference model has."""
+def matched_width(policy: type[BasePolicy], reference: BaseAlgorithm, policy_kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Find the width that gives a policy as many parameters as a reference model has.
+
+    :return: ``net_arch`` of two hidden layers, or ``lstm_hidden_size`` where the policy has a memory.
+    """
     wanted = n_parameters(reference.policy)
+    has_memory = "lstm_hidden_size" in inspect.signature(policy).parameters
     # Orthogonal initialisation takes its time, and counting needs none.
     uninitialised = dict(ortho_init=False) if issubclass(policy, ActorCriticPolicy) else {}
 
+    def sized(width: int) -> dict[str, Any]:
+        return dict(lstm_hidden_size=width) if has_memory else dict(net_arch=[width, width])
+
     def count(width: int) -> int:
-        kwargs: dict[str, Any] = policy_kwargs | uninitialised | dict(net_arch=[width, width])
+        kwargs: dict[str, Any] = policy_kwargs | uninitialised | sized(width)
         made = policy(reference.observation_space, reference.action_space, lambda _: 0.0, **kwargs)
         return n_parameters(made)
 
@@ -157,8 +171,7 @@ def matched_net_arch(policy: type[BasePolicy], reference: BaseAlgorithm, policy_
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if count(middle) >= wanted else (middle, high)
-    width = min((low, high), key=lambda w: abs(count(w) - wanted))
-    return [width, width]
+    return sized(min((low, high), key=lambda w: abs(count(w) - wanted)))
 
 
 def n_parameters(module: torch.nn.Module) -> int:
@@ -192,6 +205,7 @@ class _Checkpoint(BaseCallback):
             "numpy": np.random.get_state(),  # noqa: NPY002 (SB3 shuffles minibatches with the global generator)
             "python": random.getstate(),
             "actions": self.model.action_space,  # SB3 explores by its generator
+            "memory": getattr(self.model, "_last_lstm_states", None),  # of RecurrentPPO, which forgets it when loaded
         }
         if isinstance(self.model, OffPolicyAlgorithm):
             state["replay_buffer"] = self.model.replay_buffer
@@ -210,6 +224,8 @@ def _restore(algorithm: type[BaseAlgorithm], path: Path, device: str) -> BaseAlg
         vec_env = normalizer
     model = algorithm.load(io.BytesIO(state["model"]), env=vec_env, device=device, force_reset=False)
     model.action_space = state["actions"]
+    if state["memory"] is not None:
+        setattr(model, "_last_lstm_states", state["memory"])  # noqa: B010 (only RecurrentPPO has it)
     if isinstance(model, OffPolicyAlgorithm):
         model.replay_buffer = state["replay_buffer"]
     torch.set_rng_state(state["torch"])

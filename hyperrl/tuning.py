@@ -11,7 +11,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from tqdm import tqdm
 
 from hyperrl.catalog import AgentSpec, agent_spec
-from hyperrl.evaluation import episode_returns
+from hyperrl.episodes import play
 from hyperrl.families import Family, load_family
 from hyperrl.files import write_text
 from hyperrl.hypernet import HEADS
@@ -126,6 +126,7 @@ class _Search:
             agent=self.text,
             steps=self.steps,
             seed=self.seed,
+            irrelevant=self.family.irrelevant,
         )
         before = study.user_attrs.get("settings")
         if before is None:
@@ -156,7 +157,7 @@ class _Search:
 
     def returns(self, model: BaseAlgorithm) -> float:
         """Evaluate a model."""
-        return float(episode_returns(model, self.family, self.contexts, 5, self.seed).mean())
+        return float(play(model, self.family, self.contexts, 5, self.seed).returns.mean())
 
     def keep_best(self, study: Study, trial: Any = None) -> None:
         """Write the best recipe so far."""

@@ -4,8 +4,10 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import sb3_contrib
 import torch
 import tyro
+from gymnasium.wrappers import FlattenObservation
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -13,24 +15,26 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 
 import hyperrl
+import hyperrl.algorithms
 import hyperrl.batched
+import hyperrl.policies
 import hyperrl.statistics
 from hyperrl.catalog import agent_spec, family_spec, names
 from hyperrl.training import build
 
-# RL Zoo's PPO for Pendulum-v1, with the eight environments that it uses elsewhere; without gSDE, whose noise is blind
-# to the context.
-ZOO = dict(
+# RL Zoo's PPO for Pendulum-v1 (rl-baselines3-zoo, hyperparams/ppo.yml), for a policy that reads Dict observations.
+ZOO: dict[str, Any] = dict(
     n_steps=1024,
-    batch_size=64,
-    n_epochs=10,
-    learning_rate=1e-3,
-    gamma=0.9,
     gae_lambda=0.95,
-    clip_range=0.2,
+    gamma=0.9,
+    n_epochs=10,
     ent_coef=0.0,
+    learning_rate=1e-3,
+    clip_range=0.2,
+    use_sde=True,
+    sde_sample_freq=4,
 )
-ZOO_ENVS = 8
+ZOO_ENVS = 4
 
 
 def physics(
@@ -110,13 +114,16 @@ def training(family: str = "pendulum", rollouts: int = 6, returns: int = 0, seed
         return PPO("MultiInputPolicy", vec_env, device="cpu", seed=seed, **ZOO)
 
     second = add("RL Zoo's recipe", None, zoo(0), 2)
-    add("our recipe, hyper-ppo", second, build(loaded, agent_spec("hyper-ppo"), device="cpu"), rollouts)
+    recipes = ("hyper-ppo", "hyper-ppo-fast")
+    for recipe in recipes:
+        add(recipe, second, build(loaded, agent_spec(recipe), device="cpu"), rollouts)
     Console().print(table)
     if returns:
-        makers = {
-            "RL Zoo's recipe": zoo,
-            "hyper-ppo": lambda seed: build(loaded, agent_spec("hyper-ppo"), seed, device="cpu"),
-        }
+
+        def ours(recipe: str, seed: int) -> PPO:
+            return build(loaded, agent_spec(recipe), seed, device="cpu")  # pyright: ignore[reportReturnType]
+
+        makers = {"RL Zoo's recipe": zoo} | {recipe: partial(ours, recipe) for recipe in recipes}
         table = Table(
             "recipe", "split", "IQM [95 % interval]", title=f"{family}: return after {returns:,} steps, {seeds} seeds"
         )
@@ -130,6 +137,47 @@ def training(family: str = "pendulum", rollouts: int = 6, returns: int = 0, seed
                 table.add_row(what, split, "{:.0f} [{:.0f}, {:.0f}]".format(*hyperrl.statistics.bootstrap_iqm(scores)))
             table.add_row("", "seconds a seed", f"{(time.perf_counter() - begun) / seeds:.0f}", end_section=True)
         Console().print(table)
+
+
+def algorithms(names: tuple[str, ...] = (), steps: int = 2000, envs: int = 8) -> None:
+    """Whole training with a hypernetwork policy against SB3's own, which gets the context as inputs: env-steps/s.
+
+    Both have the algorithm's default networks and hyperparameters, on the same environments.
+
+    Args:
+        names: Algorithms. Default: all.
+        steps: Steps of each timed run; the fastest of three counts.
+        envs: Number of environments.
+    """
+    all_names = (*hyperrl.algorithms.ALGORITHMS, "CrossQ")
+    table = Table(
+        "algorithm", "family", "MultiInputPolicy/s", "hyper/s", "ratio", title="Training: env-steps per second"
+    )
+    for name in track(names or all_names, console=Console(stderr=True), transient=True):
+        family = hyperrl.load_family("cartpole" if "DQN" in name else "pendulum")
+        hyper = getattr(hyperrl.policies, hyperrl.policies.POLICY_OF[name])
+        if name == "CrossQ":  # which takes flat observations only
+            algorithm, stock = sb3_contrib.CrossQ, "MlpPolicy"
+            vec_env: VecEnv = DummyVecEnv([lambda: FlattenObservation(family.make())] * envs)  # noqa: B023
+            d = len(family.context_space)
+            first = next(iter(family.make().observation_space.spaces)) == "context"  # pyright: ignore
+            policy_kwargs = dict(context_slice=(0, d) if first else (-d, None))
+        else:
+            algorithm, stock = hyperrl.algorithms.algorithm_class(name), "MultiInputPolicy"
+            vec_env, policy_kwargs = family.vec_env(envs), {}
+        sizes = dict(n_steps=64) if name in ("PPO", "A2C", "TRPO") else dict(learning_starts=100, buffer_size=10_000)
+        speeds: dict[Any, float] = {stock: 0.0, hyper: 0.0}
+        for _ in range(3):
+            for policy in speeds:
+                kwargs = policy_kwargs if policy is hyper else {}
+                model = algorithm(policy, vec_env, policy_kwargs=kwargs, device="cpu", **sizes)
+                model.learn(200)
+                begun = time.perf_counter()
+                model.learn(steps)
+                speeds[policy] = max(speeds[policy], steps / (time.perf_counter() - begun))
+        plain, generated = speeds.values()
+        table.add_row(name, family.name, f"{plain:,.0f}", f"{generated:,.0f}", f"{generated / plain:.2f}")
+    Console().print(table)
 
 
 def memory(envs: int = 4096, steps: int = 128) -> None:
@@ -193,4 +241,6 @@ def _steps_per_second(vec_env: VecEnv, seconds: float) -> float:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    tyro.extras.subcommand_cli_from_dict({"physics": physics, "training": training, "memory": memory})
+    tyro.extras.subcommand_cli_from_dict(
+        {"physics": physics, "training": training, "algorithms": algorithms, "memory": memory}
+    )

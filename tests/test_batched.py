@@ -300,6 +300,8 @@ def test_wrong_use_is_refused():
         vec_env.step(np.zeros(N))
     with pytest.raises(ValueError, match="at least one environment"):
         make("pendulum", 0)
+    with pytest.raises(ValueError, match="device='cuda' is for batched environments"):
+        hyperrl.load_family("pendulum").vec_env(2, backend="gymnasium", device="cuda")
     with pytest.raises(ValueError, match=r"unknown backend 'bached'.*Did you mean 'batched'"):
         FAMILIES["pendulum"].vec_env(2, backend="bached")
 
@@ -478,3 +480,29 @@ def test_the_device_gives_what_the_processor_gives(name):
     restored = pickle.loads(pickle.dumps(cuda))
     assert_equal(play(cuda, actions), play(restored, actions))
     assert torch.device(FAMILIES[name].vec_env(2, device="auto").simulator.device).type == "cuda"  # pyright: ignore
+
+
+@pytest.mark.parametrize("backend", ["batched", "gymnasium"])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_irrelevant_features_change_nothing_but_the_context(name: str, backend: str) -> None:
+    family = hyperrl.load_family(name)
+    contexts = family.context_space.sample("interpolation", 3, 0)
+    more = family.with_irrelevant(5)
+    extended = np.hstack([contexts, np.random.default_rng(0).uniform(-1, 1, (3, 5))])
+    plain: Any = family.vec_env(3, contexts=contexts, seed=1, backend=backend)
+    distracting: Any = more.vec_env(3, contexts=extended, seed=1, backend=backend)
+    observations = plain.reset(), distracting.reset()
+    assert distracting.observation_space["context"].shape == (len(family.context_space) + 5,)
+    plain.action_space.seed(0)
+    for _ in range(30):
+        np.testing.assert_array_equal(observations[0]["observation"], observations[1]["observation"])
+        np.testing.assert_allclose(observations[1]["context"], extended, rtol=1e-6)
+        actions = np.stack([plain.action_space.sample() for _ in range(3)])
+        steps = plain.step(actions), distracting.step(actions)
+        observations = steps[0][0], steps[1][0]
+        np.testing.assert_array_equal(steps[0][1], steps[1][1])
+    fresh: Any = more.vec_env(64, seed=1, backend=backend)
+    seen = fresh.reset()["context"]
+    assert len(np.unique(seen[:, -5:])) == seen[:, -5:].size
+    if backend == "batched":
+        np.testing.assert_array_equal(seen[:, :-5], family.vec_env(64, seed=1, backend=backend).reset()["context"])

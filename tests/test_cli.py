@@ -1,4 +1,5 @@
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,9 +9,20 @@ from hyperrl.catalog import names
 from hyperrl.cli import main
 from hyperrl.contexts import SPLITS
 from hyperrl.export import load
+from hyperrl.statistics import Estimate
 
-COMMANDS = ("train", "tune", "evaluate", "compare", "record", "export", "list")
+COMMANDS = ("train", "tune", "evaluate", "reference", "compare", "record", "export", "list")
 Command = Callable[..., str]
+QUICK = """
+algorithm = "PPO"
+policy = "{policy}"
+n_envs = 4
+normalize_reward = true
+[hyperparameters]
+n_steps = 64
+batch_size = 64
+[policy_kwargs]
+"""
 
 
 @pytest.fixture
@@ -48,22 +60,50 @@ def test_list_names_everything(hyperrl: Command) -> None:
 
 
 def test_train_evaluate_compare(hyperrl: Command, tmp_path: Path) -> None:
-    for agent, seed in (("hyper-ppo", 0), ("hyper-ppo", 1), ("unaware-ppo", 0)):
-        arguments = ("--steps", 1, "--seed", seed, "--device", "cpu", "--no-progress")
-        assert "Next: hyperrl evaluate" in hyperrl("train", "cartpole", agent, *arguments)
-        run = f"runs/cartpole-{agent}-{seed}"
-        text = hyperrl("evaluate", run, "--contexts", 3, "--episodes", 2, "--plane", 3, "--no-progress")
-        assert all(split in text for split in SPLITS)
+    for name, policy in (("hyper-ppo", "hyper"), ("unaware-ppo", "unaware")):
+        Path(f"{name}.toml").write_text(QUICK.format(policy=policy))
+    trainings = (("hyper-ppo", 0, 0), ("hyper-ppo", 1, 0), ("hyper-ppo", 0, 3), ("unaware-ppo", 0, 0))
+    for agent, seed, irrelevant in trainings:
+        arguments = ("--steps", 1, "--seed", seed, "--irrelevant", irrelevant, "--device", "cpu", "--no-progress")
+        assert "Next: hyperrl evaluate" in hyperrl("train", "cartpole", f"{agent}.toml", *arguments)
+        run = f"runs/cartpole-{agent}{f'-irrelevant{irrelevant}' if irrelevant else ''}-{seed}"
+        options = ("--contexts", 3, "--episodes", 2, "--plane", 3, "--sweep", 3, "--noise", 0.1, 0.5, "--no-progress")
+        text = hyperrl("evaluate", run, *options)
+        assert all(
+            word in text for word in (*SPLITS, "raw returns", "variance", "wrong context, on interpolation: noise")
+        )
+        written = json.loads((tmp_path / run / "evaluation.json").read_text())
+        assert written["provenance"]["run"]["seed"] == seed
+        assert written["provenance"]["irrelevant"] == irrelevant
+        assert len(written["splits"]["train"]["contexts"][0]) == 5 + irrelevant
         assert "is never overwritten" in hyperrl("evaluate", run, expect=2)
     runs = sorted(str(path) for path in (tmp_path / "runs").iterdir())
     text = hyperrl("compare", *runs, "--out", tmp_path / "comparison")
     assert "hyper-ppo" in text
     assert "unaware-ppo" in text
-    assert (tmp_path / "comparison" / "comparison.png").read_bytes().startswith(b"\x89PNG")
+    written = (tmp_path / "comparison" / "report.md").read_text()
+    pictures = re.findall(r"!\[.*\]\((.*)\)", written)
+    assert set(pictures) == {path.name for path in (tmp_path / "comparison").glob("*.png")}
+    assert {
+        "splits.png",
+        "profiles.png",
+        "planes.png",
+        "sweeps.png",
+        "misreports.png",
+        "irrelevant.png",
+        "curves.png",
+    } <= set(pictures)
+    for picture in pictures:
+        assert (tmp_path / "comparison" / picture).read_bytes().startswith(b"\x89PNG")
     rows = json.loads((tmp_path / "comparison" / "comparison.json").read_text())["rows"]
     assert {(row["agent"], row["split"], row["seeds"]) for row in rows} == {
-        (agent, split, seeds) for agent, seeds in (("hyper-ppo", 2), ("unaware-ppo", 1)) for split in SPLITS
+        (agent, split, seeds)
+        for agent, seeds in (("hyper-ppo", 2), ("hyper-ppo +3 irrelevant", 1), ("unaware-ppo", 1))
+        for split in SPLITS
     }
+    for row in rows:
+        assert f"`{row['agent']}` | {row['parameters']:,} | {row['seeds']} | {row['split']} | " in written
+        assert str(Estimate(**row["iqm"])) in written
     assert "is never overwritten" in hyperrl("compare", *runs, "--out", tmp_path / "comparison", expect=2)
     assert "is a second run of hyper-ppo with seed 0" in hyperrl("compare", runs[0], runs[0], expect=2)
     hyperrl("evaluate", runs[0], "--contexts", 2, "--plane", 0, "--out", tmp_path / "other.json", "--no-progress")
@@ -98,6 +138,17 @@ def test_export(hyperrl: Command, tmp_path: Path) -> None:
     assert "is never overwritten" in hyperrl(*arguments, "--context", "length=0.7", expect=2)
     hyperrl("export", run, "--format", "pt2", "--out", tmp_path / "open.pt2")
     assert (tmp_path / "open.pt2").is_file()
+
+
+def test_scores_where_there_is_a_reference(hyperrl: Command, tmp_path: Path) -> None:
+    hyperrl("train", "ode", "unaware-ppo", "--steps", 1, "--device", "cpu", "--no-progress")
+    small = ("--contexts", 2, "--episodes", 3, "--no-progress")
+    assert "4 contexts" in hyperrl("reference", "ode", *small, "--splits", "train", "interpolation", "--out", "r.json")
+    assert "is never overwritten" in hyperrl("reference", "ode", *small, "--out", "r.json", expect=2)
+    quick = (*small, "--plane", 0, "--sweep", 0)
+    text = hyperrl("evaluate", "runs/ode-unaware-ppo-0", *quick, "--reference", "r.json")
+    assert "extrapolation: raw returns, 2 of 2 contexts have no reference" in text
+    assert text.count("no reference") == 1
 
 
 @pytest.mark.parametrize(

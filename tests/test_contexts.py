@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
+from hyperrl import load_family
 from hyperrl.contexts import SPLITS, ContextBox, ContextSpace, Feature
 
 LENGTH = Feature("length", "m", 1.0, train=((0.5, 1.5),), bounds=((0.1, 2.0),))
@@ -141,3 +142,18 @@ def test_context_box_carries_its_space_through_a_pickle() -> None:
     assert again == box
     assert again.context_space == SPACE
     assert box.contains(SPACE.sample("extrapolation", 1)[0].astype(np.float32))
+
+
+@pytest.mark.parametrize("split", ["train", "interpolation", "extrapolation"])
+def test_irrelevant_features_leave_the_others_as_they_are(split: str) -> None:
+    space = load_family("pendulum").context_space
+    more = space.with_irrelevant(20)
+    contexts = more.sample(split, 12, seed=3)
+    np.testing.assert_array_equal(contexts[:, :4], space.sample(split, 12, seed=3))
+    extra = contexts[:, 4:]
+    assert np.all(np.abs(extra) <= 1)
+    assert len(np.unique(extra)) == extra.size
+    assert more.relevant == space
+    assert more.with_irrelevant(0) == space.with_irrelevant(0) == space
+    with pytest.raises(ValueError, match="number of irrelevant features, got -1"):
+        space.with_irrelevant(-1)

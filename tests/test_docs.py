@@ -18,6 +18,7 @@ from hyperrl.policies import POLICY_OF
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(python|toml|sh)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+COMMANDS_RUN = ("README.md", "export.md", "sb3.md")  # those of other pages take long, or write into envs/
 SMALLER = {
     "evaluate": ("--contexts", "3", "--episodes", "1", "--plane", "3"),
     "record": ("--contexts", "1"),
@@ -44,7 +45,7 @@ def test_what_a_page_says_runs(
         elif language == "toml":
             if name := re.match(r"# (\w+\.toml)\n", code):
                 Path(name[1]).write_text(code, encoding="utf-8")
-        else:
+        elif page.name in COMMANDS_RUN:
             for command in re.findall(r"^hyperrl .*$", code, re.MULTILINE):
                 _run(command, monkeypatch)
 

@@ -1,16 +1,18 @@
+import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from stable_baselines3 import PPO
-from stable_baselines3.common.vec_env import VecNormalize
 
 import hyperrl
-from hyperrl.evaluation import Report, episode_returns, evaluate
-from hyperrl.policies import HyperPolicy
+from hyperrl.episodes import play
+from hyperrl.evaluation import Report, evaluate
+from hyperrl.policies import ConcatPolicy, HyperPolicy, UnawarePolicy
+from hyperrl.provenance import describe_model, family_digest
 from hyperrl.statistics import interquartile_mean
 
 SIZES: dict[str, Any] = dict(n_steps=8, batch_size=8, device="cpu", seed=0)
@@ -20,23 +22,6 @@ FAMILY = hyperrl.load_family("cartpole")
 @pytest.fixture(scope="module")
 def model() -> PPO:
     return PPO(HyperPolicy, FAMILY.vec_env(2), **SIZES)
-
-
-def test_returns_equal_those_of_playing_one_by_one(model: PPO) -> None:
-    contexts = FAMILY.context_space.sample("extrapolation", 3, 1)
-    together = episode_returns(model, FAMILY, contexts, episodes=2, seed=5)
-    for i, context in enumerate(contexts):
-        for episode in range(2):
-            env = FAMILY.vec_env(1, contexts=context[None])
-            env.seed(hyperrl.families.stream(5) + 2 * i + episode)
-            observation: Any = env.reset()
-            total, over = 0.0, False
-            while not over:
-                action, _ = model.predict(observation, deterministic=True)
-                observation, rewards, dones, _ = env.step(action)
-                total += float(rewards[0])
-                over = dones[0]
-            assert together[i, episode] == total
 
 
 def test_report_holds_each_split(model: PPO) -> None:
@@ -55,49 +40,90 @@ def test_report_holds_each_split(model: PPO) -> None:
     assert plane.features == ("force_mag", "length")
     assert plane.returns.shape == (3, 3)
     assert np.isnan(plane.returns[:, 1]).all()  # no force at all is out of bounds
+    assert report.splits["train"].values is not None
+    assert report.splits["train"].values.bias.shape == (4,)
     context = FAMILY.context_space.vector({"force_mag": plane.x[0], "length": plane.y[2]})
     seen = {tuple(c) for c in hyperrl.evaluation._grid(FAMILY, 3)[0]}
     assert tuple(context) in seen
 
 
+def test_a_sweep_varies_one_feature_at_a_time() -> None:
+    family = hyperrl.load_family("double_integrator")
+    lines = hyperrl.evaluation._lines(family, 4)
+    assert_allclose(lines["mass"], [[m, 1.0] for m in np.linspace(0.1, 2.0, 4)])
+    assert_array_equal(lines["action_factor"], [[1.0, -1.0], [1.0, 1.0]])  # a list of choices
+    inverting = hyperrl.evaluation._lines(FAMILY, 5)["force_mag"]
+    assert_allclose(inverting[:, 4], [-20, -10, 10, 20])  # no force at all is out of bounds
+    model = PPO(HyperPolicy, family.vec_env(2), **SIZES)
+    report = evaluate(model, family, ("train",), 2, 3, sweep=4)
+    assert_array_equal(report.sweeps["mass"].values, lines["mass"][:, 0])
+    assert_array_equal(report.sweeps["mass"].returns[:, 0], play(model, family, lines["mass"], 3).returns)
+
+
+def test_misreports_change_what_is_told_and_nothing_else() -> None:
+    family = hyperrl.load_family("pendulum")
+    model = PPO(ConcatPolicy, family.vec_env(2), **SIZES)
+    levels = dict(noise=[0.5, 1.0], offset=[0.2], other=[1.0])
+    report = evaluate(model, family, ("interpolation",), 3, 2, seed=4, misreports=levels)
+    for kind, sweep in report.misreports.items():
+        assert_array_equal(sweep.values, [0, *levels[kind]])
+        assert_array_equal(sweep.returns[0], report.splits["interpolation"].returns)
+        assert len(np.unique(sweep.returns)) == sweep.returns.size  # every level is played, and plays otherwise
+    unaware = PPO(UnawarePolicy, family.vec_env(2), **SIZES)
+    report = evaluate(unaware, family, ("interpolation",), 3, 2, misreports=levels)
+    for sweep in report.misreports.values():
+        assert_array_equal(sweep.returns, np.tile(sweep.returns[0], (len(sweep.values), 1, 1)))
+
+
 def test_report_survives_its_file(model: PPO, tmp_path: Path) -> None:
-    report = evaluate(model, FAMILY, contexts=2, episodes=1, plane=2)
+    report = evaluate(model, FAMILY, contexts=2, episodes=1, plane=2, sweep=2, misreports=dict(noise=[0.1]))
     report.save(tmp_path / "e.json")
+    report.save(tmp_path / "again.json")
     again = Report.load(tmp_path / "e.json")
-    assert again.family == "cartpole"
-    assert again.settings == report.settings
-    assert report.plane is not None
-    assert again.plane is not None
-    assert_array_equal(again.plane.returns, report.plane.returns)
-    for name, split in report.splits.items():
-        assert_array_equal(again.splits[name].returns, split.returns)
-        assert_array_equal(again.splits[name].contexts, split.contexts)
+    again.save(tmp_path / "again.json")
+    assert (tmp_path / "e.json").read_text() == (tmp_path / "again.json").read_text()
+    assert_report_equal(again, report)
+    json.loads((tmp_path / "e.json").read_text(), parse_constant=pytest.fail)  # NaN is no JSON
+
+
+def assert_report_equal(x: Any, y: Any) -> None:
+    """Compare dataclasses, dictionaries, tuples and arrays, field by field."""
+    assert type(x) is type(y)
+    if dataclasses.is_dataclass(x):
+        assert_report_equal(vars(x), vars(y))
+    elif isinstance(x, dict):
+        assert list(x) == list(y)
+        for key in x:
+            assert_report_equal(x[key], y[key])
+    elif isinstance(x, tuple):
+        for a, b in zip(x, y, strict=True):
+            assert_report_equal(a, b)
+    else:
+        np.testing.assert_array_equal(x, y)
+
+
+def test_a_report_says_what_it_is_of(model: PPO, tmp_path: Path) -> None:
+    arguments: Any = dict(splits=("train",), contexts=1, episodes=1)
+    provenance = evaluate(model, FAMILY, **arguments).provenance
+    assert provenance["versions"].keys() >= {"hyperrl", "torch", "stable-baselines3", "gymnasium", "numpy", "python"}
+    described = provenance["model"]
+    assert described["algorithm"] == "PPO"
+    assert described["policy"] == "HyperPolicy"
+    assert described["parameters"] == sum(p.numel() for p in model.policy.parameters())
+    again = PPO(HyperPolicy, FAMILY.vec_env(2), **SIZES)
+    assert describe_model(again) == described
+    assert describe_model(again.learn(8))["sha256"] != described["sha256"]
+    text = FAMILY.spec.source.read_text()
+    for change, same in (("# a comment\n" + text, True), (text.replace("default = 9.8", "default = 9.7"), False)):
+        (tmp_path / "f.toml").write_text(change)
+        assert (family_digest(hyperrl.load_family(tmp_path / "f.toml")) == provenance["definition"]) is same
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"family": "x"}', '{"family": 1, "settings": 2, "splits": 3}'])
 def test_a_file_that_is_no_report_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "e.json").write_text(text)
-    with pytest.raises(ValueError, match=r"e\.json: not an evaluation written by hyperrl"):
+    with pytest.raises(ValueError, match=r"e\.json: not an evaluation written by this version of hyperrl"):
         Report.load(tmp_path / "e.json")
-
-
-def test_a_plain_model_of_the_base_environment_is_evaluated() -> None:
-    plain = PPO("MlpPolicy", gym.make("CartPole-v1"), **SIZES)
-    assert episode_returns(plain, FAMILY, FAMILY.context_space.default[None], episodes=2).shape == (1, 2)
-    with pytest.raises(ValueError, match="the model acts on observations of"):
-        episode_returns(plain, hyperrl.load_family("pendulum"), [[10, 1, 1, 1]])
-
-
-def test_statistics_of_vec_normalize_are_applied() -> None:
-    env = VecNormalize(FAMILY.vec_env(2), norm_obs_keys=["observation"])
-    model = PPO(HyperPolicy, env, **SIZES).learn(64)
-    seen: list[Any] = []
-    predict = model.predict
-    model.predict = lambda observation, *args: (seen.append(observation), predict(observation, *args))[1]
-    episode_returns(model, FAMILY, FAMILY.context_space.default[None], episodes=2, seed=3)
-    raw = FAMILY.vec_env(2, contexts=FAMILY.context_space.default[None], seed=3).reset()
-    assert_allclose(seen[0]["observation"], env.normalize_obs(raw)["observation"])
-    assert_array_equal(seen[0]["context"], raw["context"])
 
 
 def test_bad_arguments_are_refused(model: PPO) -> None:

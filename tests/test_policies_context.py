@@ -13,7 +13,7 @@ from toy import CONTEXT, IMAGE, observations, to_numpy, toy
 from hyperrl.algorithms import ALGORITHMS, algorithm_class, policy_class
 from hyperrl.policies import ContextExtractor, ContextReader, HyperPolicy
 
-SIZES: dict[str, dict[str, Any]] = {name: dict(n_steps=8, batch_size=16) for name in ("PPO", "TRPO")}
+SIZES: dict[str, dict[str, Any]] = {name: dict(n_steps=8, batch_size=16) for name in ("PPO", "TRPO", "RecurrentPPO")}
 
 
 @pytest.mark.parametrize("kind", ["concat", "unaware"])
@@ -32,6 +32,9 @@ def test_baselines_of_every_algorithm(name: str, kind: str) -> None:
         network = getattr(network, "q_net", None) or getattr(network, "quantile_net", None) or network
         if network is not model.policy:
             return network(obs)
+        if name == "RecurrentPPO":
+            memory = tuple(torch.zeros(network.lstm_hidden_state_shape[0], 12, network.lstm_output_dim) for _ in "hc")
+            return network.predict_values(obs, memory, torch.ones(12))
         return network.predict_values(obs) if hasattr(network, "predict_values") else network(obs, deterministic=True)
 
     assert torch.equal(values(model, obs), values(model, other)) == (kind == "unaware")

@@ -118,6 +118,10 @@ def test_a_run_folder_holds_everything(quick: Path, tmp_path: Path) -> None:
     loaded = run.model("cpu")
     assert isinstance(loaded, PPO)
     assert_array_equal(loaded.policy.parameters_to_vector(), model.policy.parameters_to_vector())
+    normalizer, loaded_normalizer = model.get_vec_normalize_env(), loaded.get_vec_normalize_env()
+    assert normalizer is not None
+    assert loaded_normalizer is not None
+    assert loaded_normalizer.ret_rms.var == normalizer.ret_rms.var != 1
     log = EventAccumulator(str(out)).Reload()
     assert {"train/approx_kl", "hyper/effective_rank"} <= set(log.Tags()["scalars"])
     assert not list(tmp_path.glob("runs/*partial"))
@@ -170,6 +174,34 @@ def test_off_policy_agents_resume_exactly(
         assert_array_equal(resumed.policy.parameters_to_vector(), whole.policy.parameters_to_vector())
         loaded = Run.open(out).model("cpu")
         assert_array_equal(loaded.policy.parameters_to_vector(), whole.policy.parameters_to_vector())
+
+
+SMALL = {"n_envs = 64": "n_envs = 4", "n_envs = 16": "n_envs = 4", "n_steps = 128": "n_steps = 16"}
+SMALL |= {"batch_size = 1024": "batch_size = 32", "n_epochs = 10": "n_epochs = 2"}
+SMALL |= {"learning_starts = 1600": "learning_starts = 16", "buffer_size = 200_000": "buffer_size = 400"}
+SMALL |= {"gradient_steps = 8": "gradient_steps = 1"}
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_every_agent_resumes_exactly_and_is_evaluated(agent: str, tmp_path: Path) -> None:
+    """The packaged recipes, with small rollouts."""
+    recipe = tmp_path / f"{agent}.toml"
+    text = agent_spec(agent).source.read_text()
+    for old, new in SMALL.items():
+        text = text.replace(old, new)
+    recipe.write_text(text)
+    arguments: Any = dict(steps=128, seed=2, device="cpu", checkpoint_seconds=0)
+    whole = train("pendulum", recipe, **arguments)
+    with pytest.raises(KeyboardInterrupt):
+        train("pendulum", recipe, out=tmp_path / "x", callback=Interrupt(at=80), **arguments)
+    resumed = train("pendulum", recipe, out=tmp_path / "x", resume=True, **arguments)
+    assert_array_equal(resumed.policy.parameters_to_vector(), whole.policy.parameters_to_vector())
+    run = Run.open(tmp_path / "x")
+    reports = [hyperrl.evaluate(m, run.family, contexts=2, episodes=2, seed=1) for m in (whole, run.model("cpu"))]
+    for split in reports[0].splits:
+        assert_array_equal(reports[0].splits[split].returns, reports[1].splits[split].returns)
+    on_policy = agent_spec(agent).definition.algorithm == "PPO"
+    assert (reports[1].splits["train"].values is not None) == on_policy
 
 
 @pytest.mark.parametrize("normalize", [True, False])
@@ -229,7 +261,7 @@ def test_a_run_folder_is_never_overwritten(quick: Path, tmp_path: Path) -> None:
         (
             '"hyper"',
             '"hiper"',
-            "unknown policy 'hiper': known are ['hyper', 'concat', 'unaware']. Did you mean 'hyper'?",
+            "unknown policy 'hiper': known are ['hyper', 'film', 'concat', 'unaware']. Did you mean 'hyper'?",
         ),
         ("n_steps", "nsteps", "unknown hyperparameter 'nsteps'"),
         ("n_steps", "nsteps", "Did you mean 'n_steps'?"),

@@ -64,6 +64,10 @@ class Physics(ABC):
     def observe(self, state: Tensor) -> Tensor:
         """Return the observations, shape ``(n, o)``, of states of shape ``(n, s)``."""
 
+    def optimum(self, c: Context, steps: int) -> Tensor | None:
+        """Return the greatest expected return of an episode of so many steps, shape ``(n,)``, where it is known."""
+        return None
+
 
 def names() -> list[str]:
     """Return the names that :func:`load` knows."""

@@ -1,7 +1,11 @@
 """ODE: keep a number near zero whose rate is a polynomial of the action; as in Beukman et al. (2023)."""
 
+from typing import Any
+
+import numpy as np
 import torch
 from gymnasium import spaces
+from numpy.polynomial import Polynomial
 from torch import Tensor
 
 from hyperrl.physics import Context, Physics
@@ -45,3 +49,35 @@ class Ode(Physics):
     def observe(self, state: Tensor) -> Tensor:
         """The state."""
         return state
+
+    def optimum(self, c: Context, steps: int) -> Tensor:
+        """Go to zero as fast as the actions allow, and stay.
+
+        The rates of all actions are an interval around 0, as the square of actions is connected. So x may move by any
+        amount up to the greatest, and from x₀ = u no policy is nearer to zero after t steps than max(0, u - s) for the
+        distance s = 0.01·t·rate, which this one attains at every t. Rewards fall with the distance. u is uniform, and
+        P(u - s < b) = min(1, b + s) for each bound b at which the reward changes.
+        """
+        rates = [rate for context in torch.stack([*c.values()], dim=1).tolist() for rate in _extreme_rates(context)]
+        reach = DT * torch.arange(1, steps + 1) * torch.tensor(rates, dtype=torch.float64)[:, None]  # (2n, steps)
+        total, previous = torch.zeros(len(rates), dtype=torch.float64), 0.0
+        for below, value in REWARDS:
+            total += (value - previous) * (below + reach).clamp(max=1.0).sum(dim=1)
+            previous = value
+        return total.reshape(-1, 2).mean(dim=1)  # x₀ is as often positive as negative
+
+
+def _extreme_rates(coefficients: list[float]) -> tuple[float, float]:
+    """Return the fastest rates down and up, both positive, over all actions of one context.
+
+    The rate is the real part of an analytic function of the action: it is extreme on an edge of the square.
+    """
+    rate = Polynomial([0.0, *coefficients])
+    values: list[float] = []
+    for corner, along in ((1, 1j), (-1, 1j), (1j, 1), (-1j, 1)):
+        edge: Any = rate(Polynomial([corner, along]))  # pyright: ignore[reportArgumentType]
+        real = Polynomial(edge.coef.real)
+        roots = real.deriv().roots()
+        inner = roots.real[(np.abs(roots.imag) < 1e-9) & (np.abs(roots.real) < 1)]
+        values += real(np.concatenate([[-1.0, 1.0], inner])).tolist()
+    return -min(values), max(values)

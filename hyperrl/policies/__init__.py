@@ -1,4 +1,4 @@
-"""Stable-Baselines3 policies that get a context: as generated weights, as extra inputs, or not at all."""
+"""Stable-Baselines3 policies that get a context: as generated weights, otherwise, or not at all."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from hyperrl.policies.context import ContextExtractor as ContextExtractor
 from hyperrl.policies.context import ContextPolicy as ContextPolicy
 from hyperrl.policies.context import ContextReader as ContextReader
 from hyperrl.policies.dqn import HyperDQNPolicy as HyperDQNPolicy
+from hyperrl.policies.film import FilmPolicy as FilmPolicy
 from hyperrl.policies.generation import GeneratedPolicy as GeneratedPolicy
 from hyperrl.policies.sac import HyperSACPolicy as HyperSACPolicy
 from hyperrl.policies.td3 import HyperTD3Policy as HyperTD3Policy

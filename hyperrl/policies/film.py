@@ -1,0 +1,117 @@
+"""FiLM: the context scales and shifts the hidden layers of an ordinary actor-critic (Perez et al. 2018)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Final
+
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.type_aliases import Schedule
+from torch import Tensor, nn
+
+from hyperrl.hypernet import mlp
+from hyperrl.policies.actor_critic import ALGORITHMS
+from hyperrl.policies.context import ContextPolicy
+
+
+class FilmPolicy(ContextPolicy, ActorCriticPolicy):
+    """An actor-critic whose hidden layers the context modulates: h = φ((1 + γ(c)) ⊙ (W·x + b) + β(c)).
+
+    At initialisation γ = β = 0: all contexts start from the network that SB3 would make. Output layers and the log-std
+    are common to all contexts.
+
+    :param embedding: widths of the context encoders, one for the actor and one for the critic.
+    :param kwargs: those of :class:`~hyperrl.policies.context.ContextPolicy` and of SB3's ``ActorCriticPolicy``.
+
+    >>> from stable_baselines3 import PPO
+    >>> from hyperrl import load_family
+    >>> model = PPO(FilmPolicy, load_family("pendulum").vec_env(2))
+    """
+
+    algorithms: ClassVar = ALGORITHMS
+    include_context: ClassVar = True  # behind the features, where the networks below take it from
+
+    def __init__(self, *args: Any, embedding: Sequence[int] = (64, 64), **kwargs: Any) -> None:
+        if not embedding or min(embedding) < 1:
+            raise ValueError(f"expected widths ≥ 1, got embedding={list(embedding)}")
+        self.embedding: Final = tuple(embedding)
+        super().__init__(*args, **kwargs)
+
+    def _build_mlp_extractor(self) -> None:
+        self.mlp_extractor: Any = _FilmExtractor(
+            self.features_dim,
+            self.features_extractor.reader.dim,  # pyright: ignore
+            self.net_arch,
+            self.activation_fn,
+            self.embedding,
+        ).to(self.device)
+
+    def _build(self, lr_schedule: Schedule) -> None:
+        super()._build(lr_schedule)  # which initialises every linear layer, those of the modulation too
+        for network in (self.mlp_extractor.actor, self.mlp_extractor.critic):
+            network.reset_modulation()
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return super()._get_constructor_parameters() | dict(embedding=self.embedding)
+
+
+class _FilmExtractor(nn.Module):
+    """The hidden layers of actor and critic, as SB3's ``MlpExtractor``: ``(B, n + d)`` to ``(B, width)`` each."""
+
+    def __init__(
+        self,
+        features_dim: int,
+        context_dim: int,
+        net_arch: list[int] | dict[str, list[int]],
+        activation: type[nn.Module],
+        embedding: tuple[int, ...],
+    ) -> None:
+        super().__init__()
+        widths = net_arch if isinstance(net_arch, dict) else dict(pi=net_arch, vf=net_arch)
+        self.actor, self.critic = (
+            _ModulatedLayers(features_dim - context_dim, context_dim, widths.get(key, []), activation, embedding)
+            for key in ("pi", "vf")
+        )
+        self.latent_dim_pi, self.latent_dim_vf = self.actor.width, self.critic.width
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        return self.actor(features), self.critic(features)
+
+    def forward_actor(self, features: Tensor) -> Tensor:
+        return self.actor(features)
+
+    def forward_critic(self, features: Tensor) -> Tensor:
+        return self.critic(features)
+
+
+class _ModulatedLayers(nn.Module):
+    """Linear layers, each scaled and shifted by the context before its activation."""
+
+    def __init__(
+        self, n: int, d: int, widths: list[int], activation: type[nn.Module], embedding: tuple[int, ...]
+    ) -> None:
+        super().__init__()
+        if not widths:
+            raise ValueError("FilmPolicy modulates hidden layers, and net_arch has none for the actor or the critic")
+        self.n: Final = n
+        self.widths: Final = widths
+        self.width: Final = widths[-1]
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip([n, *widths], widths, strict=False))
+        self.activation = activation()
+        self.encoder = mlp([d, *embedding], nn.Tanh, nn.Tanh())
+        self.modulation = nn.Linear(embedding[-1], 2 * sum(widths))
+
+    def reset_modulation(self) -> None:
+        """Make every γ and β zero."""
+        nn.init.zeros_(self.modulation.weight)
+        nn.init.zeros_(self.modulation.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the last hidden layer, ``(B, n + d)`` to ``(B, width)``."""
+        x, context = features[:, : self.n], features[:, self.n :]
+        gammas, betas = self.modulation(self.encoder(context)).chunk(2, dim=1)  # each (B, all widths)
+        for layer, gamma, beta in zip(
+            self.layers, gammas.split(self.widths, dim=1), betas.split(self.widths, dim=1), strict=True
+        ):
+            x = self.activation((1 + gamma) * layer(x) + beta)
+        return x

@@ -1,0 +1,48 @@
+"""Provenance: what a result was made with, so that a reader can tell whether two results are comparable."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from stable_baselines3.common.base_class import BaseAlgorithm
+
+    from hyperrl.families import Family
+
+LIBRARIES = ("hyperrl", "torch", "stable-baselines3", "sb3-contrib", "gymnasium", "numpy")
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the libraries that decide a result."""
+    return {library: version(library) for library in LIBRARIES} | {"python": platform.python_version()}
+
+
+def family_digest(family: Family) -> str:
+    """Return the SHA-256 of what a family's definition says of its dynamics and its features.
+
+    Comments, the Gymnasium id and the plane of its pictures do not count; neither does the code of its physics, which
+    the version of hyperrl stands for.
+    """
+    definition = {key: value for key, value in asdict(family.spec.definition).items() if key not in ("id", "plane")}
+    return hashlib.sha256(json.dumps(definition, sort_keys=True).encode()).hexdigest()
+
+
+def describe_model(model: BaseAlgorithm) -> dict[str, Any]:
+    """Return what a model is: algorithm, policy, steps trained, and number and SHA-256 of its policy's parameters."""
+    digest, parameters = hashlib.sha256(), 0
+    for name, tensor in sorted(model.policy.state_dict().items()):
+        digest.update(name.encode() + tensor.detach().cpu().numpy().tobytes())
+    for tensor in model.policy.parameters():
+        parameters += tensor.numel()
+    return {
+        "algorithm": type(model).__name__,
+        "policy": type(model.policy).__name__,
+        "steps": model.num_timesteps,
+        "parameters": parameters,
+        "sha256": digest.hexdigest(),
+    }
