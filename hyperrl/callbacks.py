@@ -4,76 +4,98 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Mapping
 from typing import Any, Final
 
-import numpy as np
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.utils import obs_as_tensor
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
+from hyperrl.hypernet import HyperNetwork
 from hyperrl.policies import HyperPolicy
+from hyperrl.policies.off_policy import GeneratedNetwork, OffPolicy
+from hyperrl.specialization import context_extractor
 
 
 class HyperDiagnostics(BaseCallback):
-    """Log how the generated weights of a :class:`~hyperrl.policies.HyperPolicy` depend on the context.
+    """Log how the weights that a hypernetwork policy generates depend on the context.
 
-    After each update, of the actor: ``hyper/weight_norm``, ``hyper/weight_variance``, ``hyper/effective_rank`` and
-    ``hyper/embedding_norm`` (see :meth:`HyperNetwork.diagnostics <hyperrl.hypernet.HyperNetwork.diagnostics>`), and
-    ``hyper/embedding_grad_norm``, the norm of the loss's gradient at the embeddings z of a minibatch, averaged over
-    those of the update. The same of the critic: ``hyper/critic_weight_norm`` and so on. All but the last are of the
-    first contexts that training meets, always the same ones, so that a curve shows the weights and nothing else.
+    Of the network that acts: ``hyper/weight_norm``, ``hyper/weight_variance``, ``hyper/effective_rank`` and
+    ``hyper/embedding_norm`` (see :func:`~hyperrl.hypernet.measures.diagnostics`), and ``hyper/embedding_grad_norm``,
+    the norm of a loss's gradient at the embeddings z of a minibatch, averaged over those since the last measurement.
+    The same of each critic: ``hyper/critic_weight_norm`` and so on. All but the last are of the first contexts that
+    training meets, always the same ones, so that a curve shows the weights and nothing else.
 
     It warns, once for each network, where a value is not finite and where the weights' variance over contexts falls
     below a hundredth of the largest it has been: the network then hardly tells contexts apart any more.
 
     :param contexts: how many contexts to measure.
+    :param every: the least number of environment steps between two measurements; one is taken after an update, and
+        at the end.
 
-    >>> from stable_baselines3 import PPO
+    >>> from stable_baselines3 import SAC
     >>> from hyperrl import load_family
-    >>> model = PPO(HyperPolicy, load_family("pendulum").vec_env(16), n_steps=16, n_epochs=1)
-    >>> model = model.learn(256, callback=HyperDiagnostics())
+    >>> from hyperrl.policies import HyperSACPolicy
+    >>> model = SAC(HyperSACPolicy, load_family("pendulum").vec_env(16), learning_starts=32, buffer_size=1000)
+    >>> model = model.learn(128, callback=HyperDiagnostics())
     >>> 0 < model.logger.name_to_value["hyper/effective_rank"] < 16
     True
     """
 
-    def __init__(self, contexts: int = 32) -> None:
+    def __init__(self, contexts: int = 32, every: int = 1000) -> None:
         super().__init__()
         self.limit: Final = contexts
+        self.every: Final = every
+        self.measured = 0  # at which step
         self.contexts: list[tuple[float, ...]] = []  # normalised
         self.largest_variance: Final[dict[str, float]] = {}
         self.announced: Final[set[str]] = set()
-        self.gradients: dict[str, _GradientNorm] = {}  # of the update under way
+        self.networks: Mapping[str, HyperNetwork | GeneratedNetwork] = {}
+        self.gradients: dict[str, _GradientNorm] = {}
+
+    def _on_training_start(self) -> None:
+        policy = self.model.policy
+        self.networks = policy.generated_networks() if isinstance(policy, HyperPolicy | OffPolicy) else {}
+        self.gradients = {name: _GradientNorm() for name in self.networks}
+        self.measured = self.num_timesteps
 
     def _on_step(self) -> bool:
+        begun = self.locals["dones"] | (not self.contexts)
+        if self.networks and len(self.contexts) < self.limit and begun.any():
+            met = self._contexts(self.locals["new_obs"])[begun]  # (n, d)
+            self.contexts = list(dict.fromkeys([*self.contexts, *map(tuple, met.tolist())]))[: self.limit]
         return True
 
     def _on_rollout_end(self) -> None:
-        policy = self.model.policy
-        if not isinstance(policy, HyperPolicy):
-            return
-        if len(self.contexts) < self.limit:
-            met = policy._context(self._some_observations())  # (limit, d)
-            self.contexts = list(dict.fromkeys([*self.contexts, *map(tuple, met.tolist())]))[: self.limit]
-        self.gradients = {name: _GradientNorm(getattr(policy, name).encoder) for name in ("actor", "critic")}
+        for name, network in self.networks.items():
+            self.gradients[name].watch(network.encoder)
 
     def _on_rollout_start(self) -> None:
-        self._measure()
+        for gradient in self.gradients.values():
+            gradient.stop()
+        if self.num_timesteps - self.measured >= self.every:
+            self._measure()
 
     def _on_training_end(self) -> None:
-        self._measure()
+        for gradient in self.gradients.values():
+            gradient.stop()
+        if self.num_timesteps > self.measured:
+            self._measure()
 
     def _measure(self) -> None:
         """Log and judge the update that has just ended."""
+        self.measured = self.num_timesteps
         contexts = torch.tensor(self.contexts, device=self.model.device)  # (K, d)
-        for name, gradient in self.gradients.items():
-            values = getattr(self.model.policy, name).diagnostics(contexts)
-            values["embedding_grad_norm"] = gradient.take()
+        for i, (name, network) in enumerate(self.networks.items()):
+            values = network.diagnostics(contexts)
+            norms = self.gradients[name].take()
+            if norms:  # not before learning starts, and TD3 updates its actor later than its critics
+                values["embedding_grad_norm"] = torch.stack(norms).mean().item()
             for key, value in values.items():
-                self.logger.record(f"hyper/{'' if name == 'actor' else 'critic_'}{key}", value)
+                self.logger.record(f"hyper/{f'{name}_' if i else ''}{key}", value)
             self._judge(name, values)
-        self.gradients = {}
 
     def _judge(self, name: str, values: dict[str, float]) -> None:
         variance = values["weight_variance"]
@@ -93,34 +115,35 @@ class HyperDiagnostics(BaseCallback):
                 stacklevel=2,
             )
 
-    def _some_observations(self) -> Any:
-        """Draw observations of the rollout; by a generator of its own, so that training is as it is without."""
-        assert isinstance(self.model, OnPolicyAlgorithm)  # HyperPolicy serves no other
-        buffer = self.model.rollout_buffer
-        rows = np.random.default_rng(0).integers(buffer.buffer_size * buffer.n_envs, size=self.limit)
-        entries: Any = buffer.observations  # (steps, environments, *n), of each entry where it is a dict
-        if isinstance(entries, dict):
-            drawn: Any = {key: entry.reshape(-1, *entry.shape[2:])[rows] for key, entry in entries.items()}
-        else:
-            drawn = entries.reshape(-1, *entries.shape[2:])[rows]
-        return obs_as_tensor(drawn, self.model.device)
+    def _contexts(self, obs: Any) -> Tensor:
+        """Return the normalised contexts ``(n, d)`` of observations."""
+        extractor: Any = context_extractor(self.model.policy)
+        return extractor.reader(obs_as_tensor(obs, self.model.device))
 
 
 class _GradientNorm:
-    """Average the norms of the gradients that arrive at an encoder's embeddings until it is asked.
+    """Keeps the norms of the gradients that arrive at an encoder's embeddings.
 
-    It knows no model, so that a policy copied with this hook on is a copy of the policy alone.
+    It knows no model, so that a policy copied while it is watched is a copy of the policy alone.
     """
 
-    def __init__(self, encoder: torch.nn.Module) -> None:
+    def __init__(self) -> None:
         self.norms: list[Tensor] = []  # tensors: a number each would wait for the device at each minibatch
+        self.handle: RemovableHandle | None = None
+
+    def watch(self, encoder: nn.Module) -> None:
+        """Begin, until :meth:`stop`."""
         self.handle = encoder.register_forward_hook(self._watch)
 
-    def _watch(self, encoder: torch.nn.Module, inputs: tuple[Tensor, ...], embedding: Tensor) -> None:
+    def stop(self) -> None:
+        if self.handle is not None:
+            self.handle.remove()
+
+    def take(self) -> list[Tensor]:
+        """Return the norms, and forget them."""
+        taken, self.norms = self.norms, []
+        return taken
+
+    def _watch(self, encoder: nn.Module, inputs: tuple[Tensor, ...], embedding: Tensor) -> None:
         if embedding.requires_grad:
             embedding.register_hook(lambda gradient: self.norms.append(gradient.norm()))
-
-    def take(self) -> float:
-        """Stop and return the average."""
-        self.handle.remove()
-        return torch.stack(self.norms).mean().item() if self.norms else 0.0

@@ -1,4 +1,4 @@
-"""The command line: ``hyperrl train | evaluate | reference | compare | record | export | list``."""
+"""The command line: ``hyperrl train | tune | evaluate | reference | compare | record | export | list``."""
 
 from __future__ import annotations
 
@@ -71,6 +71,43 @@ def train(
         progress=progress,
     )
     Console().print(f"Wrote {out}. Next: hyperrl evaluate {out}", highlight=False)
+
+
+def tune(
+    family: Positional[str],
+    agent: Positional[str],
+    out: Path | None = None,
+    trials: int = 30,
+    steps: int = 100_000,
+    seed: int = 0,
+    resume: bool = False,
+    device: str = "auto",
+    threads: int = 1,
+    progress: bool = True,
+) -> None:
+    """Search for the head, rank, embedding and learning rate with which an agent does best, and write its recipe.
+
+    Args:
+        family: Name of a family (see `hyperrl list`), or path of a .toml file.
+        agent: Name of an agent with policy hyper (see `hyperrl list`), or path of a .toml file.
+        out: Folder to write; must not exist. Default: runs/tune-FAMILY-AGENT-SEED.
+        trials: Number of trainings, with those before an interruption.
+        steps: Environment steps of a trial.
+        seed: Seed of the search and of each trial.
+        resume: Continue the search of the same folder; begin where there is none.
+        device: Where the networks are: cpu, cuda, or auto for cuda where there is one.
+        threads: Threads that torch uses on the CPU; one is the fastest for networks as small as these.
+        progress: Show a progress bar.
+    """
+    import torch
+
+    from hyperrl.tuning import tune
+
+    torch.set_num_threads(threads)
+    if out is None:
+        out = Path("runs") / f"tune-{Path(family).stem}-{Path(agent).stem}-{seed}"
+    best = tune(family, agent, trials, steps, seed, out=out, resume=resume, device=device, progress=progress)
+    Console().print(f"Wrote {best.source}. Next: hyperrl train {family} {best.source}", highlight=False, soft_wrap=True)
 
 
 def evaluate(
@@ -344,6 +381,7 @@ def main() -> None:
     """Run the command line; errors of the user's are one line and exit status 2."""
     commands = {
         "train": train,
+        "tune": tune,
         "evaluate": evaluate,
         "reference": reference,
         "compare": compare,

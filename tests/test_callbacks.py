@@ -10,14 +10,23 @@ from gymnasium.wrappers import FlattenObservation
 from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv
+from test_policies import make as make_of
+from toy import perturb
 
 import hyperrl
 from hyperrl.callbacks import HyperDiagnostics
-from hyperrl.hypernet import HEADS
+from hyperrl.hypernet import HEADS, HyperNetwork
+from hyperrl.policies import POLICY_OF as ALGORITHMS
 from hyperrl.policies import ConcatPolicy, ContextPolicy, HyperPolicy, UnawarePolicy
 
 FAMILY = hyperrl.load_family("pendulum")
 NAMES = ["embedding_grad_norm", "embedding_norm", "effective_rank", "weight_norm", "weight_variance"]
+
+NETWORKS = {
+    **{name: ["actor", "critic"] for name in ("PPO", "A2C", "TRPO", "DDPG")},
+    "DQN": ["q_net"],
+    "QRDQN": ["quantile_net"],
+}
 
 
 def make(policy: type[ContextPolicy] = HyperPolicy, n_envs: int = 6, **kwargs: Any) -> Any:
@@ -36,7 +45,7 @@ def test_values_are_those_computed_by_hand(head: str, share_encoder: bool) -> No
     kwargs = dict(head=head, share_encoder=share_encoder)
     model = make(policy_kwargs=kwargs)
     policy = model.policy
-    model.learn(72, callback=HyperDiagnostics())  # the generators have left zero
+    model.learn(72, callback=HyperDiagnostics(every=1))  # the generators have left zero
     gradients: dict[str, list[torch.Tensor]] = {"actor": [], "critic": []}
 
     def watch(norms: list[torch.Tensor], z: torch.Tensor) -> None:
@@ -47,7 +56,7 @@ def test_values_are_those_computed_by_hand(head: str, share_encoder: bool) -> No
         encoder = getattr(policy, name).encoder
         encoder.register_forward_hook(lambda _, inputs, z, norms=norms: watch(norms, z))
     contexts = FAMILY.context_space.normalize(model._last_obs["context"])
-    model.learn(24, callback=HyperDiagnostics(), reset_num_timesteps=False)
+    model.learn(24, callback=HyperDiagnostics(every=1), reset_num_timesteps=False)
     values = logged(model)
     assert sorted(values) == sorted(f"hyper/{prefix}{name}" for prefix in ("", "critic_") for name in NAMES)
     for name, prefix in (("actor", ""), ("critic", "critic_")):
@@ -69,15 +78,83 @@ def test_values_are_those_computed_by_hand(head: str, share_encoder: bool) -> No
             assert value > 0
 
 
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_every_algorithm(name: str) -> None:
+    model = make_of(name)
+    perturb(model.policy)
+    networks = model.policy.generated_networks()
+    assert all(parameter.requires_grad for network in networks.values() for parameter in network.parameters())
+    assert list(networks) == NETWORKS.get(name, ["actor", "critic", "critic_2"])
+    norms: dict[str, list[float]] = {key: [] for key in networks}
+
+    def watch(key: str, z: torch.Tensor) -> None:
+        if z.requires_grad:
+            z.register_hook(lambda g: norms[key].append(g.square().sum().sqrt().item()))
+
+    for key, network in networks.items():
+        network.encoder.register_forward_hook(lambda _, inputs, z, key=key: watch(key, z))
+    diagnostics = HyperDiagnostics()
+    model.learn(64, callback=diagnostics)
+    contexts = torch.tensor(diagnostics.contexts)
+    assert len(contexts) >= 4
+    values = logged(model)
+    assert len(values) == 5 * len(networks)
+    for i, (key, network) in enumerate(networks.items()):
+        z = network.encoder(contexts)
+        parts = [network] if isinstance(network, HyperNetwork) else network.networks
+        theta = torch.cat([w.flatten(1) for part in parts for w in part.head.weights(z).values()], dim=1)  # (K, P)
+        prefix = f"hyper/{key}_" if i else "hyper/"
+        assert values[f"{prefix}weight_variance"] == pytest.approx(theta.var(0, correction=0).mean().item(), rel=1e-3)
+        assert values[f"{prefix}embedding_norm"] == pytest.approx(z.norm(dim=1).mean().item(), rel=1e-3)
+        assert values[f"{prefix}embedding_grad_norm"] == pytest.approx(np.mean(norms[key]), rel=1e-3)
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_a_collapse_is_announced_with_every_algorithm(name: str) -> None:
+    model = make_of(name)
+    perturb(model.policy)
+    first, network = next(iter(model.policy.generated_networks().items()))
+
+    class Flatten(BaseCallback):
+        def _on_step(self) -> bool:
+            return True
+
+        def _on_rollout_start(self) -> None:
+            if self.num_timesteps >= 64:
+                for parameter_name, parameter in network.named_parameters():
+                    if "generator" in parameter_name:
+                        torch.nn.init.zeros_(parameter)
+
+        def _on_training_end(self) -> None:
+            self._on_rollout_start()
+
+    message = f"the {first}'s hypernetwork has collapsed after .* steps: the weights' variance over contexts fell"
+    with pytest.warns(UserWarning, match=message) as caught:
+        model.learn(128, callback=[Flatten(), HyperDiagnostics(every=32)])
+    assert len([warning for warning in caught if first in str(warning.message)]) == 1
+
+
+def test_measurements_are_some_way_apart() -> None:
+    taken = []
+
+    class Look(HyperDiagnostics):
+        def _measure(self) -> None:
+            taken.append(self.num_timesteps)
+            super()._measure()
+
+    make().learn(24 * 5, callback=Look(every=40))  # a rollout is 24 steps
+    assert taken == [48, 96, 120]
+
+
 @pytest.mark.parametrize("policy", [ConcatPolicy, UnawarePolicy])
 def test_nothing_is_logged_without_a_hypernetwork(policy: type[ContextPolicy]) -> None:
-    assert not logged(make(policy).learn(48, callback=HyperDiagnostics()))
+    assert not logged(make(policy).learn(48, callback=HyperDiagnostics(every=1)))
 
 
 def test_a2c_on_a_flat_observation() -> None:
     env = DummyVecEnv([lambda: FlattenObservation(gym.make("hyperrl/Pendulum-v0"))] * 3)  # its context comes last
     model = A2C(HyperPolicy, env, n_steps=4, policy_kwargs=dict(context_slice=(-4, None)), seed=0, device="cpu")
-    diagnostics = HyperDiagnostics()
+    diagnostics = HyperDiagnostics(every=1)
     model.learn(24, callback=diagnostics)
     assert len(logged(model)) == 10
     normalized = model.policy._context(torch.as_tensor(model._last_obs))  # no episode has ended
@@ -114,7 +191,7 @@ def test_a_collapse_is_announced_once(value: float, at: int, message: str) -> No
     with pytest.warns(
         UserWarning, match=f"the actor's hypernetwork has collapsed after {at} steps: {message}"
     ) as caught:
-        make().learn(120, callback=[Damage(value, at), HyperDiagnostics()])
+        make().learn(120, callback=[Damage(value, at), HyperDiagnostics(every=1)])
     assert len(caught) == 1
 
 
@@ -122,11 +199,13 @@ def test_a_training_that_does_not_collapse_is_not_announced() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         hyperrl.train(FAMILY, "hyper-ppo", 8192 * 3, device="cpu")
-        make(n_envs=1, n_steps=50, batch_size=50).learn(250, callback=HyperDiagnostics())  # one context, later two
+        make(n_envs=1, n_steps=50, batch_size=50).learn(
+            250, callback=HyperDiagnostics(every=1)
+        )  # one context, later two
 
 
 def test_training_is_as_it_is_without() -> None:
-    with_it, without = (make().learn(72, callback=callback) for callback in (HyperDiagnostics(), None))
+    with_it, without = (make().learn(72, callback=callback) for callback in (HyperDiagnostics(every=1), None))
     assert np.array_equal(with_it.policy.parameters_to_vector(), without.policy.parameters_to_vector())
     assert not any(module._forward_hooks for module in with_it.policy.modules())
 
@@ -142,7 +221,7 @@ def test_the_first_contexts_met_are_measured() -> None:
             seen.append(list(diagnostics.contexts))
             copy.deepcopy(self.model.policy.actor)  # in mid-update, hooks on
 
-    diagnostics = HyperDiagnostics(contexts=8)
+    diagnostics = HyperDiagnostics(contexts=8, every=1)
     make(n_envs=3, n_steps=100).learn(300 * 8, callback=[diagnostics, Look()])
     assert len(seen[0]) == 3
     assert len(seen[-1]) == 8

@@ -11,7 +11,7 @@ from hyperrl.contexts import SPLITS
 from hyperrl.export import load
 from hyperrl.statistics import Estimate
 
-COMMANDS = ("train", "evaluate", "reference", "compare", "record", "export", "list")
+COMMANDS = ("train", "tune", "evaluate", "reference", "compare", "record", "export", "list")
 Command = Callable[..., str]
 QUICK = """
 algorithm = "PPO"
@@ -111,6 +111,18 @@ def test_train_evaluate_compare(hyperrl: Command, tmp_path: Path) -> None:
     assert "runs must agree" in hyperrl("compare", *runs, expect=2)
     (Path(runs[0]) / "evaluation.json").unlink()
     assert "has not been evaluated" in hyperrl("compare", *runs, expect=2)
+
+
+def test_tune(hyperrl: Command, tmp_path: Path) -> None:
+    arguments = ("tune", "pendulum", "hyper-ppo", "--trials", 1, "--steps", 1, "--device", "cpu")
+    text = hyperrl(*arguments)
+    assert "tune, best -" in text
+    best = "runs/tune-pendulum-hyper-ppo-0/hyper-ppo-tuned.toml"
+    assert f"Next: hyperrl train pendulum {best}" in text
+    assert "is never overwritten" in hyperrl(*arguments, expect=2)
+    hyperrl(*arguments, "--resume")
+    hyperrl("train", "pendulum", best, "--steps", 1, "--device", "cpu", "--no-progress")
+    assert (tmp_path / "runs" / "pendulum-hyper-ppo-tuned-0" / "model.zip").is_file()
 
 
 def test_export(hyperrl: Command, tmp_path: Path) -> None:

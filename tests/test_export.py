@@ -65,7 +65,7 @@ def test_an_open_policy_takes_any_batch_of_contexts(variant: str, format: str, t
         assert_allclose(run(path, observation, context), expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["A2C", "TRPO", "SAC", "TD3", "DDPG", "DQN", "TQC", "QRDQN"])
+@pytest.mark.parametrize("name", ["PPO", "A2C", "TRPO", "SAC", "TD3", "DDPG", "DQN", "TQC", "QRDQN"])
 def test_every_algorithm(name: str, tmp_path: Path) -> None:
     model = test_policies.trained(name)
     whole, rest = observe(model, LENGTH, 33)

@@ -8,15 +8,18 @@ import sys
 from typing import Any
 
 import cloudpickle
+import gymnasium as gym
 import numpy as np
 import pytest
 import sb3_contrib
 import stable_baselines3
 import torch
 from gymnasium import spaces
+from gymnasium.wrappers import FrameStackObservation
 from numpy.testing import assert_allclose, assert_array_equal
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.vec_env import VecFrameStack
 from torch import Tensor, nn
 from toy import CONTEXT, observations, perturb, to_numpy, toy
 
@@ -309,6 +312,36 @@ def test_the_policy_of_another_algorithm_is_refused(name: str, right: str) -> No
         return
     with pytest.raises(ValueError, match=rf"{right} is a policy for .*: with {name} use .*\.{POLICY_OF[name]},"):
         made()
+
+
+@pytest.mark.parametrize("policy", ["HyperPolicy", "ConcatPolicy"])
+def test_recurrent_and_masked_policies_are_refused(policy: str) -> None:
+    policy_class = getattr(hyperrl.policies, policy)
+    with pytest.raises(ValueError, match=r"with RecurrentPPO use SB3's own policy with .*ContextExtractor"):
+        sb3_contrib.RecurrentPPO(policy_class, toy(), device="cpu")
+    with pytest.raises(ValueError, match="must subclass MaskableActorCriticPolicy"):
+        sb3_contrib.MaskablePPO(policy_class, toy("discrete"), device="cpu")
+
+
+def test_concatenation_goes_with_masked_actions() -> None:
+    kwargs = dict(features_extractor_class=hyperrl.policies.ContextExtractor, net_arch=[8])
+    env = toy("discrete")
+    model: Any = sb3_contrib.MaskablePPO("MultiInputPolicy", env, policy_kwargs=kwargs, device="cpu", **ON_POLICY)
+    before = model.policy.parameters_to_vector()
+    assert not np.array_equal(model.learn(32, use_masking=False).policy.parameters_to_vector(), before)
+    assert model.policy.features_extractor.features_dim == 5 + 4
+
+
+def test_stacked_frames_go_inside() -> None:
+    """SB3's VecFrameStack would stack the context as well."""
+    env = hyperrl.ContextEnv(
+        FrameStackObservation(gym.make("Pendulum-v1"), 3), CONTEXT, lambda env, c: setattr(env, "l", c["length"])
+    )
+    model: Any = algorithm("PPO")(HyperPolicy, env, n_steps=16, batch_size=16, device="cpu").learn(16)
+    assert model.policy.context_space == CONTEXT
+    assert model.policy.features_dim == 3 * 3
+    stacked: Any = VecFrameStack(hyperrl.load_family("pendulum").vec_env(2), 3).observation_space
+    assert stacked["context"].shape == (3 * 4,)
 
 
 @every_algorithm

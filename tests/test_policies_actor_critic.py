@@ -225,9 +225,10 @@ def test_truncation_bootstraps_with_the_old_context_and_termination_does_not() -
     assert len(calls) == 1  # poles fall, which is no reason to bootstrap
 
 
-def test_vec_normalize_of_the_observation_alone_is_fine() -> None:
+@pytest.mark.parametrize("algorithm", [PPO, A2C])
+def test_vec_normalize_of_the_observation_alone_is_fine(algorithm: Any) -> None:
     env = VecNormalize(hyperrl.load_family("pendulum").vec_env(2), norm_obs_keys=["observation"])
-    model = make("low_rank", env).learn(64)
+    model = make("low_rank", env, algorithm).learn(64)
     assert model.policy.context_space == CONTEXT
     assert evaluate_policy(model, env, n_eval_episodes=2)[0] < 0
 

@@ -12,6 +12,23 @@ import torch
 from torch import Tensor
 
 
+def diagnostics(embedding: Tensor, theta: Tensor) -> dict[str, float]:
+    """Measure how weights depend on the context: a collapse shows here before the loss shows it.
+
+    :param embedding: the embeddings z of the contexts, shape ``(K, h)``.
+    :param theta: shape ``(K, P)``.
+    :return: ``embedding_norm`` and ``weight_norm``, the means of ‖z‖ and ‖θ(c)‖; ``weight_variance``, the variance
+        over contexts of a weight, averaged over weights; ``effective_rank``, in how many directions the weights
+        move with the context.
+    """
+    return {
+        "embedding_norm": embedding.norm(dim=1).mean().item(),
+        "weight_norm": theta.norm(dim=1).mean().item(),
+        "weight_variance": (theta - theta.mean(0)).square().mean().item(),
+        "effective_rank": effective_rank(theta),
+    }
+
+
 def effective_rank(theta: Tensor) -> float:
     """Say in how many directions the weights move with the context (Roy & Vetterli 2007).
 

@@ -14,7 +14,7 @@ from hyperrl.contexts import nearest
 from hyperrl.hypernet.encoders import mlp
 from hyperrl.hypernet.grouping import distinct
 from hyperrl.hypernet.heads import HEADS, AdapterHead, Head
-from hyperrl.hypernet.measures import effective_rank
+from hyperrl.hypernet.measures import diagnostics
 
 INITS: Final = ("bias", "hyperfan_in", "hyperfan_out", "naive")
 
@@ -136,20 +136,11 @@ class HyperNetwork(nn.Module):
 
     @torch.no_grad()
     def diagnostics(self, contexts: Tensor) -> dict[str, float]:
-        """Measure how the weights depend on the context: a collapse shows here before the loss shows it.
+        """Measure how the weights depend on the context, see :func:`hyperrl.hypernet.measures.diagnostics`.
 
         :param contexts: shape ``(K, d)``.
-        :return: ``embedding_norm`` and ``weight_norm``, the means of ‖z‖ and ‖θ(c)‖; ``weight_variance``, the variance
-            over contexts of a weight, averaged over weights; ``effective_rank``, in how many directions the weights
-            move with the context.
         """
-        theta = self.generate(contexts)
-        return {
-            "embedding_norm": self.encoder(contexts).norm(dim=1).mean().item(),
-            "weight_norm": theta.norm(dim=1).mean().item(),
-            "weight_variance": (theta - theta.mean(0)).square().mean().item(),
-            "effective_rank": effective_rank(theta),
-        }
+        return diagnostics(self.encoder(contexts), self.generate(contexts))
 
 
 def _check(head: str, init: str, base: bool, embedding: Sequence[int], options: dict[str, int]) -> None:

@@ -11,7 +11,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy, BaseModel
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
-from hyperrl.hypernet import distinct
+from hyperrl.hypernet import HyperNetwork, distinct
 from hyperrl.policies.context import ContextPolicy, ContextReader
 from hyperrl.policies.generation import GeneratedPolicy, add_to_loss
 from hyperrl.policies.latent import with_latent
@@ -84,6 +84,10 @@ class HyperPolicy(GeneratedPolicy, ActorCriticPolicy):
     def reader(self) -> ContextReader:
         """What finds and normalises the context."""
         return self.features_extractor.reader  # pyright: ignore
+
+    def generated_networks(self) -> dict[str, HyperNetwork]:
+        """Return actor and critic by name."""
+        return {"actor": self.actor, "critic": self.critic}
 
     @property
     def log_std(self) -> Tensor:

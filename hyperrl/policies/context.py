@@ -233,10 +233,10 @@ class ContextPolicy(BasePolicy):
     def _refuse(self, kwargs: dict[str, Any]) -> None:
         algorithm = _algorithm_of(self)
         if algorithm is not None and algorithm not in self.algorithms:
+            hyper = f"hyperrl.policies.{POLICY_OF[algorithm]}, or for a baseline " if algorithm in POLICY_OF else ""
             raise ValueError(
-                f"{type(self).__name__} is a policy for {', '.join(self.algorithms)}: with {algorithm} use "
-                f"hyperrl.policies.{POLICY_OF[algorithm]}, or for a baseline SB3's own policy with "
-                "policy_kwargs=dict(features_extractor_class=hyperrl.policies.ContextExtractor)"
+                f"{type(self).__name__} is a policy for {', '.join(self.algorithms)}: with {algorithm} use {hyper}"
+                "SB3's own policy with policy_kwargs=dict(features_extractor_class=hyperrl.policies.ContextExtractor)"
             )
         valid = self._keywords()
         for name in kwargs:
@@ -313,7 +313,7 @@ def _center_and_half_width(box: spaces.Box) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _algorithm_of(policy: BasePolicy) -> str | None:
-    """Name the algorithm that is making a policy, if it is one of :data:`POLICY_OF`.
+    """Name the algorithm that is making a policy, if it is one of :data:`POLICY_OF`, or has no policy here.
 
     SB3 does not tell a policy for which algorithm it is, and notices a wrong one late or never. The algorithm is
     found as the caller of the policy's constructor.
@@ -325,4 +325,5 @@ def _algorithm_of(policy: BasePolicy) -> str | None:
     caller = frame.f_locals.get("self") if frame is not None else None
     if not isinstance(caller, BaseAlgorithm):
         return None
-    return next((cls.__name__ for cls in type(caller).__mro__ if cls.__name__ in POLICY_OF), None)
+    known = (*POLICY_OF, "RecurrentPPO")  # its heads would see nothing but the LSTM's output
+    return next((cls.__name__ for cls in type(caller).__mro__ if cls.__name__ in known), None)

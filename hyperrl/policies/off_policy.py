@@ -11,6 +11,7 @@ from stable_baselines3.sac.policies import LOG_STD_MAX, LOG_STD_MIN
 from torch import Tensor, nn
 
 from hyperrl.hypernet import HyperNetwork, distinct
+from hyperrl.hypernet.measures import diagnostics
 from hyperrl.policies.context import ContextReader
 from hyperrl.policies.generation import GeneratedPolicy, Generation, add_to_loss
 from hyperrl.policies.latent import with_latent
@@ -56,13 +57,27 @@ class GeneratedNetwork(nn.Module):
         """The hypernetworks of the linear layers between layers common to all contexts: one, if there are none."""
         return [part for part in self.parts if isinstance(part, HyperNetwork)]
 
+    @property
+    def encoder(self) -> nn.Module:
+        """The encoder of contexts, common to all parts."""
+        return self.networks[0].encoder
+
+    @torch.no_grad()
+    def diagnostics(self, contexts: Tensor) -> dict[str, float]:
+        """Measure how the weights depend on the context, see :func:`hyperrl.hypernet.measures.diagnostics`.
+
+        :param contexts: normalised, shape ``(K, d)``.
+        """
+        theta = torch.cat([network.generate(contexts) for network in self.networks], dim=1)
+        return diagnostics(self.encoder(contexts), theta)
+
     def forward(self, rows: Tensor) -> Tensor:
         """Apply to each row the network of its context: ``(B, n + d + a) -> (B, m)``."""
         # Features and actions may have a gradient, contexts have none: distinct ones could not be told otherwise.
         context = rows[:, self.start : self.stop].detach()
         x = torch.cat([rows[:, : self.start], rows[:, self.stop :]], dim=1)
         unique, index = distinct(context)
-        embedding = self.networks[0].encoder(unique)
+        embedding = self.encoder(unique)
         for part in self.parts:
             x = part.head(embedding, index, x) if isinstance(part, HyperNetwork) else part(x)
         if self.generation.is_penalised and torch.is_grad_enabled():
@@ -85,6 +100,16 @@ class OffPolicy(GeneratedPolicy):
     ) -> dict[str, Any]:
         kwargs = super()._update_features_extractor(net_kwargs, features_extractor)
         return kwargs | dict(features_dim=kwargs["features_extractor"].extractor.features_dim)
+
+    def generated_networks(self) -> dict[str, GeneratedNetwork]:
+        """Return the networks that learn, by name: what acts, then each critic."""
+        found: dict[str, GeneratedNetwork] = {}
+        for path, module in self.named_modules():
+            name = path.split(".")[0]
+            if isinstance(module, GeneratedNetwork) and not name.endswith("_target"):
+                count = sum(other.startswith(name) for other in found)
+                found[f"{name}_{count + 1}" if count else name] = module
+        return found
 
     def _generated(self, target: nn.Sequential, extractor: Any) -> GeneratedNetwork:
         """Wrap a network of features, context and perhaps actions; ``extractor`` is what makes the features."""
