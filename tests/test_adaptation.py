@@ -18,6 +18,7 @@ from hyperrl.adaptation.identification import Transitions, identify
 from hyperrl.adaptation.learning import pull_to_anchor
 from hyperrl.adaptation.plant import adaptation_stream
 from hyperrl.adaptation.search import ContextSearch
+from hyperrl.adaptation.study import study
 from hyperrl.catalog import names
 from hyperrl.contexts import ContextBox, ContextSpace, Feature, Vector
 from hyperrl.episodes import play
@@ -368,3 +369,30 @@ def test_mistakes_are_refused(kwargs: dict[str, Any], message: str) -> None:
     arguments: dict[str, Any] = dict(model=agent(), env=PENDULUM.make(context=CONTEXT), episodes=1) | kwargs
     with pytest.raises(ValueError, match=message):
         adapt(**arguments)
+
+
+def test_a_study_gives_every_method_the_same_episodes_and_is_never_overwritten(tmp_path: Any) -> None:
+    family = hyperrl.load_family("ode")
+    contexts = family.context_space.sample("extrapolation", 2, 0)
+    agents = {"hyper": [agent(family=family), agent(family=family)], "concat": [agent(ConcatPolicy, family)]}
+    result = study(agents, family, contexts, ("zero-shot", "scratch"), episodes=1, seeds=2, evaluations=3)
+    assert [line.label for line in result.lines] == ["hyper, zero-shot", "concat, zero-shot", "hyper, scratch"]
+    hyper = result.lines[0]
+    assert hyper.returns.shape == (4, 2, 2, 3)  # two trainings, two seeds
+    expected = play(agents["hyper"][0], family, contexts, 3, seed=0).returns
+    assert_allclose(hyper.returns[0, 0, 0], expected[0], rtol=0.05)  # of the first context: rewards are steps
+    assert result.targets is not None  # the family knows its optimum
+    assert result.best is not None
+    assert (result.targets < result.best).all()
+    low, high = np.full(2, -1.0), np.full(2, 201.0)
+    assert hyper.reached(low) == (0, 0)
+    assert hyper.reached(high) == (np.inf, np.inf)
+    result.save(tmp_path / "out")
+    data = json.loads((tmp_path / "out" / "adaptation.json").read_text())
+    assert data["lines"][0]["results"][0][0] == hyper.results[0][0].as_dict()
+    assert data["provenance"]["models"]["concat"][0]["policy"] == "ConcatPolicy"
+    assert (tmp_path / "out" / "adaptation.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(ValueError, match="is never overwritten"):
+        result.save(tmp_path / "out")
+    with pytest.raises(ValueError, match="Did you mean 'scratch'"):
+        study(agents, family, contexts, ("scrach",))
