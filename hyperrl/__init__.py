@@ -14,6 +14,7 @@ from hyperrl.families import load_family as load_family
 from hyperrl.families import register
 
 if TYPE_CHECKING:
+    from hyperrl.adaptation import adapt as adapt
     from hyperrl.evaluation import evaluate as evaluate
     from hyperrl.hypernet import HyperNetwork as HyperNetwork
     from hyperrl.policies import ConcatPolicy as ConcatPolicy
@@ -29,6 +30,7 @@ _LAZY = {
     "HyperNetwork": "hypernet",
     "HyperPolicy": "policies",
     "UnawarePolicy": "policies",
+    "adapt": "adaptation",
     "evaluate": "evaluation",
     "specialize": "specialization",
     "train": "training",

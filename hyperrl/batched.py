@@ -12,6 +12,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
 
 from hyperrl.contexts import ContextSpace, nearest
+from hyperrl.physics import Physics
 from hyperrl.simulator import Observation, Simulator
 
 
@@ -43,6 +44,11 @@ class BatchedVecEnv(VecEnv):
     def context_space(self) -> ContextSpace:
         """The features over which the environments vary."""
         return self.simulator.context_space
+
+    @property
+    def physics(self) -> Physics:
+        """The dynamics of the environments."""
+        return self.simulator.physics
 
     def reset(self) -> Observation:
         """Begin an episode in every environment, with the seeds and options set before."""

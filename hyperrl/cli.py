@@ -1,4 +1,4 @@
-"""The command line: ``hyperrl train | tune | evaluate | reference | compare | record | export | list``."""
+"""The command line: ``hyperrl train | tune | evaluate | reference | compare | adapt | record | export | list``."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from rich.table import Table
 from hyperrl.statistics import bootstrap_iqm
 
 if TYPE_CHECKING:
+    from hyperrl.adaptation.study import Study
     from hyperrl.comparison import Comparison
     from hyperrl.evaluation import Report
     from hyperrl.reference import Reference
@@ -240,6 +241,92 @@ def compare(runs: Positional[tuple[Path, ...]], out: Path | None = None, referen
         Console().print(f"Wrote {out / 'report.md'} and its pictures", highlight=False)
 
 
+def adapt(
+    runs: Positional[tuple[Path, ...]],
+    context: tuple[str, ...] | None = None,
+    contexts: int = 5,
+    split: str = "extrapolation",
+    unknown: bool = False,
+    method: tuple[str, ...] = (),
+    episodes: int = 20,
+    seeds: int = 3,
+    evaluations: int = 10,
+    hyperparameters: tuple[str, ...] = (),
+    proximal: float = 0.0,
+    reference: Path | None = None,
+    device: str = "cpu",
+    out: Path | None = None,
+    progress: bool = True,
+) -> None:
+    """Let trained agents adapt to environments that they have not seen, and measure how fast they do.
+
+    Args:
+        runs: Run folders of one family that `hyperrl train` wrote.
+        context: The new environment, such as `length=0.7 mass=1.2`; features not named at their default.
+            Default: several of a split.
+        contexts: Number of contexts of the split; they are among the 20 that `hyperrl evaluate` plays.
+        split: Where the contexts come from: train, interpolation or extrapolation.
+        unknown: The agents are not told the context: only search, identify and scratch.
+        method: Any of zero-shot, search, identify, finetune, scratch. Default: all that go.
+        episodes: Number of episodes to adapt in.
+        seeds: How often each agent adapts to each context.
+        evaluations: Number of episodes of a measurement, after 0, 1, 2, 5, 10 and 20 episodes.
+        hyperparameters: Of the algorithm, to change for finetune and scratch, such as `learning_rate=1e-4`.
+            Default: as in training.
+        proximal: How strongly finetune pulls weights back to the generated ones.
+        reference: File of `hyperrl reference`. Default: that beside the family's file, if there is one.
+        device: Where the networks are: cpu, cuda, or auto for cuda where there is one.
+        out: New folder for the numbers and the picture. Default: RUN/adaptation in the first run folder.
+        progress: Show a progress bar.
+    """
+    import torch
+
+    from hyperrl.adaptation import METHODS, NEED_CONTEXT
+    from hyperrl.adaptation.study import refuse_existing, study
+    from hyperrl.reference import Reference, find_reference
+    from hyperrl.runs import Run, group_runs
+
+    torch.set_num_threads(1)  # the fastest for networks as small as these
+    grouped = group_runs([Run.open(run) for run in runs])
+    family = next(iter(grouped.values()))[0].family
+    target = runs[0] / "adaptation" if out is None else out
+    refuse_existing(target)
+    can = [
+        name
+        for name in METHODS
+        if not (unknown and name in NEED_CONTEXT)
+        and not (name == "identify" and family.spec.definition.physics is None)
+    ]
+    for name in method:
+        if unknown and name in NEED_CONTEXT:
+            raise ValueError(f"method {name!r} needs the context: leave out --unknown, or choose from {can}")
+    space = family.context_space
+    if context is None:
+        points = space.sample(split, max(contexts, 20), 0)[:contexts]
+    else:
+        points = space.vector(_assignments(context, "length=0.7"))[None]
+    found = find_reference(family) if reference is None else Reference.load(reference, family)
+    result = study(
+        {agent: [run.model(device) for run in group] for agent, group in grouped.items()},
+        family,
+        points,
+        method or can,
+        episodes,
+        seeds,
+        evaluations,
+        _whole(_assignments(hyperparameters, "learning_rate=1e-4")),
+        proximal,
+        found,
+        progress,
+    )
+    result.provenance["runs"] = {
+        agent: [{"path": str(run.path), **run.record} for run in group] for agent, group in grouped.items()
+    }
+    result.save(target)
+    _print_study(result)
+    Console().print(f"Wrote {', '.join(str(path) for path in sorted(target.iterdir()))}", highlight=False)
+
+
 def record(
     run: Positional[Path],
     out: Path,
@@ -286,7 +373,7 @@ def export(
 
     opened = Run.open(run)
     out = opened.path / f"policy.{format}" if out is None else out
-    save(opened.model("cpu"), out, None if context is None else _context(context), format)
+    save(opened.model("cpu"), out, None if context is None else _assignments(context, "length=0.7"), format)
     Console().print(f"Wrote {out}", highlight=False)
 
 
@@ -312,16 +399,48 @@ def list_() -> None:
     console.print(table)
 
 
-def _context(assignments: tuple[str, ...]) -> dict[str, float]:
-    """Read a context as users write it: ``("length=0.7", "mass=1.2")``."""
-    context = {}
+def _assignments(assignments: tuple[str, ...], example: str) -> dict[str, float]:
+    """Read numbers by name as users write them: ``("length=0.7", "mass=1.2")``."""
+    numbers = {}
     for assignment in assignments:
         name, _, value = assignment.partition("=")
         try:
-            context[name] = float(value)
+            numbers[name] = float(value)
         except ValueError:
-            raise ValueError(f"expected a feature and its value, such as length=0.7, got {assignment!r}") from None
-    return context
+            raise ValueError(f"expected a name and its value, such as {example}, got {assignment!r}") from None
+    return numbers
+
+
+def _whole(numbers: dict[str, float]) -> dict[str, float]:
+    """Make whole numbers integers, as hyperparameters such as n_steps must be."""
+    return {name: int(value) if value.is_integer() else value for name, value in numbers.items()}
+
+
+def _print_study(result: Study) -> None:
+    title = f"{result.family}: IQM of returns after so many episodes in {len(result.contexts)} unseen contexts"
+    table = Table("agent, method", *map(str, result.after), title=title)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for line in result.lines:
+        table.add_row(line.label, *(f"{estimate.value:.1f}" for estimate in line.curve))
+    costs = Table("agent, method", "earned per episode while adapting", title="The cost of adapting")
+    targets = result.targets
+    if targets is not None:
+        costs.add_column("regret per episode")
+        costs.add_column("episodes to 90 %")
+        costs.add_column("steps to 90 %")
+    for line in result.lines:
+        cells = [f"{line.earned.mean():.1f}"]
+        if targets is not None and result.best is not None:
+            cells.append(f"{(result.best[:, None] - line.earned).mean():.1f}")
+            cells += [f"{value:.0f}" if np.isfinite(value) else "never" for value in line.reached(targets)]
+        costs.add_row(line.label, *cells)
+    console = Console()
+    console.print(table, costs, sep="\n")
+    if targets is None:
+        console.print("No reference in these contexts, so nothing is known of specialists: see `hyperrl reference`.")
+    else:
+        console.print("90 %: of the way from random to a specialist; the median over seeds and contexts.")
 
 
 def _print_report(report: Report, reference: Reference | None, title: str) -> None:
@@ -385,6 +504,7 @@ def main() -> None:
         "evaluate": evaluate,
         "reference": reference,
         "compare": compare,
+        "adapt": adapt,
         "record": record,
         "export": export,
         "list": list_,

@@ -261,25 +261,45 @@ class ContextSpace:
                 f"no context lies outside the training range: the bounds of {list(self.names)} leave no room, "
                 "so evaluate on 'train' and 'interpolation' only"
             )
-        bounds = _tabulate([feature.bounds for feature in self.features])
-        contexts = _quantiles(bounds, _latin_hypercube(n, len(self), seed))
+        contexts = self.from_uniform(_latin_hypercube(n, len(self), seed), bounds=True)
         for rows, (j, gaps) in zip(np.array_split(seed.permutation(n), len(outside)), outside.items(), strict=True):
             contexts[rows, j] = _quantiles(_tabulate([gaps]), _latin_hypercube(len(rows), 1, seed))[:, 0]
         return contexts
 
-    def from_uniform(self, uniform: ArrayLike) -> Vector:
+    def from_uniform(self, uniform: ArrayLike, bounds: bool = False) -> Vector:
         """Map numbers in [0, 1) of shape ``(n, d)`` to contexts of the training range, evenly and without loops.
+
+        :param uniform: shape ``(n, d)``.
+        :param bounds: map to the outer bounds instead.
 
         >>> gain = ((-1, -0.5), (0.5, 1))
         >>> space = ContextSpace((Feature("gain", "1", 1.0, train=gain, bounds=gain),))
         >>> space.from_uniform([[0.0], [0.25], [0.75]]).ravel()
         array([-1.  , -0.75,  0.75])
         """
-        return _quantiles(self._train_table, np.asarray(uniform, dtype=np.float64))
+        return _quantiles(self._bounds_table if bounds else self._train_table, np.asarray(uniform, dtype=np.float64))
+
+    def to_uniform(self, context: ArrayLike) -> Vector:
+        """Undo ``from_uniform(..., bounds=True)`` for one context, shape ``(d,)``; a choice becomes its middle.
+
+        >>> gain = Feature("gain", "1", 1.0, train=((-1, -1), (1, 1)), bounds=((-1, -1), (1, 1)))
+        >>> ContextSpace((gain,)).to_uniform([1.0])
+        array([0.75])
+        """
+        low, high, ends = self._bounds_table  # (m, d)
+        vector = self.vector(context)
+        i = np.argmax((low <= vector) & (vector <= high), axis=0)[None]  # the interval of each feature, (1, d)
+        tables = (low, high, ends, np.diff(ends, axis=0, prepend=0.0))
+        low, high, end, weight = (np.take_along_axis(table, i, axis=0)[0] for table in tables)
+        return (end - np.where(low == high, weight / 2, high - vector)) / ends[-1]
 
     @cached_property
     def _train_table(self) -> tuple[Vector, Vector, Vector]:
         return _tabulate([feature.train for feature in self.features])
+
+    @cached_property
+    def _bounds_table(self) -> tuple[Vector, Vector, Vector]:
+        return _tabulate([feature.bounds for feature in self.features])
 
 
 class ContextBox(spaces.Box):

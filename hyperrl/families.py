@@ -66,6 +66,17 @@ class ContextEnv(gym.Env[Any, Any]):
         self._episode = 0
         self._action_scale = None if action_scale is None else context_space.index(action_scale)
         self.context = context_space.default
+        self.family: Family | None = None
+
+    @property
+    def physics(self) -> Physics:
+        """The dynamics as functions on tensors.
+
+        :raises ValueError: where there are none.
+        """
+        if self.family is None:
+            raise ValueError("this ContextEnv was made by no family")
+        return self.family.physics()
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -162,7 +173,7 @@ class Family:
 
         try:
             if self.spec.definition.physics is None:
-                raise ValueError("the family has no 'physics', so it has no batched environments")
+                raise ValueError("the family has no 'physics'")
             loaded = physics.load(self.spec.definition.physics)
             check_features(loaded, self.context_space)
         except ValueError as error:
@@ -240,6 +251,11 @@ class Family:
         return DummyVecEnv([make(i) for i in range(n_envs)])
 
     def _context_env(self, contexts: Vector | None = None, **kwargs: Any) -> ContextEnv:
+        env = self._bare_context_env(contexts, **kwargs)
+        env.family = self
+        return env
+
+    def _bare_context_env(self, contexts: Vector | None, **kwargs: Any) -> ContextEnv:
         draw = None
         if kwargs.get("render_mode") == "rgb_array":
             from hyperrl.rendering import DRAWINGS

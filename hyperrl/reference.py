@@ -51,11 +51,17 @@ class Reference:
         :param contexts: shape ``(n, d)``, or more columns, which then count for nothing.
         :param returns: shape ``(..., n, episodes)``.
         """
+        random, best = self.at(contexts)
+        return (np.asarray(returns, dtype=np.float64) - random[:, None]) / (best - random)[:, None]
+
+    def at(self, contexts: ArrayLike) -> tuple[Vector, Vector]:
+        """Return random and best mean returns in contexts as for :meth:`scores`, each ``(n,)``; NaN where unknown."""
         known = {_key(context): i for i, context in enumerate(self.contexts)}
         rows = [known.get(_key(context)) for context in np.asarray(contexts)[:, : len(self.features)]]
-        random = np.array([np.nan if row is None else self.random[row] for row in rows])
-        best = np.array([np.nan if row is None else self.best[row] for row in rows])
-        return (np.asarray(returns, dtype=np.float64) - random[:, None]) / (best - random)[:, None]
+        random, best = (
+            np.array([np.nan if row is None else values[row] for row in rows]) for values in (self.random, self.best)
+        )
+        return random, best
 
     def save(self, path: str | Path) -> None:
         """Write a new JSON file.

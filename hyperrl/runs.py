@@ -6,6 +6,7 @@ import json
 import shlex
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +20,7 @@ from hyperrl.catalog import AgentSpec, agent_spec
 from hyperrl.contexts import nearest
 from hyperrl.families import Family, load_family
 from hyperrl.files import write_text
-from hyperrl.provenance import versions
+from hyperrl.provenance import family_digest, versions
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
@@ -98,6 +99,22 @@ class Run:
     def evaluation_path(self) -> Path:
         """Where the numbers of ``hyperrl evaluate`` are."""
         return self.path / "evaluation.json"
+
+
+def group_runs(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """Return the runs of one family by agent, in the order given.
+
+    :raises ValueError: where there are none, or of different families.
+    """
+    if not runs:
+        raise ValueError("expected at least one run")
+    grouped: dict[str, list[Run]] = {}
+    first = runs[0]
+    for run in runs:
+        if (family_digest(run.family), run.family.irrelevant) != (family_digest(first.family), first.family.irrelevant):
+            raise ValueError(f"expected runs of one family: {run.path} is of another than {first.path}")
+        grouped.setdefault(run.record["agent"], []).append(run)
+    return grouped
 
 
 class UnfinishedRun:

@@ -11,7 +11,7 @@ from hyperrl.contexts import SPLITS
 from hyperrl.export import load
 from hyperrl.statistics import Estimate
 
-COMMANDS = ("train", "tune", "evaluate", "reference", "compare", "record", "export", "list")
+COMMANDS = ("train", "tune", "evaluate", "reference", "compare", "adapt", "record", "export", "list")
 Command = Callable[..., str]
 QUICK = """
 algorithm = "PPO"
@@ -130,7 +130,7 @@ def test_export(hyperrl: Command, tmp_path: Path) -> None:
     run = "runs/pendulum-hyper-ppo-0"
     arguments = ("export", run, "--format", "safetensors")
     assert "Did you mean 'length'" in hyperrl(*arguments, "--context", "lenght=1", expect=2)
-    assert "expected a feature and its value" in hyperrl(*arguments, "--context", "length", expect=2)
+    assert "expected a name and its value" in hyperrl(*arguments, "--context", "length", expect=2)
     assert "give the context" in hyperrl(*arguments, expect=2)
     assert "Wrote runs/" in hyperrl(*arguments, "--context", "length=0.7", "mass=1.2")
     values = {feature["name"]: feature["value"] for feature in load(f"{run}/policy.safetensors").description["context"]}
@@ -151,6 +151,27 @@ def test_scores_where_there_is_a_reference(hyperrl: Command, tmp_path: Path) -> 
     assert text.count("no reference") == 1
 
 
+def test_adapt(hyperrl: Command, tmp_path: Path) -> None:
+    for family in ("cartpole", "ode"):
+        hyperrl("train", family, "hyper-ppo", "--steps", 1, "--device", "cpu", "--no-progress")
+    run = "runs/cartpole-hyper-ppo-0"
+    quick = ("--episodes", 1, "--seeds", 1, "--evaluations", 2, "--no-progress")
+    text = hyperrl("adapt", run, "--context", "length=0.7", "--unknown", *quick)
+    assert all(method in text for method in ("search", "identify", "scratch"))
+    assert "zero-shot" not in text
+    data = json.loads((tmp_path / run / "adaptation" / "adaptation.json").read_text())
+    assert data["contexts"] == [[9.8, 1.0, 0.1, 0.7, 10.0]]
+    assert data["provenance"]["runs"]["hyper-ppo"][0]["steps"] == 1
+    assert "is never overwritten" in hyperrl("adapt", run, *quick, expect=2)
+    learning = ("--method", "finetune", "--hyperparameters", "n_steps=5", "learning_rate=1e-4", "--contexts", 1)
+    text = hyperrl("adapt", "runs/ode-hyper-ppo-0", *learning, "--out", "other", *quick)
+    assert "random to a specialist" in text
+    wrong = ("adapt", run, "--out", "wrong", *quick)
+    assert "needs the context" in hyperrl(*wrong, "--unknown", "--method", "finetune", expect=2)
+    assert "of one family" in hyperrl("adapt", "runs/ode-hyper-ppo-0", *wrong[1:], expect=2)
+    assert not (tmp_path / "wrong").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -160,6 +181,7 @@ def test_scores_where_there_is_a_reference(hyperrl: Command, tmp_path: Path) -> 
         (("compare", "nowhere"), "nowhere is no run folder"),
         (("export", "nowhere"), "nowhere is no run folder"),
         (("compare",), "at least one run"),
+        (("adapt",), "at least one run"),
         (("trian", "pendulum", "hyper-ppo"), "train"),
     ],
 )

@@ -55,6 +55,10 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "irrelevant": lambda: plots.plot_irrelevant(
         {split: {agent: line(np.array([0, 1, 20, 100]), 9.0) for agent in AGENTS} for split in SPLITS}, "IQM of scores"
     ),
+    "adaptation": lambda: plots.plot_adaptation(
+        {f"{agent}, identify": line(np.array([0, 1, 2, 5, 10, 20]), -100.0 * i) for i, agent in enumerate(AGENTS)},
+        -90.0,
+    ),
     "misreports": lambda: plots.plot_misreports(
         {kind: {agent: line(np.array([0, 0.1, 1]), 9.0) for agent in AGENTS} for kind in ("noise", "offset", "other")}
     ),

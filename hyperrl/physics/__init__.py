@@ -64,6 +64,10 @@ class Physics(ABC):
     def observe(self, state: Tensor) -> Tensor:
         """Return the observations, shape ``(n, o)``, of states of shape ``(n, s)``."""
 
+    def state_of(self, observation: Tensor) -> Tensor:
+        """Return states ``(n, s)`` that are observed as ``observation`` ``(n, o)`` and go on like the true ones."""
+        return observation
+
     def optimum(self, c: Context, steps: int) -> Tensor | None:
         """Return the greatest expected return of an episode of so many steps, shape ``(n,)``, where it is known."""
         return None

@@ -68,3 +68,8 @@ class Acrobot(Physics):
         """(cos θ₁, sin θ₁, cos θ₂, sin θ₂, θ₁', θ₂')."""
         theta_1, theta_2, speed_1, speed_2 = state.unbind(1)
         return columns(theta_1.cos(), theta_1.sin(), theta_2.cos(), theta_2.sin(), speed_1, speed_2)
+
+    def state_of(self, observation: Tensor) -> Tensor:
+        """Both angles within ±π."""
+        cos_1, sin_1, cos_2, sin_2, speed_1, speed_2 = observation.unbind(1)
+        return columns(torch.atan2(sin_1, cos_1), torch.atan2(sin_2, cos_2), speed_1, speed_2)

@@ -43,3 +43,8 @@ class Pendulum(Physics):
         """(cos θ, sin θ, θ')."""
         theta, speed = state.unbind(1)
         return columns(theta.cos(), theta.sin(), speed)
+
+    def state_of(self, observation: Tensor) -> Tensor:
+        """θ up to whole turns."""
+        cos, sin, speed = observation.unbind(1)
+        return columns(torch.atan2(sin, cos), speed)
