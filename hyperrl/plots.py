@@ -198,7 +198,7 @@ def plot_adaptation(lines: Mapping[str, Line], best: float | None) -> Figure:
     if best is not None:
         axis.axhline(best, color="black", lw=1.0, linestyle=(0, (8, 4)), label="specialist")
     counts = next(iter(lines.values()))[0].tolist()
-    axis.set_xscale("symlog", linthresh=1)
+    axis.set_xscale("symlog", linthresh=1, linscale=0.3)
     axis.set_xlim(-0.1, 1.15 * counts[-1])
     axis.set_xticks(counts, [f"{n:g}" for n in counts])
     axis.minorticks_off()
