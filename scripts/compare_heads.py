@@ -1,6 +1,6 @@
 """Train hyper-ppo with each head of the hypernetwork, and print the returns as a Markdown table.
 
-Run: python scripts/compare_heads.py. What has been measured is kept in runs/heads-STEPS and not measured again.
+Run: python scripts/compare_heads.py. What has been measured is kept in runs/heads-STEPS-EMBEDDING and not measured again.
 """
 
 from dataclasses import replace
@@ -19,34 +19,41 @@ from hyperrl.statistics import bootstrap_iqm
 from hyperrl.training import build, n_parameters
 
 
-def recipe(head: str) -> AgentSpec:
+def recipe(head: str, embedding: tuple[int, ...]) -> AgentSpec:
     """Give hyper-ppo another head, with that head's default options."""
     spec = agent_spec("hyper-ppo")
     kwargs = {name: value for name, value in spec.definition.policy_kwargs.items() if name not in ("head", "rank")}
-    return replace(spec, definition=replace(spec.definition, policy_kwargs=kwargs | {"head": head}))
+    return replace(
+        spec, definition=replace(spec.definition, policy_kwargs=kwargs | {"head": head, "embedding": list(embedding)})
+    )
 
 
-def measure(family: str, head: str, seed: int, steps: int) -> Report:
+def measure(family: str, head: str, seed: int, steps: int, embedding: tuple[int, ...]) -> Report:
     """Train and evaluate, unless that has been done."""
-    path = Path("runs") / f"heads-{steps}" / f"{family}-{head}-{seed}.json"
+    path = Path("runs") / f"heads-{steps}-{'-'.join(map(str, embedding))}" / f"{family}-{head}-{seed}.json"
     if not path.exists():
         loaded = hyperrl.load_family(family)
-        report = hyperrl.evaluate(build(loaded, recipe(head), seed, device="cpu").learn(steps), loaded)
+        report = hyperrl.evaluate(build(loaded, recipe(head, embedding), seed, device="cpu").learn(steps), loaded)
         path.parent.mkdir(parents=True, exist_ok=True)
         report.save(path)
     return Report.load(path)
 
 
-def main(families: tuple[str, ...] = ("pendulum", "ode"), seeds: int = 3, steps: int = 300_000) -> None:
+def main(
+    families: tuple[str, ...] = ("pendulum", "ode"),
+    seeds: int = 3,
+    steps: int = 300_000,
+    embedding: tuple[int, ...] = (64, 16),
+) -> None:
     """Compare the heads by the interquartile mean of the return, with its 95 % interval over seeds."""
     todo = [(family, head, seed) for seed in range(seeds) for family in families for head in HEADS]
-    reports = {key: measure(*key, steps) for key in track(todo, "training")}
+    reports = {key: measure(*key, steps, embedding) for key in track(todo, "training")}
     splits = list(next(iter(reports.values())).splits)
     print("| family | head | parameters |", " | ".join(splits), "|")
     print("| --- | --- | --- |", " | ".join(["---"] * len(splits)), "|")
     for family in families:
         for head in HEADS:
-            parameters = n_parameters(build(hyperrl.load_family(family), recipe(head), device="cpu").policy)
+            parameters = n_parameters(build(hyperrl.load_family(family), recipe(head, embedding), device="cpu").policy)
             cells = []
             for split in splits:
                 returns = np.array([reports[family, head, seed].splits[split].returns for seed in range(seeds)])

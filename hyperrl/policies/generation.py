@@ -25,7 +25,8 @@ class Generation:
     :param chunk_size: weights of a chunk, of the head ``"chunked"``.
     :param chunk_embedding: length of a chunk's embedding, of the head ``"chunked"``.
     :param bottleneck: width of the adapter, of the head ``"adapter"``.
-    :param embedding: widths of the context encoder's layers. A short last one generalises better: docs/hypernetworks.md.
+    :param embedding: widths of the context encoder's layers; a short last one generalises better beyond the training
+        range (docs/hypernetworks.md).
     :param encoder: ``"mlp"``; ``"cos_sin"``, which puts the features' cosines and sines before the perceptron;
         ``"task_embedding"``, a learnt vector for each whole number in the bounds of a context of one feature, as
         long as the last width; ``"none"``: weights are linear in the context itself.
