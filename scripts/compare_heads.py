@@ -1,6 +1,6 @@
 """Train hyper-ppo with each head of the hypernetwork, and print the returns as a Markdown table.
 
-Run: python scripts/compare_heads.py. What has been measured is kept in runs/heads-STEPS-EMBEDDING and not measured again.
+Run: python scripts/compare_heads.py. What has been measured is kept in runs/ and not measured again.
 """
 
 from dataclasses import replace

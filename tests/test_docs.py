@@ -20,6 +20,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(python|toml|sh)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 COMMANDS_RUN = ("README.md", "export.md", "sb3.md")  # those of other pages take long, or write into envs/
 SMALLER = {
+    "adapt": ("--contexts", "1", "--episodes", "1", "--seeds", "1", "--method", "zero-shot", "identify"),
     "evaluate": ("--contexts", "3", "--episodes", "1", "--plane", "3"),
     "record": ("--contexts", "1"),
     "tune": ("--trials", "1"),
