@@ -149,11 +149,10 @@ def algorithms(names: tuple[str, ...] = (), steps: int = 2000, envs: int = 8) ->
         steps: Steps of each timed run; the fastest of three counts.
         envs: Number of environments.
     """
-    all_names = (*hyperrl.algorithms.ALGORITHMS, "CrossQ")
     table = Table(
         "algorithm", "family", "MultiInputPolicy/s", "hyper/s", "ratio", title="Training: env-steps per second"
     )
-    for name in track(names or all_names, console=Console(stderr=True), transient=True):
+    for name in track(names or tuple(hyperrl.policies.POLICY_OF), console=Console(stderr=True), transient=True):
         family = hyperrl.load_family("cartpole" if "DQN" in name else "pendulum")
         hyper = getattr(hyperrl.policies, hyperrl.policies.POLICY_OF[name])
         if name == "CrossQ":  # which takes flat observations only
