@@ -358,7 +358,10 @@ def test_the_example_of_the_guide_runs(tmp_path):
     exec(code, made)
     exec(by_hand, made)
     simulator = Simulator(made["Tank"](), space, 3, 200)
-    level = simulator.reset()["observation"].astype(np.float64)
+    simulator.seed([0, 1, 2])
+    simulator.reset()
+    assert simulator.state is not None
+    level = simulator.state.numpy().copy()  # not the observation, which is rounded to float32
     action = np.array([[0.3], [2.0], [-1.0]])
     step = simulator.step(action)
     for i in range(3):
