@@ -12,6 +12,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from hyperrl.files import refuse_existing
 from hyperrl.statistics import bootstrap_iqm
 
 if TYPE_CHECKING:
@@ -148,14 +149,13 @@ def evaluate(
         progress: Show a progress bar.
     """
     from hyperrl.evaluation import evaluate
-    from hyperrl.reference import Reference, find_reference
+    from hyperrl.reference import find_reference
     from hyperrl.runs import Run
 
     opened = Run.open(run)
     target = opened.evaluation_path if out is None else out
-    if target.exists():
-        raise ValueError(f"{target} exists already and is never overwritten: give another file with --out")
-    found = find_reference(opened.family) if reference is None else Reference.load(reference, opened.family)
+    refuse_existing(target, "give another file with --out")
+    found = find_reference(opened.family, reference)
     misreports = {k: v for k, v in (("noise", noise), ("offset", offset), ("other", other)) if v}
     report = evaluate(
         opened.model(device),
@@ -210,8 +210,7 @@ def reference(
 
     loaded = load_family(family)
     target = reference_path(loaded) if out is None else out
-    if target.exists():
-        raise ValueError(f"{target} exists already and is never overwritten: remove it first, or give another --out")
+    refuse_existing(target, "remove it first, or give another --out")
     folder = Path("runs") / f"reference-{loaded.name}" if work is None else work
     made, left_out = make_reference(loaded, folder, agent, steps, seed, splits, contexts, episodes, jobs, progress)
     made.save(target)
@@ -282,8 +281,8 @@ def adapt(
     import torch
 
     from hyperrl.adaptation import METHODS, NEED_CONTEXT
-    from hyperrl.adaptation.study import refuse_existing, study
-    from hyperrl.reference import Reference, find_reference
+    from hyperrl.adaptation.study import study
+    from hyperrl.reference import find_reference
     from hyperrl.runs import Run, group_runs
 
     torch.set_num_threads(1)  # the fastest for networks as small as these
@@ -305,7 +304,7 @@ def adapt(
         points = space.sample(split, max(contexts, 20), 0)[:contexts]
     else:
         points = space.vector(_assignments(context, "length=0.7"))[None]
-    found = find_reference(family) if reference is None else Reference.load(reference, family)
+    found = find_reference(family, reference)
     result = study(
         {agent: [run.model(device) for run in group] for agent, group in grouped.items()},
         family,

@@ -11,7 +11,7 @@ import numpy as np
 
 from hyperrl.contexts import Vector
 from hyperrl.evaluation import Plane, Report
-from hyperrl.reference import Reference, find_reference, known_scores
+from hyperrl.reference import find_reference, known_scores
 from hyperrl.runs import Run
 from hyperrl.statistics import Estimate, bootstrap_gap, bootstrap_improvement, bootstrap_iqm, bootstrap_mean
 
@@ -78,10 +78,7 @@ class Comparison:
             self.reports.setdefault(name, []).append(report)
         self.family = runs[0].family
         self.steps: int = runs[0].record["steps"]
-        if reference is None:
-            self.reference = find_reference(self.family)
-        else:
-            self.reference = Reference.load(reference, self.family)
+        self.reference = find_reference(self.family, reference)
         first = next(iter(self.reports.values()))[0]
         self.settings = first.settings
         self.splits = list(first.splits)

@@ -252,7 +252,7 @@ class ContextSpace:
         if split == "train":
             return self.from_uniform(seed.random((n, len(self))))
         if split == "interpolation":
-            return self.from_uniform(_latin_hypercube(n, len(self), seed))
+            return self.from_uniform(latin_hypercube(n, len(self), seed))
         outside = {
             j: gaps for j, feature in enumerate(self.features) if (gaps := _difference(feature.bounds, feature.train))
         }
@@ -261,9 +261,9 @@ class ContextSpace:
                 f"no context lies outside the training range: the bounds of {list(self.names)} leave no room, "
                 "so evaluate on 'train' and 'interpolation' only"
             )
-        contexts = self.from_uniform(_latin_hypercube(n, len(self), seed), bounds=True)
+        contexts = self.from_uniform(latin_hypercube(n, len(self), seed), bounds=True)
         for rows, (j, gaps) in zip(np.array_split(seed.permutation(n), len(outside)), outside.items(), strict=True):
-            contexts[rows, j] = _quantiles(_tabulate([gaps]), _latin_hypercube(len(rows), 1, seed))[:, 0]
+            contexts[rows, j] = _quantiles(_tabulate([gaps]), latin_hypercube(len(rows), 1, seed))[:, 0]
         return contexts
 
     def from_uniform(self, uniform: ArrayLike, bounds: bool = False) -> Vector:
@@ -379,6 +379,6 @@ def _difference(bounds: Sequence[Interval], train: Sequence[Interval]) -> list[I
     return gaps
 
 
-def _latin_hypercube(n: int, d: int, rng: np.random.Generator) -> Vector:
+def latin_hypercube(n: int, d: int, rng: np.random.Generator) -> Vector:
     """``n`` points in the unit cube whose every coordinate takes the ``n`` values (i + 0.5) / n once."""
     return (rng.permuted(np.tile(np.arange(n), (d, 1)), axis=1).T + 0.5) / n

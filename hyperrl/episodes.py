@@ -16,6 +16,7 @@ from hyperrl.families import Family
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
+    from stable_baselines3.common.vec_env import VecEnv
 
 
 class ValueAccuracy(NamedTuple):
@@ -108,14 +109,26 @@ def random_returns(family: Family, contexts: ArrayLike, episodes: int = 10, seed
     n = len(contexts) * episodes
     vec_env = family.vec_env(n, contexts=np.repeat(contexts, episodes, axis=0), seed=seed)
     vec_env.action_space.seed(seed)
-    returns, playing = np.zeros(n), np.ones(n, dtype=bool)
-    vec_env.reset()
-    while playing.any():
-        _, rewards, done, _ = vec_env.step(np.stack([vec_env.action_space.sample() for _ in range(n)]))
-        returns += rewards * playing
-        playing &= ~done
+    returns = first_returns(vec_env, lambda _: np.stack([vec_env.action_space.sample() for _ in range(n)]))
     vec_env.close()
     return returns.reshape(len(contexts), episodes)
+
+
+def first_returns(vec_env: VecEnv, act: Callable[[Any], NDArray[Any]], rows: int | None = None) -> Vector:
+    """Begin anew and return the undiscounted return of each environment's first episode, shape ``(rows,)``.
+
+    :param vec_env: the environments.
+    :param act: actions for their observations.
+    :param rows: of how many environments, the first ones; all by default.
+    """
+    rows = vec_env.num_envs if rows is None else rows
+    observation: Any = vec_env.reset()
+    returns, playing = np.zeros(rows), np.ones(rows, dtype=bool)
+    while playing.any():
+        observation, rewards, done, _ = vec_env.step(act(observation))
+        returns += rewards[:rows] * playing
+        playing &= ~done[:rows]
+    return returns
 
 
 class _Critic:

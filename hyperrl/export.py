@@ -24,7 +24,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor, nn
 
 from hyperrl.contexts import ContextBox, nearest
-from hyperrl.files import write_bytes
+from hyperrl.files import refuse_existing, write_bytes
 from hyperrl.frozen import ACTIVATIONS, Decode, FrozenPolicy, Normalize, OpenPolicy, freeze, leave_open
 from hyperrl.policies import ContextExtractor
 from hyperrl.policies.context import ContextReader
@@ -83,8 +83,7 @@ def save(
     if format not in FORMATS:
         raise ValueError(f"unknown format {format!r}: the formats are {list(FORMATS)}.{nearest(format, FORMATS)}")
     _require(format)
-    if path.exists():
-        raise ValueError(f"{path} exists already and is never overwritten: choose another file, or remove it")
+    refuse_existing(path, "choose another file, or remove it")
     normalizer = model.get_vec_normalize_env() if normalizer is None else normalizer
     policy, extractor = model.policy, context_extractor(model.policy)
     if extractor is None:

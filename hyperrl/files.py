@@ -1,9 +1,19 @@
-"""Files written whole or not at all."""
+"""Files written whole or not at all, and never over others."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+
+
+def refuse_existing(path: str | Path, instead: str = "choose another folder, or remove it") -> None:
+    """Refuse a path where there is something already.
+
+    :param instead: what the user can do.
+    :raises ValueError: where there is.
+    """
+    if Path(path).exists():
+        raise ValueError(f"{path} exists already and is never overwritten: {instead}")
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
+    from torch import nn
 
     from hyperrl.families import Family
 
@@ -34,15 +35,18 @@ def family_digest(family: Family) -> str:
 
 def describe_model(model: BaseAlgorithm) -> dict[str, Any]:
     """Return what a model is: algorithm, policy, steps trained, and number and SHA-256 of its policy's parameters."""
-    digest, parameters = hashlib.sha256(), 0
+    digest = hashlib.sha256()
     for name, tensor in sorted(model.policy.state_dict().items()):
         digest.update(name.encode() + tensor.detach().cpu().numpy().tobytes())
-    for tensor in model.policy.parameters():
-        parameters += tensor.numel()
     return {
         "algorithm": type(model).__name__,
         "policy": type(model.policy).__name__,
         "steps": model.num_timesteps,
-        "parameters": parameters,
+        "parameters": n_parameters(model.policy),
         "sha256": digest.hexdigest(),
     }
+
+
+def n_parameters(module: nn.Module) -> int:
+    """Count the parameters that are learnt."""
+    return sum(parameter.numel() for parameter in module.parameters())

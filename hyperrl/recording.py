@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw, ImageFont
 
 from hyperrl.families import Family
-from hyperrl.files import write_bytes
+from hyperrl.files import refuse_existing, write_bytes
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
@@ -44,8 +44,7 @@ def record(
     path = Path(path)
     if path.suffix != ".gif":
         raise ValueError(f"expected the name of a .gif file, got {str(path)!r}")
-    if path.exists():
-        raise ValueError(f"{path} exists already and is never overwritten: choose another file")
+    refuse_existing(path, "choose another file")
     contexts = family.context_space.matrix(contexts)
     envs = [family.make(context, render_mode="rgb_array") for context in contexts]
     observations = [env.reset(seed=seed)[0] for env in envs]

@@ -21,7 +21,7 @@ from hyperrl.catalog import folder
 from hyperrl.contexts import SPLITS, Vector
 from hyperrl.episodes import play, random_returns
 from hyperrl.families import Family, load_family
-from hyperrl.files import write_text
+from hyperrl.files import refuse_existing, write_text
 from hyperrl.provenance import family_digest, versions
 from hyperrl.runs import Run
 
@@ -68,7 +68,7 @@ class Reference:
 
         :raises ValueError: where there is one.
         """
-        _refuse_existing(Path(path))
+        refuse_existing(path, "remove it first, or give another file")
         entries = [
             {"context": dict(zip(self.features, context, strict=True)), "random": random, "best": best}
             for context, random, best in zip(
@@ -91,12 +91,14 @@ class Reference:
         return read
 
 
-def find_reference(family: Family) -> Reference | None:
-    """Load the reference beside a family's file, else the packaged one of its name.
+def find_reference(family: Family, file: str | Path | None = None) -> Reference | None:
+    """Load a family's reference: the file given, else that beside the family's file, else the packaged one of its name.
 
-    :return: ``None`` where there is none, or only one of another definition.
-    :raises ValueError: where the file is no reference.
+    :return: ``None`` where no file is given, and there is none or only one of another definition.
+    :raises ValueError: where the file is no reference, or the one given is of another definition.
     """
+    if file is not None:
+        return Reference.load(file, family)
     for path in (reference_path(family), folder("envs") / f"{family.name}.reference.json"):
         if path.is_file() and _fits(read := _read(path), family):
             return read
@@ -232,8 +234,3 @@ def _fits(reference: Reference, family: Family) -> bool:
 def _key(context: Vector) -> tuple[str, ...]:
     """Return what tells contexts apart: twelve digits, so that a last bit that another machine rounds does not."""
     return tuple(f"{value:.11e}" for value in context)
-
-
-def _refuse_existing(path: Path) -> None:
-    if path.exists():
-        raise ValueError(f"{path} exists already and is never overwritten: remove it first, or give another file")

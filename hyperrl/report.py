@@ -11,7 +11,7 @@ import numpy as np
 
 from hyperrl import plots
 from hyperrl.comparison import Comparison
-from hyperrl.files import write_text
+from hyperrl.files import refuse_existing, write_text
 from hyperrl.statistics import Estimate, bootstrap_iqm, bootstrap_profile
 
 READING = """\
@@ -34,8 +34,7 @@ def write_report(comparison: Comparison, out: str | Path) -> None:
     :raises ValueError: where the folder exists.
     """
     out = Path(out)
-    if out.exists():
-        raise ValueError(f"{out} exists already and is never overwritten: choose another folder, or remove it")
+    refuse_existing(out)
     out.mkdir(parents=True)
     rows = [asdict(row) | {k: v and v._asdict() for k, v in _estimates(row).items()} for row in comparison.rows]
     improvements = [

@@ -19,7 +19,7 @@ from hyperrl.algorithms import algorithm_class
 from hyperrl.catalog import AgentSpec, agent_spec
 from hyperrl.contexts import nearest
 from hyperrl.families import Family, load_family
-from hyperrl.files import write_text
+from hyperrl.files import refuse_existing, write_text
 from hyperrl.provenance import family_digest, versions
 
 if TYPE_CHECKING:
@@ -134,8 +134,7 @@ class UnfinishedRun:
         self.out = Path(out)
         self.path = _partial(self.out)
         self.checkpoint = self.path / "checkpoint.pkl"
-        if self.out.exists():
-            raise ValueError(f"{self.out} exists already and is never overwritten: choose another folder, or remove it")
+        refuse_existing(self.out)
         record = {
             "family": family.name,
             "agent": agent.name,

@@ -29,6 +29,7 @@ from hyperrl.catalog import AgentSpec, agent_spec
 from hyperrl.contexts import nearest
 from hyperrl.families import Family, load_family, stream
 from hyperrl.files import write_bytes
+from hyperrl.provenance import n_parameters as n_parameters
 from hyperrl.runs import NORMALIZER, UnfinishedRun
 
 
@@ -172,11 +173,6 @@ def matched_width(policy: type[BasePolicy], reference: BaseAlgorithm, policy_kwa
         middle = (low + high) // 2
         low, high = (low, middle) if count(middle) >= wanted else (middle, high)
     return sized(min((low, high), key=lambda w: abs(count(w) - wanted)))
-
-
-def n_parameters(module: torch.nn.Module) -> int:
-    """Count the parameters that are learnt."""
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 class _Checkpoint(BaseCallback):

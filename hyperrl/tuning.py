@@ -13,7 +13,7 @@ from tqdm import tqdm
 from hyperrl.catalog import AgentSpec, agent_spec
 from hyperrl.episodes import play
 from hyperrl.families import Family, load_family
-from hyperrl.files import write_text
+from hyperrl.files import refuse_existing, write_text
 from hyperrl.hypernet import HEADS
 from hyperrl.training import build
 
@@ -108,11 +108,8 @@ class _Search:
         import optuna
         from optuna.storages.journal import JournalFileBackend
 
-        if self.out.exists() and not resume:
-            raise ValueError(
-                f"{self.out} exists already and is never overwritten: continue it with --resume (resume=True), or "
-                "choose another folder"
-            )
+        if not resume:
+            refuse_existing(self.out, "continue it with --resume (resume=True), or choose another folder")
         journal = self.out / "optuna.log"
         if self.out.exists() and not journal.is_file():
             raise ValueError(f"{self.out} holds no search: it has no optuna.log. Choose another folder")

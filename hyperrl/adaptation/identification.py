@@ -10,7 +10,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from hyperrl.contexts import ContextSpace, Feature, Interval, Vector
+from hyperrl.contexts import ContextSpace, Feature, Interval, Vector, latin_hypercube
 from hyperrl.physics import Physics
 
 STARTS = 16  # starting points of the fit
@@ -93,7 +93,7 @@ def identify(
     rng = np.random.default_rng(seed)
     k = len(space.relevant)
     problem = _Problem(physics, space.relevant)
-    starts = space.relevant.from_uniform(_spread(STARTS, k, rng), bounds=True)
+    starts = space.relevant.from_uniform(latin_hypercube(STARTS, k, rng), bounds=True)
 
     few = _rows(transitions, _subset(len(transitions.reward), SEARCHED, rng))
     change = (few.target - few.start).std(0)
@@ -260,11 +260,6 @@ def _centre(feature: Feature, interval: Interval) -> float:
         return feature.default
     inside = [end for train in feature.train if low <= train[0] <= high for end in train]
     return (min(inside, default=low) + max(inside, default=high)) / 2
-
-
-def _spread(n: int, d: int, rng: np.random.Generator) -> Vector:
-    """Return ``n`` points of the unit cube that every coordinate spreads evenly, shape ``(n, d)``."""
-    return (rng.permuted(np.tile(np.arange(n), (d, 1)), axis=1).T + 0.5) / n
 
 
 def _subset(n: int, most: int, rng: np.random.Generator) -> NDArray[np.int64]:

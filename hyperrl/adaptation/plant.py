@@ -14,6 +14,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepR
 
 from hyperrl.adaptation.identification import Transitions
 from hyperrl.contexts import ContextBox, ContextSpace, Vector
+from hyperrl.episodes import first_returns
 from hyperrl.families import stream
 from hyperrl.specialization import context_extractor, plain_observation
 
@@ -182,19 +183,11 @@ class Plant:
 
     def measure(self, act: Act) -> Vector:
         """Return the returns of evaluation episodes, shape ``(evaluations,)``."""
-        returns: list[float] = []
-        n = self.eval_env.num_envs
+        returns, n = [], self.eval_env.num_envs
         for begun in range(0, self.evaluations, n):
             self.eval_env.seed(stream(self.seed) + begun)
-            observation: Any = self.eval_env.reset()
-            earned, playing = np.zeros(n), np.ones(n, dtype=bool)
-            playing[self.evaluations - begun :] = False
-            while playing.any():
-                observation, rewards, done, _ = self.eval_env.step(act(observation))
-                earned += rewards * playing
-                playing &= ~done
-            returns += earned[: self.evaluations - begun].tolist()
-        return np.array(returns)
+            returns.append(first_returns(self.eval_env, act, min(n, self.evaluations - begun)))
+        return np.concatenate(returns)
 
     def told(self, context: Vector, deterministic: bool = True) -> Act:
         """Return how the agent acts when it is told a context, shape ``(d,)``."""

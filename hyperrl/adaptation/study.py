@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from hyperrl.adaptation import METHODS, NEED_CONTEXT, Adaptation, adapt
 from hyperrl.contexts import Vector, nearest
 from hyperrl.families import Family
-from hyperrl.files import write_text
+from hyperrl.files import refuse_existing, write_text
 from hyperrl.provenance import describe_model, family_digest, versions
 from hyperrl.statistics import Estimate, bootstrap_iqm
 
@@ -199,12 +199,6 @@ def study(
     }
     after = lines[0].results[0][0].after.tolist()
     return Study(family.name, points, after, settings, provenance, lines, random, best)
-
-
-def refuse_existing(out: Path) -> None:
-    """Refuse a folder that exists."""
-    if out.exists():
-        raise ValueError(f"{out} exists already and is never overwritten: choose another folder, or remove it")
 
 
 def _reference(family: Family, points: Vector, reference: Reference | None) -> tuple[Vector | None, Vector | None]:

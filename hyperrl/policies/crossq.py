@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from sb3_contrib.crossq.policies import Actor, CrossQCritic, CrossQPolicy
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from sb3_contrib.crossq.policies import Actor, CrossQPolicy
 
-from hyperrl.policies.off_policy import GaussianActor, OffPolicy
+from hyperrl.policies.off_policy import GaussianActor, GaussianPolicy
 
 
 class _Actor(GaussianActor, Actor):
     pass
 
 
-class HyperCrossQPolicy(OffPolicy, CrossQPolicy):
+class HyperCrossQPolicy(GaussianPolicy, CrossQPolicy):
     """CrossQ's policy with the weights of actor and critics generated from the context.
 
     Its layers of batch renormalisation are common to all contexts and normalise over all rows of a batch. CrossQ takes
@@ -29,11 +28,4 @@ class HyperCrossQPolicy(OffPolicy, CrossQPolicy):
     """
 
     algorithms: ClassVar = ("CrossQ",)
-
-    def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> Actor:
-        """Make the actor, whose mean and log-std are generated."""
-        return _Actor(**self._update_features_extractor(self.actor_kwargs, features_extractor)).generate(self)
-
-    def make_critic(self, features_extractor: BaseFeaturesExtractor | None = None) -> CrossQCritic:
-        """Make the critics, each with a hypernetwork of its own."""
-        return self._generate_critic(super().make_critic(features_extractor))
+    actor_class: ClassVar = _Actor

@@ -116,8 +116,13 @@ class OffPolicy(GeneratedPolicy):
         network = GeneratedNetwork(target, extractor.extractor.features_dim, extractor.reader, self.generation)
         return network.to(self.device)
 
-    def _generate_critic(self, critic: Any) -> Any:
-        """Replace the networks of a critic of SB3."""
+
+class OffPolicyActorCritic(OffPolicy):
+    """Generates critics: to be inherited before the policies of SAC, TD3, TQC and CrossQ."""
+
+    def make_critic(self, features_extractor: BaseFeaturesExtractor | None = None) -> Any:
+        """Make the critics, each with a hypernetwork of its own."""
+        critic: Any = super().make_critic(features_extractor)  # pyright: ignore[reportAttributeAccessIssue]
         critic.q_networks = [self._generated(network, critic.features_extractor) for network in critic.q_networks]
         for i, network in enumerate(critic.q_networks):
             critic.add_module(f"qf{i}", network)
@@ -154,6 +159,18 @@ class GaussianActor:
         if self.use_sde:
             return self.clip(mean), self.log_std, dict(latent_sde=other)
         return mean, other.clamp(LOG_STD_MIN, LOG_STD_MAX), {}
+
+
+class GaussianPolicy(OffPolicyActorCritic):
+    """Generates a Gaussian actor besides: to be inherited before the policies of SAC, TQC and CrossQ."""
+
+    actor_class: ClassVar[type]
+    """SB3's actor behind :class:`GaussianActor`."""
+
+    def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> Any:
+        """Make the actor, whose mean and log-std are generated."""
+        kwargs = self._update_features_extractor(self.actor_kwargs, features_extractor)  # pyright: ignore
+        return self.actor_class(**kwargs).generate(self)
 
 
 def _cut(target: nn.Sequential) -> list[nn.Sequential]:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from stable_baselines3.common.policies import ContinuousCritic
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.td3.policies import Actor, TD3Policy
 from torch import nn
 
-from hyperrl.policies.off_policy import OffPolicy
+from hyperrl.policies.off_policy import OffPolicyActorCritic
 
 
-class HyperTD3Policy(OffPolicy, TD3Policy):
+class HyperTD3Policy(OffPolicyActorCritic, TD3Policy):
     """TD3's policy, and DDPG's, with the weights of actor and critics generated from the context.
 
     :param kwargs: those of :class:`~hyperrl.policies.generation.Generation`, of
@@ -31,7 +30,3 @@ class HyperTD3Policy(OffPolicy, TD3Policy):
         *layers, tanh = actor.mu  # pyright: ignore[reportGeneralTypeIssues]
         actor.mu = nn.Sequential(self._generated(nn.Sequential(*layers), actor.features_extractor), tanh)
         return actor
-
-    def make_critic(self, features_extractor: BaseFeaturesExtractor | None = None) -> ContinuousCritic:
-        """Make the critics, each with a hypernetwork of its own."""
-        return self._generate_critic(super().make_critic(features_extractor))

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from sb3_contrib.tqc.policies import Actor, Critic, TQCPolicy
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from sb3_contrib.tqc.policies import Actor, TQCPolicy
 
-from hyperrl.policies.off_policy import GaussianActor, OffPolicy
+from hyperrl.policies.off_policy import GaussianActor, GaussianPolicy
 
 
 class _Actor(GaussianActor, Actor):
     pass
 
 
-class HyperTQCPolicy(OffPolicy, TQCPolicy):
+class HyperTQCPolicy(GaussianPolicy, TQCPolicy):
     """TQC's policy with the weights of actor and critics generated from the context.
 
     :param kwargs: those of :class:`~hyperrl.policies.generation.Generation`, of
@@ -26,11 +25,4 @@ class HyperTQCPolicy(OffPolicy, TQCPolicy):
     """
 
     algorithms: ClassVar = ("TQC",)
-
-    def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> Actor:
-        """Make the actor, whose mean and log-std are generated."""
-        return _Actor(**self._update_features_extractor(self.actor_kwargs, features_extractor)).generate(self)
-
-    def make_critic(self, features_extractor: BaseFeaturesExtractor | None = None) -> Critic:
-        """Make the critics of quantiles, each with a hypernetwork of its own."""
-        return self._generate_critic(super().make_critic(features_extractor))
+    actor_class: ClassVar = _Actor
