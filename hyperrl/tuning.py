@@ -15,6 +15,7 @@ from hyperrl.episodes import play
 from hyperrl.families import Family, load_family
 from hyperrl.files import refuse_existing, write_text
 from hyperrl.hypernet import HEADS
+from hyperrl.policies.generation import Generation
 from hyperrl.training import build
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ class _Search:
     def __init__(self, family: Family, agent: AgentSpec, steps: int, seed: int, out: Path, device: str) -> None:
         self.family = family
         self.agent = agent
+        self.embedding: list[int] = list(agent.definition.policy_kwargs.get("embedding", Generation.embedding))
         self.text = agent.source.read_text(encoding="utf-8")
         self.steps = steps
         self.seed = seed
@@ -180,8 +182,9 @@ class _Search:
         policy_kwargs["head"] = trial.suggest_categorical("head", heads)
         if policy_kwargs["head"] == "low_rank":
             policy_kwargs["rank"] = trial.suggest_int("rank", 1, 32, log=True)
-        width = trial.suggest_int("width", 16, 256, log=True)
-        policy_kwargs["embedding"] = [width, width]
+        # The last layer's width is what every head multiplies; those before it cost little and stay.
+        embedding = trial.suggest_int("embedding", 4, 128, log=True)
+        policy_kwargs["embedding"] = [*self.embedding[:-1], embedding]
         rate = float(f"{trial.suggest_float('learning_rate', 1e-4, 1e-2, log=True):.3g}")
         falls = isinstance(hyperparameters.get("learning_rate"), str)
         hyperparameters["learning_rate"] = f"lin_{rate}" if falls else rate
@@ -191,7 +194,7 @@ class _Search:
         """Return what the recipe itself says; Optuna draws the rest."""
         policy_kwargs, hyperparameters = self.agent.definition.policy_kwargs, self.agent.definition.hyperparameters
         said: dict[str, Any] = {name: policy_kwargs[name] for name in ("head", "rank") if name in policy_kwargs}
-        said["width"] = policy_kwargs.get("embedding", [64])[-1]
+        said["embedding"] = self.embedding[-1]
         if "learning_rate" in hyperparameters:
             said["learning_rate"] = float(str(hyperparameters["learning_rate"]).removeprefix("lin_"))
         return said

@@ -72,8 +72,11 @@ def test_an_interrupted_search_goes_on(
     best = tune("pendulum", quick, 3, resume=True, **arguments)
     trials = journal(out).trials
     assert [trial.state.name for trial in trials] == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
-    assert trials[0].params.keys() == {"head", "rank", "width", "learning_rate"}
-    assert trials[0].params.items() >= dict(head="low_rank", rank=3, width=64, learning_rate=1e-3).items()
+    assert trials[0].params.keys() == {"head", "rank", "embedding", "learning_rate"}
+    as_it_is = agent_spec(out / "trial-0.toml").definition
+    given = agent_spec(quick).definition
+    assert as_it_is.policy_kwargs == given.policy_kwargs | {"embedding": [64, 16]}  # which is the default
+    assert as_it_is.hyperparameters["learning_rate"] == "lin_0.001"
     assert trials[1].params != trials[2].params != trials[3].params
     assert best.definition == agent_spec(out / "trial-3.toml").definition
     before = {path: path.read_bytes() for path in out.iterdir()}
@@ -112,7 +115,7 @@ def test_a_recipe_says_what_the_trial_was(quick: Path, tmp_path: Path, score: An
         kwargs = definition.policy_kwargs
         assert kwargs["head"] == trial.params["head"] in HEADS
         assert kwargs.get("rank") == trial.params.get("rank")
-        assert kwargs["embedding"] == [trial.params["width"]] * 2
+        assert kwargs["embedding"] == [64, trial.params["embedding"]]
         assert kwargs["net_arch"] == [8]
         rate = definition.hyperparameters["learning_rate"]
         assert float(rate.removeprefix("lin_")) == pytest.approx(trial.params["learning_rate"], rel=1e-2)
