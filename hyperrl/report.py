@@ -48,6 +48,11 @@ def write_report(comparison: Comparison, out: str | Path) -> None:
     write_text(out / "report.md", _markdown(comparison, pictures))
 
 
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table in Markdown."""
+    return "\n".join("| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows))
+
+
 def _draw(comparison: Comparison, out: Path) -> list[tuple[str, str]]:
     """Write the pictures and return title and file name of each."""
     what = "score" if comparison.is_scored else "return"
@@ -90,7 +95,7 @@ def _markdown(comparison: Comparison, pictures: Iterable[tuple[str, str]]) -> st
         f"# {comparison.family.name}: agents after {comparison.steps:,} steps",
         f"{played}, {actions}, evaluation seed {settings['seed']}. Intervals are 95 %; see the end.",
         "## Returns",
-        _table(
+        markdown_table(
             (
                 "agent",
                 "parameters",
@@ -123,7 +128,7 @@ def _markdown(comparison: Comparison, pictures: Iterable[tuple[str, str]]) -> st
     if comparison.improvements:
         lines += [
             "## Probability of improvement",
-            _table(
+            markdown_table(
                 ("first", "second", "split", "probability that the first is better"),
                 [
                     (f"`{first}`", f"`{second}`", split, str(estimate))
@@ -136,7 +141,7 @@ def _markdown(comparison: Comparison, pictures: Iterable[tuple[str, str]]) -> st
     lines += [
         READING.rstrip(),
         "## Runs",
-        _table(
+        markdown_table(
             ("run", "agent", "seed", "parameters' SHA-256", "hyperrl", "torch"),
             [
                 (
@@ -153,10 +158,6 @@ def _markdown(comparison: Comparison, pictures: Iterable[tuple[str, str]]) -> st
         ),
     ]
     return "\n\n".join(lines) + "\n"
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    return "\n".join("| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows))
 
 
 def _estimates(row: object) -> dict[str, Estimate | None]:

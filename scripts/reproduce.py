@@ -1,6 +1,7 @@
-"""Train every agent on every family of the results, several seeds each, and write one report per family."""
+"""Train every agent on every family of the results, several seeds each, and write reports and a summary."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import tyro
@@ -9,8 +10,10 @@ from rich.console import Console
 
 from hyperrl import parallel
 from hyperrl.comparison import Comparison
-from hyperrl.report import write_report
+from hyperrl.files import write_text
+from hyperrl.report import markdown_table, write_report
 from hyperrl.runs import Run
+from hyperrl.statistics import bootstrap_iqm
 
 AGENTS = (
     "hyper-ppo",
@@ -23,7 +26,7 @@ AGENTS = (
 FAMILIES = {  # and their environment steps
     "pendulum": 400_000,
     "ode": 250_000,
-    "double_integrator": 250_000,
+    "double_integrator": 500_000,
     "double_integrator_friction": 250_000,
     "cartpole": 250_000,
 }
@@ -40,7 +43,7 @@ def main(
     """Reproduce the results: hours on two cores; minutes with --quick.
 
     A run that is there already is kept, an interrupted one is continued; so seeds can be added later. Reports are
-    written anew for each number of seeds.
+    written for each number of seeds; summary.md holds the families of the last call.
 
     Args:
         families: Names of families.
@@ -53,6 +56,7 @@ def main(
     if quick:
         seeds, out = 2, out / "quick"
     console = Console()
+    comparisons = []
     for family in families:
         steps = FAMILIES.get(family, 250_000) // (10 if quick else 1)
         # Seed by seed, so that an interrupted reproduction has as many seeds of one agent as of another.
@@ -60,11 +64,30 @@ def main(
         total = sum(steps for *_, run in runs if not run.exists())
         trainings = [(agent, family, seed, steps, run) for agent, seed, run in runs]
         parallel.run(work, trainings, jobs, total, f"{len(runs)} trainings on {family}")
+        comparisons.append(Comparison([Run.open(run) for agent in agents for name, _, run in runs if name == agent]))
         report = out / family / f"report-{seeds}"
         if not report.exists():
-            in_order = [Run.open(run) for agent in agents for name, _, run in runs if name == agent]
-            write_report(Comparison(in_order), report)
+            write_report(comparisons[-1], report)
         console.print(f"{report}/report.md")
+    write_text(out / "summary.md", summary(comparisons))
+    console.print(f"{out}/summary.md")
+
+
+def summary(comparisons: Sequence[Comparison]) -> str:
+    """Return one table per split: IQM of returns, or of scores where every context has a reference."""
+    tables = []
+    for split in comparisons[0].splits:
+        agents = list(comparisons[0].runs)
+        rows = [
+            (
+                f"{c.family.name}, {'score' if c.is_scored else 'return'}",
+                f"{len(c.runs[agents[0]])}",
+                *(str(bootstrap_iqm(c.values(agent, split))) for agent in agents),
+            )
+            for c in comparisons
+        ]
+        tables += [f"## {split}", markdown_table(("family", "seeds", *(f"`{agent}`" for agent in agents)), rows)]
+    return "\n\n".join(tables) + "\n"
 
 
 if __name__ == "__main__":
