@@ -42,8 +42,9 @@ def main(
 ) -> None:
     """Reproduce the results: hours on two cores; minutes with --quick.
 
-    A run that is there already is kept, an interrupted one is continued; so seeds can be added later. Reports are
-    written for each number of seeds; summary.md holds the families of the last call.
+    Seeds begin at 1: with seed 0 the recipes' learning rates were chosen. A run that is there already is kept, an
+    interrupted one is continued; so seeds can be added later. Reports are written for each number of seeds; summary.md
+    holds the families of the last call.
 
     Args:
         families: Names of families.
@@ -60,7 +61,7 @@ def main(
     for family in families:
         steps = FAMILIES.get(family, 250_000) // (10 if quick else 1)
         # Seed by seed, so that an interrupted reproduction has as many seeds of one agent as of another.
-        runs = [(agent, seed, out / family / f"{agent}-{seed}") for seed in range(seeds) for agent in agents]
+        runs = [(agent, seed, out / family / f"{agent}-{seed}") for seed in range(1, seeds + 1) for agent in agents]
         total = sum(steps for *_, run in runs if not run.exists())
         trainings = [(agent, family, seed, steps, run) for agent, seed, run in runs]
         parallel.run(work, trainings, jobs, total, f"{len(runs)} trainings on {family}")
