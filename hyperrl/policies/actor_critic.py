@@ -37,6 +37,21 @@ class ConcatPolicy(ContextPolicy, ActorCriticPolicy):
     include_context: ClassVar = True
 
 
+class LogStdGenerator(nn.Linear):
+    """Log-std of a context's actions, ``b + W·z/h`` with ``W = 0`` at first: ``(K, h) -> (K, m)``.
+
+    Without the division, Adam would move it up to h times as fast as SB3's own log-std, and exploration end early.
+    """
+
+    def __init__(self, embedding_dim: int, action_dim: int, log_std_init: float) -> None:
+        super().__init__(embedding_dim, action_dim)
+        nn.init.zeros_(self.weight)
+        nn.init.constant_(self.bias, log_std_init)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input / self.in_features)
+
+
 class HyperPolicy(GeneratedPolicy, ActorCriticPolicy):
     """An actor-critic whose weights a hypernetwork produces from the context: actor, critic and log-std.
 
@@ -75,9 +90,7 @@ class HyperPolicy(GeneratedPolicy, ActorCriticPolicy):
         if isinstance(self.action_dist, DiagGaussianDistribution):
             del self._parameters["log_std"]
             width = self.actor.encoder(torch.zeros(1, self.reader.dim)).shape[1]
-            self.log_std_generator = nn.Linear(width, self.action_dist.action_dim)
-            nn.init.zeros_(self.log_std_generator.weight)
-            nn.init.constant_(self.log_std_generator.bias, self.log_std_init)
+            self.log_std_generator = LogStdGenerator(width, self.action_dist.action_dim, self.log_std_init)
         self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)  # pyright: ignore
 
     @property

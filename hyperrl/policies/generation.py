@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Final
@@ -29,7 +30,8 @@ class Generation:
         range (docs/hypernetworks.md).
     :param encoder: ``"mlp"``; ``"cos_sin"``, which puts the features' cosines and sines before the perceptron;
         ``"task_embedding"``, a learnt vector for each whole number in the bounds of a context of one feature, as
-        long as the last width; ``"none"``: weights are linear in the context itself.
+        long as the last width; ``"none"``: weights are linear in the context itself. Perceptrons begin as SB3's do,
+        orthogonal and with biases of zero: opposite contexts have opposite embeddings at first.
     :param layer_norm: layer normalisation behind the encoder.
     :param norm_bound: the largest norm of the embedding, see :class:`~hyperrl.hypernet.NormBound`.
     :param init: ``"bias"``, ``"hyperfan_in"``, ``"hyperfan_out"`` or ``"naive"``.
@@ -114,6 +116,10 @@ class Generation:
             modules = [CosSin(), mlp([2 * reader.dim, *self.embedding], nn.Tanh, nn.Tanh())]
         else:
             modules = [*mlp([reader.dim, *self.embedding], nn.Tanh, nn.Tanh())]
+        for layer in nn.Sequential(*modules).modules():
+            if isinstance(layer, nn.Linear):
+                nn.init.orthogonal_(layer.weight, math.sqrt(2))
+                nn.init.zeros_(layer.bias)
         if self.layer_norm:
             modules.append(nn.LayerNorm(width))
         if self.norm_bound is not None:
