@@ -252,6 +252,7 @@ def adapt(
     evaluations: int = 10,
     hyperparameters: tuple[str, ...] = (),
     proximal: float = 0.0,
+    learn_dynamics: bool = False,
     reference: Path | None = None,
     device: str = "cpu",
     out: Path | None = None,
@@ -273,6 +274,8 @@ def adapt(
         hyperparameters: Of the algorithm, to change for finetune and scratch, such as `learning_rate=1e-4`.
             Default: as in training.
         proximal: How strongly finetune pulls weights back to the generated ones.
+        learn_dynamics: Let identify use a learnt model of the dynamics, though the family has physics; one that has
+            none needs no telling.
         reference: File of `hyperrl reference`. Default: that beside the family's file, if there is one.
         device: Where the networks are: cpu, cuda, or auto for cuda where there is one.
         out: New folder for the numbers and the picture. Default: RUN/adaptation in the first run folder.
@@ -281,6 +284,7 @@ def adapt(
     import torch
 
     from hyperrl.adaptation import METHODS, NEED_CONTEXT
+    from hyperrl.adaptation.dynamics import learn_dynamics as dynamics_of
     from hyperrl.adaptation.study import study
     from hyperrl.reference import find_reference
     from hyperrl.runs import Run, group_runs
@@ -290,12 +294,7 @@ def adapt(
     family = next(iter(grouped.values()))[0].family
     target = runs[0] / "adaptation" if out is None else out
     refuse_existing(target)
-    can = [
-        name
-        for name in METHODS
-        if not (unknown and name in NEED_CONTEXT)
-        and not (name == "identify" and family.spec.definition.physics is None)
-    ]
+    can = [name for name in METHODS if not (unknown and name in NEED_CONTEXT)]
     for name in method:
         if unknown and name in NEED_CONTEXT:
             raise ValueError(f"method {name!r} needs the context: leave out --unknown, or choose from {can}")
@@ -305,8 +304,12 @@ def adapt(
     else:
         points = space.vector(_assignments(context, "length=0.7"))[None]
     found = find_reference(family, reference)
+    models = {agent: [run.model(device) for run in group] for agent, group in grouped.items()}
+    dynamics = None
+    if "identify" in (method or can) and (learn_dynamics or family.spec.definition.physics is None):
+        dynamics = dynamics_of(family, next(iter(models.values()))[0], device=device, progress=progress)
     result = study(
-        {agent: [run.model(device) for run in group] for agent, group in grouped.items()},
+        models,
         family,
         points,
         method or can,
@@ -315,6 +318,7 @@ def adapt(
         evaluations,
         _whole(_assignments(hyperparameters, "learning_rate=1e-4")),
         proximal,
+        dynamics,
         found,
         progress,
     )

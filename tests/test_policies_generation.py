@@ -175,3 +175,25 @@ def test_what_makes_no_sense_is_refused(options: dict[str, Any], message: str) -
 def test_task_embedding_needs_tasks() -> None:
     with pytest.raises(ValueError, match="needs a context of one feature, a whole number between finite bounds"):
         HyperPolicy(spaces.Dict(VECTOR), BOX, lambda _: 1e-3, encoder="task_embedding")
+
+
+def test_opposite_contexts_begin_with_opposite_embeddings() -> None:
+    """Orthogonal and without biases, as SB3 begins hidden layers."""
+    encoder = encoder_of(HyperPolicy(TASKS, BOX, lambda _: 1e-3, embedding=(32, 16)))
+    c = 0.1 * torch.randn(50, encoder[0].in_features)  # pyright: ignore
+    torch.testing.assert_close(encoder(-c), -encoder(c))
+    first, second = (layer.weight for layer in encoder if isinstance(layer, nn.Linear))  # pyright: ignore
+    torch.testing.assert_close(first.mT @ first, 2 * torch.eye(1))
+    torch.testing.assert_close(second @ second.mT, 2 * torch.eye(16))
+
+
+def test_one_step_of_adam_moves_a_generated_log_std_as_far_as_a_learnt_one() -> None:
+    rate = 0.01
+    policy = HyperPolicy(TASKS, BOX, lambda _: rate)
+    assert policy.log_std_generator is not None
+    z = torch.sign(torch.randn(1, policy.log_std_generator.in_features))  # the largest that tanh allows
+    before = policy.log_std_generator(z).detach()
+    (-policy.log_std_generator(z).sum()).backward()
+    policy.optimizer.step()
+    moved = policy.log_std_generator(z).detach() - before
+    torch.testing.assert_close(moved, torch.full_like(moved, 2 * rate), rtol=1e-3, atol=0.0)  # W's share and b's

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
@@ -16,11 +17,14 @@ if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
     from stable_baselines3.common.vec_env import VecEnv
 
+    from hyperrl.adaptation.dynamics import Dynamics
     from hyperrl.adaptation.identification import Identified
     from hyperrl.adaptation.plant import Act, Plant
 
 AFTER = (0, 1, 2, 5, 10, 20)
 """After how many episodes agents are measured."""
+METHODS = ("zero-shot", "search", "identify", "finetune", "scratch")
+"""How an agent can adapt."""
 NEED_CONTEXT = ("zero-shot", "finetune")
 """The methods that are told the true context."""
 
@@ -95,13 +99,14 @@ def adapt(
     seed: int = 0,
     hyperparameters: Mapping[str, Any] | None = None,
     proximal: float = 0.0,
+    dynamics: Dynamics | None = None,
 ) -> Adaptation:
     """Let an agent adapt to one environment, and measure it after 0, 1, 2, 5, 10 and 20 episodes there.
 
     ==============  ======================================================================================
     ``zero-shot``   is told the true context, and acts; nothing changes
     ``search``      is told the context that has earned most so far, sought by CMA-ES
-    ``identify``    is told the context that explains the transitions seen so far, by a family's physics
+    ``identify``    is told the context that explains the transitions seen so far, by a family's physics or ``dynamics``
     ``finetune``    begins as :func:`~hyperrl.specialize` leaves it in the true context, and learns on
     ``scratch``     the same algorithm and network from random weights, which tells what the agent is worth
     ==============  ======================================================================================
@@ -124,8 +129,10 @@ def adapt(
     :param hyperparameters: of the algorithm, to change for ``finetune`` and ``scratch``, such as ``dict(n_steps=200)``.
     :param proximal: for ``finetune``, how strongly weights are pulled back to where they began; see
         :func:`~hyperrl.adaptation.learning.pull_to_anchor`.
+    :param dynamics: for ``identify``, what :func:`~hyperrl.adaptation.dynamics.learn_dynamics` has learnt, in place of
+        the physics of the environment's family.
     :raises ValueError: for an unknown method, environments that the agent does not fit, a context that is missing, or
-        given where it is to be unknown, and for ``identify`` without physics.
+        given where it is to be unknown, and for ``identify`` with neither physics nor dynamics.
 
     >>> from stable_baselines3 import PPO
     >>> from hyperrl import HyperPolicy, load_family
@@ -147,14 +154,26 @@ def adapt(
         raise ValueError(f"method {method!r} is for an unknown context, so it takes none")
     if (hyperparameters and method not in ("finetune", "scratch")) or (proximal and method != "finetune"):
         raise ValueError(f"method {method!r} learns no weights: hyperparameters and proximal are not for it")
+    if dynamics is not None and method != "identify":
+        raise ValueError(f"method {method!r} identifies no context: dynamics are not for it")
     plant = Plant(model, env, eval_env, evaluations, seed)
-    known = None
+    known = np.empty(0)
     if method in NEED_CONTEXT:
         from hyperrl.specialization import context_vector
 
         known = context_vector(plant.reader, plant.told_context() if context is None else context)
     curve = _Curve(plant, episodes)
-    return METHODS[method](curve, known, hyperparameters or {}, proximal)
+    match method:
+        case "zero-shot":
+            return _zero_shot(curve, known)
+        case "search":
+            return _search(curve)
+        case "identify":
+            return _identify(curve, dynamics)
+        case "finetune":
+            return _finetune(curve, known, hyperparameters or {}, proximal)
+        case _:
+            return _scratch(curve, hyperparameters or {})
 
 
 class _Curve:
@@ -197,7 +216,7 @@ class _Curve:
         return Adaptation(method, after, steps, returns, told, np.array(self.earned), identified, model)
 
 
-def _zero_shot(curve: _Curve, known: Vector, *_unused: Any) -> Adaptation:
+def _zero_shot(curve: _Curve, known: Vector) -> Adaptation:
     act = curve.plant.told(known)
     curve.measure(act, known)
     curve.plant.begin()
@@ -208,7 +227,7 @@ def _zero_shot(curve: _Curve, known: Vector, *_unused: Any) -> Adaptation:
     return curve.finish("zero-shot", curve.plant.model)
 
 
-def _search(curve: _Curve, *_unused: Any) -> Adaptation:
+def _search(curve: _Curve) -> Adaptation:
     from hyperrl.adaptation.search import ContextSearch
 
     plant = curve.plant
@@ -223,13 +242,14 @@ def _search(curve: _Curve, *_unused: Any) -> Adaptation:
     return curve.finish("search", plant.model)
 
 
-def _identify(curve: _Curve, *_unused: Any) -> Adaptation:
+def _identify(curve: _Curve, dynamics: Dynamics | None) -> Adaptation:
     from stable_baselines3.common.utils import set_random_seed
 
     from hyperrl.adaptation.identification import Transitions, identify
 
     plant = curve.plant
-    space, physics = plant.context_space, plant.physics()
+    space = plant.context_space
+    fit = partial(identify, plant.physics()) if dynamics is None else dynamics.identify
     set_random_seed(plant.seed)  # actions are sampled
     told, found, seen = space.default, None, []
     curve.measure(plant.told(told), told)
@@ -238,7 +258,7 @@ def _identify(curve: _Curve, *_unused: Any) -> Adaptation:
         episode = plant.play(plant.told(told, deterministic=False))
         seen.append(episode.transitions)
         together: Any = map(np.concatenate, zip(*seen, strict=True))
-        found = identify(physics, space, Transitions(*together), plant.seed)
+        found = fit(space, Transitions(*together), plant.seed)
         told = found.context
         curve.add(episode.earned, episode.steps)
         curve.measure(plant.told(told), told)
@@ -251,13 +271,13 @@ def _finetune(curve: _Curve, known: Vector, hyperparameters: Mapping[str, Any], 
     return _learn("finetune", curve, learner(curve.plant, known, hyperparameters), proximal, known)
 
 
-def _scratch(curve: _Curve, known: None, hyperparameters: Mapping[str, Any], proximal: float) -> Adaptation:
+def _scratch(curve: _Curve, hyperparameters: Mapping[str, Any]) -> Adaptation:
     from hyperrl.adaptation.learning import learner
 
     reader = curve.plant.reader
     box = reader.box
     anywhere = box.context_space.default if isinstance(box, ContextBox) else reader.center.cpu().numpy()
-    return _learn("scratch", curve, learner(curve.plant, anywhere, hyperparameters, fresh=True), proximal, None)
+    return _learn("scratch", curve, learner(curve.plant, anywhere, hyperparameters, fresh=True), 0.0, None)
 
 
 def _learn(method: str, curve: _Curve, plain: BaseAlgorithm, proximal: float, known: Vector | None) -> Adaptation:
@@ -271,13 +291,3 @@ def _learn(method: str, curve: _Curve, plain: BaseAlgorithm, proximal: float, kn
 
     learn(plain, curve.plant.seed, curve.episodes, after_episode, proximal)
     return curve.finish(method, plain)
-
-
-METHODS: dict[str, Callable[..., Adaptation]] = {
-    "zero-shot": _zero_shot,
-    "search": _search,
-    "identify": _identify,
-    "finetune": _finetune,
-    "scratch": _scratch,
-}
-"""How an agent can adapt."""

@@ -160,7 +160,7 @@ class Plant:
         except (AttributeError, ValueError) as error:
             raise ValueError(
                 "method 'identify' needs an environment of a family with 'physics', made by family.make() or "
-                f"family.vec_env(): {error}"
+                f"family.vec_env(), or dynamics=hyperrl.adaptation.dynamics.learn_dynamics(family): {error}"
             ) from None
 
     def begin(self) -> None:

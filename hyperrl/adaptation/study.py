@@ -21,6 +21,7 @@ from hyperrl.statistics import Estimate, bootstrap_iqm
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
 
+    from hyperrl.adaptation.dynamics import Dynamics
     from hyperrl.reference import Reference
 
 
@@ -129,12 +130,13 @@ def study(
     agents: Mapping[str, Sequence[BaseAlgorithm]],
     family: Family,
     contexts: ArrayLike,
-    methods: Sequence[str] = tuple(METHODS),
+    methods: Sequence[str] = METHODS,
     episodes: int = 20,
     seeds: int = 3,
     evaluations: int = 10,
     hyperparameters: Mapping[str, Any] | None = None,
     proximal: float = 0.0,
+    dynamics: Dynamics | None = None,
     reference: Reference | None = None,
     progress: bool = False,
 ) -> Study:
@@ -183,6 +185,7 @@ def study(
                                 seed=seed,
                                 hyperparameters=hyperparameters if method in ("finetune", "scratch") else None,
                                 proximal=proximal if method == "finetune" else 0.0,
+                                dynamics=dynamics if method == "identify" else None,
                             )
                         )
                         bar.update()
@@ -190,7 +193,7 @@ def study(
     random, best = _reference(family, points, reference)
     settings: dict[str, Any] = dict(
         methods=list(methods), episodes=episodes, seeds=seeds, evaluations=evaluations, proximal=proximal
-    ) | dict(hyperparameters=dict(hyperparameters or {}))
+    ) | dict(hyperparameters=dict(hyperparameters or {}), learnt_dynamics=dynamics is not None)
     provenance = {
         "definition": family_digest(family),
         "irrelevant": family.irrelevant,

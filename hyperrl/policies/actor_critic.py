@@ -49,6 +49,7 @@ class LogStdGenerator(nn.Linear):
         nn.init.constant_(self.bias, log_std_init)
 
     def forward(self, input: Tensor) -> Tensor:
+        """Return the log-std for each embedding."""
         return super().forward(input / self.in_features)
 
 

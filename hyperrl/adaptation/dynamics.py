@@ -1,0 +1,199 @@
+"""A learnt model of a family's dynamics, by which to identify a context where the family has no physics."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from hyperrl.adaptation.identification import SHARP, Identified, Transitions, identify
+from hyperrl.contexts import ContextSpace, Vector, latin_hypercube
+from hyperrl.hypernet import HyperNetwork, mlp
+
+if TYPE_CHECKING:
+    from stable_baselines3.common.base_class import BaseAlgorithm
+
+    from hyperrl.families import Family
+
+ENVS: Final = 64
+WIDTHS: Final = (128, 128)
+BATCH: Final = 1024
+PEAK: Final = 3e-3  # learning rate
+HELD_OUT: Final = 16  # contexts to judge the uncertainty by
+MOST: Final = 50.0  # standard errors: what one held-out context can add to an inflation
+
+
+class Dynamics(nn.Module):
+    """Foretells the next observation and the reward, in each context, by a network that a hypernetwork generates.
+
+    :param observation: the observations, a vector.
+    :param action: the actions, a box or a discrete space.
+    :param space: the context space, without irrelevant features.
+    :raises ValueError: for other spaces.
+    """
+
+    def __init__(self, observation: spaces.Space[Any], action: spaces.Space[Any], space: ContextSpace) -> None:
+        super().__init__()
+        if not isinstance(observation, spaces.Box) or len(observation.shape) != 1:
+            raise ValueError(f"expected observations that are a vector, to learn their dynamics, got {observation}")
+        if not isinstance(action, spaces.Box | spaces.Discrete):
+            raise ValueError(f"expected actions of a Box or a Discrete space, to learn dynamics, got {action}")
+        self.space = space
+        self.choices = int(action.n) if isinstance(action, spaces.Discrete) else 0
+        self.first = int(action.start) if isinstance(action, spaces.Discrete) else 0
+        inputs = observation.shape[0] + (self.choices or int(np.prod(action.shape or ())))
+        outputs = observation.shape[0] + 1
+        target = mlp([inputs, *WIDTHS, outputs], nn.SiLU)
+        self.network = HyperNetwork(len(space), target, rank=16, embedding=(64, 32))
+        self.middle = nn.Buffer(torch.tensor((space.high + space.low) / 2, dtype=torch.float32))
+        self.width = nn.Buffer(torch.tensor((space.high - space.low) / 2, dtype=torch.float32))
+        self.input_mean, self.input_std = nn.Buffer(torch.zeros(inputs)), nn.Buffer(torch.ones(inputs))
+        self.output_mean, self.output_std = nn.Buffer(torch.zeros(outputs)), nn.Buffer(torch.ones(outputs))
+        self.inflation: Vector = np.ones(len(space))
+        """By how much errors in contexts held out exceeded the standard deviation, or 1, shape ``(d,)``."""
+
+    def forward(self, observation: Tensor, action: Tensor, context: Tensor) -> tuple[Tensor, ...]:
+        """Foretell each of o observed numbers after a step, and the reward: ``(n, o), (n, *a), (n, d) -> (n,), …``."""
+        change = self._normalized(observation, action, context) * self.output_std + self.output_mean  # (n, o + 1)
+        return *(observation + change[:, :-1]).unbind(1), change[:, -1]
+
+    def identify(self, space: ContextSpace, transitions: Transitions, seed: int = 0) -> Identified:
+        """Find a context as :func:`~hyperrl.adaptation.identification.identify` does.
+
+        The model's own errors do not average out over transitions. So standard deviations are multiplied by how much
+        too small they were in contexts that the model was not trained in.
+        """
+        found = identify(self, space, transitions, seed)
+        std = found.std.copy()
+        std[: len(self.inflation)] *= self.inflation
+        known = found.identified & (std < SHARP * (space.high - space.low) / 2)
+        return replace(found, std=np.minimum(std, (space.high - space.low) / 2), identified=known)
+
+    def learn(self, contexts: Vector, seen: Transitions, steps: int, seed: int, bar: Any) -> None:
+        """Fit to transitions, the context of each given ``(n, d)``, by Adam."""
+        device = self.middle.device
+        given = (seen.observation, seen.action, contexts, seen.following, seen.reward[:, None])
+        observation, action, context, following, reward = (torch.as_tensor(part, device=device) for part in given)
+        observation, context, following, reward = (x.float() for x in (observation, context, following, reward))
+        outputs = torch.cat([following - observation, reward], dim=1)
+        for name, x in (("input", self._inputs(observation, action)), ("output", outputs)):
+            setattr(self, f"{name}_mean", x.mean(0))
+            setattr(self, f"{name}_std", x.std(0).clamp(min=1e-6))
+        target = (outputs - self.output_mean) / self.output_std
+        adam = torch.optim.Adam(self.parameters(), fused=True)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(adam, PEAK, steps)
+        draw = torch.Generator().manual_seed(seed)
+        for _ in range(steps):
+            batch = torch.randint(len(target), (BATCH,), generator=draw).to(device)
+            foretold = self._normalized(observation[batch], action[batch], context[batch])
+            loss = (foretold - target[batch]).square().mean()
+            adam.zero_grad()
+            loss.backward()
+            adam.step()
+            schedule.step()
+            bar.update()
+
+    def _inputs(self, observation: Tensor, action: Tensor) -> Tensor:
+        """Lay observation and action side by side, a choice as one-hot."""
+        if self.choices:
+            action = nn.functional.one_hot(action.long() - self.first, self.choices)
+        return torch.cat([observation, action.flatten(1).to(observation)], dim=1)
+
+    def _normalized(self, observation: Tensor, action: Tensor, context: Tensor) -> Tensor:
+        inputs = (self._inputs(observation, action) - self.input_mean) / self.input_std
+        return self.network((context - self.middle) / self.width, inputs)
+
+
+def learn_dynamics(
+    family: Family,
+    model: BaseAlgorithm | None = None,
+    transitions: int = 100_000,
+    steps: int = 3000,
+    seed: int = 0,
+    *,
+    device: str = "cpu",
+    progress: bool = False,
+) -> Dynamics:
+    """Learn the dynamics of a family from its own environments, in contexts all over the outer bounds.
+
+    Half of the environments take uniformly random actions, the others those of the model, sampled.
+
+    :param family: the family, with or without ``physics``.
+    :param model: an agent of the family; without one, all actions are random.
+    :param transitions: how many to see, each about as many times as ``1024 * steps / transitions``.
+    :param steps: of the optimiser.
+    :param seed: seed of contexts, actions and learning.
+    :param device: where to learn.
+    :param progress: show a progress bar.
+    :return: the model, in double precision on the cpu, for ``hyperrl.adapt(..., dynamics=...)``.
+    :raises ValueError: for observations or actions of other kinds than :class:`Dynamics` takes, or too few transitions.
+
+    >>> from hyperrl import load_family
+    >>> dynamics = learn_dynamics(load_family("ode"), transitions=20_000, steps=10)
+    >>> [x.shape for x in dynamics(torch.zeros(5, 1), torch.zeros(5, 2), torch.ones(5, 2))]
+    [torch.Size([5]), torch.Size([5])]
+    """
+    from stable_baselines3.common.utils import set_random_seed
+    from tqdm import tqdm
+
+    family = family.with_irrelevant(0)
+    space = family.context_space
+    rng = np.random.default_rng(seed)
+    contexts = space.from_uniform(latin_hypercube(max(transitions // 100, ENVS), len(space), rng), bounds=True)
+    set_random_seed(seed)
+    with tqdm(total=transitions // ENVS + steps, disable=not progress, desc="learn dynamics") as bar:
+        context, seen = _collect(family, contexts, model, transitions // ENVS, seed, bar)
+        _, episode = np.unique(context, axis=0, return_inverse=True)
+        held_out = rng.permutation(episode.max() + 1)[:HELD_OUT]
+        kept = ~np.isin(episode, held_out)
+        if kept.sum() < BATCH:
+            raise ValueError(f"expected more transitions, of more than {2 * HELD_OUT} contexts, got {transitions}")
+        view = family.make()
+        assert isinstance(view.observation_space, spaces.Dict)  # families make no others
+        dynamics = Dynamics(view.observation_space["observation"], view.action_space, space)
+        view.close()
+        dynamics = dynamics.to(device)
+        dynamics.learn(context[kept], _rows(seen, kept), steps, seed, bar)
+        dynamics = dynamics.double().cpu().requires_grad_(False)
+    excess = []
+    for i in held_out:
+        rows = episode == i
+        found = identify(dynamics, space, _rows(seen, rows), seed)
+        excess.append((found.context - context[rows][0]) / found.std)
+    dynamics.inflation = np.maximum(np.sqrt(np.mean(np.clip(excess, -MOST, MOST) ** 2, axis=0)), 1.0)
+    return dynamics
+
+
+def _collect(
+    family: Family, contexts: Vector, model: BaseAlgorithm | None, steps: int, seed: int, bar: Any
+) -> tuple[Vector, Transitions]:
+    """Play, and return the context of each transition ``(n, d)`` and the transitions."""
+    vec_env = family.vec_env(ENVS, contexts=contexts, seed=seed)
+    vec_env.action_space.seed(seed)
+    normalizer = None if model is None else model.get_vec_normalize_env()
+    parts: list[tuple[NDArray[Any], ...]] = []
+    observation: Any = vec_env.reset()
+    for _ in range(steps):
+        action = np.stack([vec_env.action_space.sample() for _ in range(ENVS)])
+        if model is not None:
+            given = observation if normalizer is None else normalizer.normalize_obs(observation)
+            action[ENVS // 2 :] = model.predict(given, deterministic=False)[0][ENVS // 2 :]
+        before = observation
+        observation, reward, done, infos = vec_env.step(action)
+        after = observation["observation"].copy()
+        for i in np.flatnonzero(done):
+            after[i] = infos[i]["terminal_observation"]["observation"]
+        parts.append((before["context"].copy(), before["observation"].copy(), action, reward.copy(), after))
+        bar.update()
+    vec_env.close()
+    context, *rows = map(np.concatenate, zip(*parts, strict=True))
+    return context.astype(np.float64), Transitions(*rows)
+
+
+def _rows(seen: Transitions, rows: NDArray[np.bool_]) -> Transitions:
+    return Transitions(seen.observation[rows], seen.action[rows], seen.reward[rows], seen.following[rows])
