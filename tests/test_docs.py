@@ -11,7 +11,9 @@ import pytest
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
+import hyperrl.adaptation.dynamics
 import hyperrl.policies
+from hyperrl.adaptation.dynamics import Dynamics, learn_dynamics
 from hyperrl.cli import main
 from hyperrl.policies import POLICY_OF
 
@@ -36,6 +38,8 @@ def test_what_a_page_says_runs(
     monkeypatch.chdir(tmp_path)
     for algorithm in (OnPolicyAlgorithm, OffPolicyAlgorithm):
         monkeypatch.setattr(algorithm, "learn", _briefly(algorithm.learn))
+    monkeypatch.setattr(hyperrl.adaptation.dynamics, "learn_dynamics", _few_transitions)
+    monkeypatch.setattr(hyperrl.adaptation.dynamics, "HELD_OUT", 2)
     namespace: dict[str, Any] = {"__name__": page.stem}
     text = page.read_text(encoding="utf-8")
     for block in BLOCK.finditer(text):
@@ -68,6 +72,11 @@ def test_the_evidence_exists_and_takes_the_algorithms() -> None:
             assert _takes(test, algorithm), f"{module}.{name} does not take {algorithm}"
     for algorithm in POLICY_OF:
         assert sum(algorithm in algorithms.split(", ") for _, algorithms, *_ in rows) >= 5
+
+
+def _few_transitions(family: Any, model: Any, transitions: int) -> Dynamics:
+    """Learn dynamics from few transitions."""
+    return learn_dynamics(family, model, min(transitions, 12_800), steps=20)
 
 
 def _briefly(learn: Any) -> Any:
