@@ -115,8 +115,8 @@ class HyperPolicy(GeneratedPolicy, ActorCriticPolicy):
         """Act: return actions ``(B, *action shape)``, values ``(B, 1)`` and log-probabilities ``(B,)``.
 
         In a rollout, that is in evaluation mode and without gradients, weights are generated again only when a
-        context of the batch has changed, or a parameter. Torch does not count writes into ``parameter.data`` as
-        changes: after some, call :meth:`set_training_mode`.
+        context of the batch has changed, or a parameter. Writes into ``parameter.data``, and parameters exchanged for
+        others, go unseen: after some, call :meth:`set_training_mode`.
         """
         is_rollout = not (self.training or torch.is_grad_enabled())
         condition = (self._kept_condition if is_rollout else self._condition)(self._context(obs))
@@ -173,10 +173,11 @@ class HyperPolicy(GeneratedPolicy, ActorCriticPolicy):
 
     def _kept_condition(self, context: Tensor) -> _Condition:
         """Return the condition of the last call, where contexts and parameters are still the same."""
-        state = [(parameter._version, parameter.data_ptr()) for parameter in self.parameters()]
-        if self._kept is None or self._kept.state != state or not torch.equal(self._kept.context, context):
-            self._kept = _Kept(context, state, self._condition(context))
-        return self._kept.condition
+        kept = self._kept
+        if kept is None or kept.state != _state(kept.parameters) or not torch.equal(kept.context, context):
+            parameters = tuple(self.parameters()) if kept is None else kept.parameters  # a slow walk over modules
+            self._kept = kept = _Kept(context, parameters, _state(parameters), self._condition(context))
+        return kept.condition
 
     def _distribution(self, condition: _Condition, features: Tensor) -> Distribution:
         if condition.actor is None:
@@ -225,5 +226,11 @@ class _Kept(NamedTuple):
     """What was generated last, and what it holds for."""
 
     context: Tensor  # (B, d)
-    state: list[tuple[int, int]]  # of each parameter: the number of changes that torch counted, and where it lies
+    parameters: tuple[nn.Parameter, ...]
+    state: list[tuple[int, int]]
     condition: _Condition
+
+
+def _state(parameters: tuple[nn.Parameter, ...]) -> list[tuple[int, int]]:
+    """Return of each parameter the number of changes that torch counted, and where it lies."""
+    return [(parameter._version, parameter.data_ptr()) for parameter in parameters]
