@@ -101,7 +101,7 @@ def assert_same_policy(model: Any, plain: Any, context: Any) -> None:
         for expected, got in zip(
             model.policy.evaluate_actions(obs, actions), plain.policy.evaluate_actions(plain_obs, actions), strict=True
         ):
-            torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)
+            torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)  # images: sums of many in another order
 
 
 @pytest.mark.parametrize(("variant", "action"), FOLDABLE)
