@@ -89,6 +89,16 @@ def test_a_family_without_physics_is_identified(tmp_path: Path, monkeypatch: pyt
         hyperrl.adapt(model, env, "search", episodes=1, dynamics=made)
 
 
+def test_features_that_do_nothing_stay_at_their_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "HELD_OUT", 2)
+    family = ODE.with_irrelevant(2)
+    model = PPO(hyperrl.HyperPolicy, family.vec_env(2), n_steps=8, batch_size=8, device="cpu", seed=0)
+    made = learn_dynamics(family, model, transitions=6400, steps=20, device="auto")
+    found = made.identify(family.context_space, seen(np.array([3.0, -4.0])))
+    assert_array_equal(found.context[2:], family.context_space.default[2:])
+    assert_array_equal(found.identified[2:], False)
+
+
 @pytest.mark.parametrize(
     ("observation", "action", "message"),
     [

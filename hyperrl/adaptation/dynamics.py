@@ -17,6 +17,7 @@ from hyperrl.hypernet import HyperNetwork, mlp
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
+    from stable_baselines3.common.vec_env import VecEnv
 
     from hyperrl.families import Family
 
@@ -128,7 +129,7 @@ def learn_dynamics(
     :param transitions: how many to see, each about as many times as ``1024 * steps / transitions``.
     :param steps: of the optimiser.
     :param seed: seed of contexts, actions and learning.
-    :param device: where to learn.
+    :param device: where to learn: ``"cpu"``, ``"cuda"``, ``"auto"``.
     :param progress: show a progress bar.
     :return: the model, in double precision on the cpu, for ``hyperrl.adapt(..., dynamics=...)``.
     :raises ValueError: for observations or actions of other kinds than :class:`Dynamics` takes, or too few transitions.
@@ -138,42 +139,41 @@ def learn_dynamics(
     >>> [x.shape for x in dynamics(torch.zeros(5, 1), torch.zeros(5, 2), torch.ones(5, 2))]
     [torch.Size([5]), torch.Size([5])]
     """
-    from stable_baselines3.common.utils import set_random_seed
+    from stable_baselines3.common.utils import get_device, set_random_seed
     from tqdm import tqdm
 
-    family = family.with_irrelevant(0)
     space = family.context_space
+    relevant = space.relevant
     rng = np.random.default_rng(seed)
     contexts = space.from_uniform(latin_hypercube(max(transitions // 100, ENVS), len(space), rng), bounds=True)
     set_random_seed(seed)
+    vec_env = family.vec_env(ENVS, contexts=contexts, seed=seed)
+    assert isinstance(vec_env.observation_space, spaces.Dict)  # families make no others
+    dynamics = Dynamics(vec_env.observation_space["observation"], vec_env.action_space, relevant)
     with tqdm(total=transitions // ENVS + steps, disable=not progress, desc="learn dynamics") as bar:
-        context, seen = _collect(family, contexts, model, transitions // ENVS, seed, bar)
+        context, seen = _collect(vec_env, model, transitions // ENVS, seed, bar)
         _, episode = np.unique(context, axis=0, return_inverse=True)
+        context = context[:, : len(relevant)]
         held_out = rng.permutation(episode.max() + 1)[:HELD_OUT]
         kept = ~np.isin(episode, held_out)
         if kept.sum() < BATCH:
             raise ValueError(f"expected more transitions, of more than {2 * HELD_OUT} contexts, got {transitions}")
-        view = family.make()
-        assert isinstance(view.observation_space, spaces.Dict)  # families make no others
-        dynamics = Dynamics(view.observation_space["observation"], view.action_space, space)
-        view.close()
-        dynamics = dynamics.to(device)
+        dynamics = dynamics.to(get_device(device))
         dynamics.learn(context[kept], _rows(seen, kept), steps, seed, bar)
         dynamics = dynamics.double().cpu().requires_grad_(False)
     excess = []
     for i in held_out:
         rows = episode == i
-        found = identify(dynamics, space, _rows(seen, rows), seed)
+        found = identify(dynamics, relevant, _rows(seen, rows), seed)
         excess.append((found.context - context[rows][0]) / found.std)
     dynamics.inflation = np.maximum(np.sqrt(np.mean(np.clip(excess, -MOST, MOST) ** 2, axis=0)), 1.0)
     return dynamics
 
 
 def _collect(
-    family: Family, contexts: Vector, model: BaseAlgorithm | None, steps: int, seed: int, bar: Any
+    vec_env: VecEnv, model: BaseAlgorithm | None, steps: int, seed: int, bar: Any
 ) -> tuple[Vector, Transitions]:
     """Play, and return the context of each transition ``(n, d)`` and the transitions."""
-    vec_env = family.vec_env(ENVS, contexts=contexts, seed=seed)
     vec_env.action_space.seed(seed)
     normalizer = None if model is None else model.get_vec_normalize_env()
     parts: list[tuple[NDArray[Any], ...]] = []
