@@ -425,7 +425,7 @@ def _print_study(result: Study) -> None:
     for column in table.columns[1:]:
         column.justify = "right"
     for line in result.lines:
-        table.add_row(line.label, *(f"{estimate.value:.1f}" for estimate in line.curve))
+        table.add_row(line.label, *(str(estimate).replace(" [", "\n[") for estimate in line.curve))
     costs = Table("agent, method", "earned per episode while adapting", title="The cost of adapting")
     targets = result.targets
     if targets is not None:
@@ -440,6 +440,7 @@ def _print_study(result: Study) -> None:
         costs.add_row(line.label, *cells)
     console = Console()
     console.print(table, costs, sep="\n")
+    console.print("Intervals: 95 %, over trainings and seeds.")
     if targets is None:
         console.print("No reference in these contexts, so nothing is known of specialists: see `hyperrl reference`.")
     else:
