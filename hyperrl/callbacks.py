@@ -62,8 +62,10 @@ class HyperDiagnostics(BaseCallback):
         self.measured = self.num_timesteps
 
     def _on_step(self) -> bool:
+        if not self.networks or len(self.contexts) >= self.limit:
+            return True
         begun = self.locals["dones"] | (not self.contexts)
-        if self.networks and len(self.contexts) < self.limit and begun.any():
+        if begun.any():
             met = self._contexts(self.locals["new_obs"])[begun]  # (n, d)
             self.contexts = list(dict.fromkeys([*self.contexts, *map(tuple, met.tolist())]))[: self.limit]
         return True

@@ -29,7 +29,7 @@ from hyperrl.catalog import AgentSpec, agent_spec
 from hyperrl.contexts import nearest
 from hyperrl.families import Family, load_family, stream
 from hyperrl.files import write_bytes
-from hyperrl.provenance import n_parameters as n_parameters
+from hyperrl.provenance import n_parameters
 from hyperrl.runs import NORMALIZER, UnfinishedRun
 
 

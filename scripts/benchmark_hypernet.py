@@ -199,8 +199,9 @@ def compare(a: Arguments) -> None:
             parameters = next((f"{result[2]:,}" for result in results if not isinstance(result, str)), "")
             lines.append([method, parameters, *cells])
         if a.markdown:
-            print(f"{title}\n\n| {' | '.join(header)} |\n|{' --- |' * len(header)}")
-            print("\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n")
+            from hyperrl.report import markdown_table
+
+            print(f"{title}\n\n{markdown_table(header, lines)}\n")
         else:
             table = Table(*header, title=title)
             for line in lines:

@@ -15,8 +15,10 @@ import hyperrl
 from hyperrl.catalog import AgentSpec, agent_spec
 from hyperrl.evaluation import Report
 from hyperrl.hypernet import HEADS
+from hyperrl.provenance import n_parameters
+from hyperrl.report import markdown_table
 from hyperrl.statistics import bootstrap_iqm
-from hyperrl.training import build, n_parameters
+from hyperrl.training import build
 
 
 def recipe(head: str, embedding: tuple[int, ...]) -> AgentSpec:
@@ -49,8 +51,7 @@ def main(
     todo = [(family, head, seed) for seed in range(seeds) for family in families for head in HEADS]
     reports = {key: measure(*key, steps, embedding) for key in track(todo, "training")}
     splits = list(next(iter(reports.values())).splits)
-    print("| family | head | parameters |", " | ".join(splits), "|")
-    print("| --- | --- | --- |", " | ".join(["---"] * len(splits)), "|")
+    rows = []
     for family in families:
         for head in HEADS:
             parameters = n_parameters(build(hyperrl.load_family(family), recipe(head, embedding), device="cpu").policy)
@@ -58,7 +59,8 @@ def main(
             for split in splits:
                 returns = np.array([reports[family, head, seed].splits[split].returns for seed in range(seeds)])
                 cells.append("{:.0f} [{:.0f}, {:.0f}]".format(*bootstrap_iqm(returns)).replace("-", "−"))
-            print(f"| {family} | `{head}` | {parameters:,} |", " | ".join(cells), "|")
+            rows.append((family, f"`{head}`", f"{parameters:,}", *cells))
+    print(markdown_table(("family", "head", "parameters", *splits), rows))
 
 
 if __name__ == "__main__":

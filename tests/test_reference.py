@@ -179,8 +179,8 @@ def test_specialists_are_trained_once(family: Family, tmp_path: Path) -> None:
     again, _ = make_reference(family, tmp_path / "work", steps=4000, **arguments)
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "work").rglob("*")} == stamps
     assert_array_equal(again.best, made.best)
-    with pytest.raises(ValueError, match=r"00[0-9] holds a specialist of .*'steps': 4000"):
-        make_reference(family, tmp_path / "work", steps=9000, **arguments)
+    with pytest.raises(ValueError, match=r"000 holds a specialist of .*'steps': 4000"):
+        make_reference(family, tmp_path / "work", steps=9000, **arguments | dict(jobs=1))
 
 
 def test_specialists_that_learnt_nothing_are_no_reference(

@@ -15,8 +15,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import hyperrl
 from hyperrl.catalog import agent_spec, names
+from hyperrl.provenance import n_parameters
 from hyperrl.runs import Run
-from hyperrl.training import build, n_parameters, train
+from hyperrl.training import build, train
 
 AGENTS = names("agents")
 FAMILIES = names("envs")

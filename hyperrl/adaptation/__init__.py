@@ -146,8 +146,7 @@ def adapt(
     """
     from hyperrl.adaptation.plant import Plant
 
-    if method not in METHODS:
-        raise ValueError(f"unknown method {method!r}: the methods are {list(METHODS)}.{nearest(method, METHODS)}")
+    check_method(method)
     if episodes < 1:
         raise ValueError(f"expected at least one episode, got episodes={episodes}")
     if context is not None and method not in NEED_CONTEXT:
@@ -157,23 +156,34 @@ def adapt(
     if dynamics is not None and method != "identify":
         raise ValueError(f"method {method!r} identifies no context: dynamics are not for it")
     plant = Plant(model, env, eval_env, evaluations, seed)
-    known = np.empty(0)
-    if method in NEED_CONTEXT:
-        from hyperrl.specialization import context_vector
-
-        known = context_vector(plant.reader, plant.told_context() if context is None else context)
     curve = _Curve(plant, episodes)
     match method:
         case "zero-shot":
-            return _zero_shot(curve, known)
+            return _zero_shot(curve, _known(plant, context))
         case "search":
             return _search(curve)
         case "identify":
             return _identify(curve, dynamics)
         case "finetune":
-            return _finetune(curve, known, hyperparameters or {}, proximal)
+            return _finetune(curve, _known(plant, context), hyperparameters or {}, proximal)
         case _:
             return _scratch(curve, hyperparameters or {})
+
+
+def check_method(method: str) -> None:
+    """Refuse what is none of :data:`METHODS`.
+
+    :raises ValueError: with the nearest that is one.
+    """
+    if method not in METHODS:
+        raise ValueError(f"unknown method {method!r}: the methods are {list(METHODS)}.{nearest(method, METHODS)}")
+
+
+def _known(plant: Plant, context: Mapping[str, float] | ArrayLike | None) -> Vector:
+    """Return the true context, shape ``(d,)``: the one given, else that which the environment observes."""
+    from hyperrl.specialization import context_vector
+
+    return context_vector(plant.reader, plant.told_context() if context is None else context)
 
 
 class _Curve:

@@ -44,7 +44,6 @@ class Dynamics(nn.Module):
             raise ValueError(f"expected observations that are a vector, to learn their dynamics, got {observation}")
         if not isinstance(action, spaces.Box | spaces.Discrete):
             raise ValueError(f"expected actions of a Box or a Discrete space, to learn dynamics, got {action}")
-        self.space = space
         self.choices = int(action.n) if isinstance(action, spaces.Discrete) else 0
         self.first = int(action.start) if isinstance(action, spaces.Discrete) else 0
         inputs = observation.shape[0] + (self.choices or int(np.prod(action.shape or ())))
@@ -70,10 +69,9 @@ class Dynamics(nn.Module):
         too small they were in contexts that the model was not trained in.
         """
         found = identify(self, space, transitions, seed)
-        std = found.std.copy()
+        std, prior = found.std.copy(), (space.high - space.low) / 2
         std[: len(self.inflation)] *= self.inflation
-        known = found.identified & (std < SHARP * (space.high - space.low) / 2)
-        return replace(found, std=np.minimum(std, (space.high - space.low) / 2), identified=known)
+        return replace(found, std=np.minimum(std, prior), identified=found.identified & (std < SHARP * prior))
 
     def learn(self, contexts: Vector, seen: Transitions, steps: int, seed: int, bar: Any) -> None:
         """Fit to transitions, the context of each given ``(n, d)``, by Adam."""
@@ -159,12 +157,12 @@ def learn_dynamics(
         if kept.sum() < BATCH:
             raise ValueError(f"expected more transitions, of more than {2 * HELD_OUT} contexts, got {transitions}")
         dynamics = dynamics.to(get_device(device))
-        dynamics.learn(context[kept], _rows(seen, kept), steps, seed, bar)
+        dynamics.learn(context[kept], seen.rows(kept), steps, seed, bar)
         dynamics = dynamics.double().cpu().requires_grad_(False)
     excess = []
     for i in held_out:
         rows = episode == i
-        found = identify(dynamics, relevant, _rows(seen, rows), seed)
+        found = identify(dynamics, relevant, seen.rows(rows), seed)
         excess.append((found.context - context[rows][0]) / found.std)
     dynamics.inflation = np.maximum(np.sqrt(np.mean(np.clip(excess, -MOST, MOST) ** 2, axis=0)), 1.0)
     return dynamics
@@ -193,7 +191,3 @@ def _collect(
     vec_env.close()
     context, *rows = map(np.concatenate, zip(*parts, strict=True))
     return context.astype(np.float64), Transitions(*rows)
-
-
-def _rows(seen: Transitions, rows: NDArray[np.bool_]) -> Transitions:
-    return Transitions(seen.observation[rows], seen.action[rows], seen.reward[rows], seen.following[rows])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -36,6 +36,10 @@ class Transitions(NamedTuple):
     """Shape ``(n,)``."""
     following: NDArray[np.float32]
     """After the step, before any reset, shape ``(n, o)``."""
+
+    def rows(self, chosen: NDArray[Any]) -> Transitions:
+        """Return some of the steps, chosen by index or by mask."""
+        return Transitions(*(np.asarray(part)[chosen] for part in self))  # pyright: ignore[reportArgumentType]
 
 
 @dataclass(frozen=True)
@@ -148,7 +152,7 @@ class _Rows(NamedTuple):
 
 
 def _rows(transitions: Transitions, chosen: NDArray[np.int64]) -> _Rows:
-    observation, action, reward, following = (torch.as_tensor(np.asarray(part)[chosen]) for part in transitions)
+    observation, action, reward, following = (torch.as_tensor(part) for part in transitions.rows(chosen))
     target = torch.cat([following.double(), reward.double()[:, None]], dim=1)
     start = torch.cat([observation.double(), torch.zeros(len(chosen), 1, dtype=torch.float64)], dim=1)
     return _Rows(observation.double(), action.double() if action.is_floating_point() else action.long(), start, target)

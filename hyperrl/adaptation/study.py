@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from hyperrl.adaptation import METHODS, NEED_CONTEXT, Adaptation, adapt
-from hyperrl.contexts import Vector, nearest
+from hyperrl.adaptation import METHODS, NEED_CONTEXT, Adaptation, adapt, check_method
+from hyperrl.contexts import Vector
 from hyperrl.families import Family
 from hyperrl.files import refuse_existing, write_text
 from hyperrl.provenance import describe_model, family_digest, versions
@@ -53,10 +54,10 @@ class Line:
         """Returns of the episodes played to adapt, shape ``(seeds, contexts, episodes)``."""
         return np.array([[result.earned for result in row] for row in self.results])
 
-    @property
+    @cached_property
     def curve(self) -> list[Estimate]:
         """Interquartile mean of the returns over seeds and contexts, with its interval, at each measurement."""
-        return [bootstrap_iqm(self.returns[:, :, i]) for i in range(self.returns.shape[2])]
+        return [bootstrap_iqm(measured) for measured in np.moveaxis(self.returns, 2, 0)]
 
     def reached(self, targets: Vector) -> tuple[float, float]:
         """Return the median episodes and steps to a target for each context ``(n,)``, infinite where most fail."""
@@ -157,8 +158,7 @@ def study(
     from tqdm import tqdm
 
     for method in methods:
-        if method not in METHODS:
-            raise ValueError(f"unknown method {method!r}: the methods are {list(METHODS)}.{nearest(method, METHODS)}")
+        check_method(method)
     if seeds < 1:
         raise ValueError(f"expected at least one seed, got seeds={seeds}")
     points = family.context_space.matrix(contexts)
