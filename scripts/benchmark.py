@@ -1,4 +1,5 @@
 import time
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -91,32 +92,31 @@ def training(family: str = "pendulum", rollouts: int = 6, returns: int = 0, seed
     same: dict[str, Any] = dict(n_steps=64, batch_size=4096, n_epochs=10, device="cpu")
     table = Table("what", "environments", "batch", "env-steps/s", "ratio", title=f"PPO on {family}, one core")
 
-    def add(what: str, reference: float | None, model: PPO, timed: int) -> float:
-        speed = _training_speed(model, timed)
-        envs = (
-            f"{model.n_envs} {'batched' if isinstance(model.env.unwrapped, hyperrl.batched.BatchedVecEnv) else 'Dummy'}"
-        )
-        table.add_row(what, envs, f"{model.batch_size:,}", f"{speed:,.0f}", f"{speed / (reference or speed):.2f}")
-        return speed
+    def add(models: dict[str, PPO]) -> None:
+        speeds = _training_speeds(list(models.values()), rollouts)
+        for (what, model), speed in zip(models.items(), speeds, strict=True):
+            is_batched = isinstance(model.env.unwrapped, hyperrl.batched.BatchedVecEnv)
+            envs = f"{model.n_envs} {'batched' if is_batched else 'Dummy'}"
+            table.add_row(what, envs, f"{model.batch_size:,}", f"{speed:,.0f}", f"{speed / speeds[0]:.2f}")
+        table.add_section()
 
     dummy = DummyVecEnv([lambda: gym.make(base)] * 256)
-    first = add("SB3 MlpPolicy, no context", None, PPO("MlpPolicy", dummy, **same), rollouts)
     concat = dict(net_arch=build(loaded, agent_spec("concat-ppo"), device="cpu").policy.net_arch)
-    add("unaware 64-64", first, PPO(hyperrl.UnawarePolicy, loaded.vec_env(256), **same), rollouts)
     add(
-        "concat, matched", first, PPO(hyperrl.ConcatPolicy, loaded.vec_env(256), policy_kwargs=concat, **same), rollouts
+        {
+            "SB3 MlpPolicy, no context": PPO("MlpPolicy", dummy, **same),
+            "unaware 64-64": PPO(hyperrl.UnawarePolicy, loaded.vec_env(256), **same),
+            "concat, matched": PPO(hyperrl.ConcatPolicy, loaded.vec_env(256), policy_kwargs=concat, **same),
+            "hyper low_rank": PPO(hyperrl.HyperPolicy, loaded.vec_env(256), **same),
+        }
     )
-    add("hyper low_rank", first, PPO(hyperrl.HyperPolicy, loaded.vec_env(256), **same), rollouts)
-    table.add_section()
 
     def zoo(seed: int) -> PPO:
         vec_env = loaded.vec_env(ZOO_ENVS, backend="gymnasium", seed=seed)
         return PPO("MultiInputPolicy", vec_env, device="cpu", seed=seed, **ZOO)
 
-    second = add("RL Zoo's recipe", None, zoo(0), 2)
     recipes = ("hyper-ppo", "hyper-ppo-fast")
-    for recipe in recipes:
-        add(recipe, second, build(loaded, agent_spec(recipe), device="cpu"), rollouts)
+    add({"RL Zoo's recipe": zoo(0)} | {recipe: build(loaded, agent_spec(recipe), device="cpu") for recipe in recipes})
     Console().print(table)
     if returns:
 
@@ -199,14 +199,21 @@ def memory(envs: int = 4096, steps: int = 128) -> None:
     )
 
 
-def _training_speed(model: PPO, rollouts: int) -> float:
-    """Time whole iterations, after one to warm up and with no early stop, so that all do the same work."""
-    model.target_kl = None
-    rollout = model.n_steps * model.n_envs
-    model.learn(rollout)
-    begun = time.perf_counter()
-    model.learn(rollouts * rollout)
-    return rollouts * rollout / (time.perf_counter() - begun)
+def _training_speeds(models: Sequence[PPO], rollouts: int) -> list[float]:
+    """Return each model's steps per second: whole iterations, in turn, of which the fastest counts.
+
+    After one to warm up, and with no early stop, so that all do the same work.
+    """
+    speeds = [0.0] * len(models)
+    for i in range(rollouts + 1):
+        for k, model in enumerate(models):
+            model.target_kl = None
+            rollout = model.n_steps * model.n_envs
+            begun = time.perf_counter()
+            model.learn(rollout)
+            if i:
+                speeds[k] = max(speeds[k], rollout / (time.perf_counter() - begun))
+    return speeds
 
 
 def _gymnasium(vector: gym.vector.VectorEnv, seconds: float) -> float:

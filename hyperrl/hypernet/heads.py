@@ -219,8 +219,8 @@ class FactoredHead(Head):
             weight, bias = generated.get(f"{name}.weight"), generated.get(f"{name}.bias")
             if bias is None:
                 y = layer(x)  # (B, in) -> (B, out)
-            else:  # as the addend of the product: one pass over (B, out) less than adding it afterwards
-                y = torch.addmm((layer.bias + bias).index_select(0, index), x, layer.weight.mT)
+            else:
+                y = _add_product_to((layer.bias + bias).index_select(0, index), x, layer.weight.mT)
             if weight is not None:
                 y = self._add_product(f"{name}.weight", weight.index_select(0, index), x, y)
             x = y
@@ -278,7 +278,7 @@ class LowRankHead(FactoredHead):
 
     def _add_product(self, name: str, factor: Tensor, x: Tensor, y: Tensor) -> Tensor:
         u, v = self.u[self.place[name]], self.v[self.place[name]]
-        return torch.addmm(y, x @ v.mT * factor, u)  # (B, in) -> (B, r) -> (B, out)
+        return _add_product_to(y, x @ v.mT * factor, u)  # (B, in) -> (B, r) -> (B, out)
 
     def _matrix(self, name: str, factor: Tensor) -> Tensor:
         return torch.einsum("ro,kr,ri->koi", self.u[self.place[name]], factor, self.v[self.place[name]])
@@ -383,6 +383,13 @@ def _split(flat: Tensor, shapes: Shapes) -> dict[str, Tensor]:
     sizes = [shape.numel() for shape in shapes.values()]
     parts = flat.split([*sizes, flat.shape[1] - sum(sizes)], dim=1)
     return dict(zip(shapes, parts[:-1], strict=True))
+
+
+def _add_product_to(y: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """Return ``y + a·b`` and use up y, ``(B, out), (B, n), (n, out)``: out of place, y would be copied first."""
+    if torch.is_autocast_enabled(y.device.type):  # which does not choose dtypes for what happens in place
+        return torch.addmm(y, a, b)
+    return y.addmm_(a, b)
 
 
 def _flatten(parameter: Tensor) -> Tensor:
