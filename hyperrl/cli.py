@@ -12,6 +12,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+import hyperrl
 from hyperrl.files import refuse_existing
 from hyperrl.statistics import bootstrap_iqm
 
@@ -513,6 +514,9 @@ def main() -> None:
         "export": export,
         "list": list_,
     }
+    if sys.argv[1:] == ["--version"]:
+        Console().print(hyperrl.__version__, highlight=False)
+        return
     try:
         tyro.extras.subcommand_cli_from_dict(commands, prog="hyperrl", description=__doc__)
     except ValueError as error:

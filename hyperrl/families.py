@@ -294,7 +294,12 @@ def load_family(name: str | Path) -> Family:
 
 
 def stream(seed: int) -> int:
-    """Spread a user's seed over the integers: environments numbered from it do not meet those of ``seed + 1``."""
+    """Spread a user's seed over the integers: environments numbered from it do not meet those of ``seed + 1``.
+
+    :raises ValueError: for a negative one.
+    """
+    if seed < 0:
+        raise ValueError(f"expected a seed ≥ 0, got seed={seed}")
     return int(np.random.SeedSequence(seed).generate_state(1)[0]) // 2
 
 

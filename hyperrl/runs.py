@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from hyperrl.algorithms import algorithm_class
 from hyperrl.catalog import AgentSpec, agent_spec
 from hyperrl.contexts import nearest
+from hyperrl.devices import find_device
 from hyperrl.families import Family, load_family
 from hyperrl.files import refuse_existing, write_text
 from hyperrl.provenance import family_digest, versions
@@ -80,7 +81,7 @@ class Run:
         env = None
         if (self.path / NORMALIZER).is_file():
             env = VecNormalize.load(str(self.path / NORMALIZER), self.family.vec_env(1))
-        return algorithm.load(self.path / "model.zip", env=env, device=device)
+        return algorithm.load(self.path / "model.zip", env=env, device=find_device(device))
 
     def learning_curve(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return environment steps, and the mean return of the last 100 episodes of training at each.

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from hyperrl.contexts import ContextBox, ContextSpace, Vector
+from hyperrl.devices import find_device
 from hyperrl.physics import Physics
 
 Observation = dict[str, np.ndarray]
@@ -62,7 +63,8 @@ class Simulator:
     :param contexts: shape ``(m, d)``: environment ``i`` starts with context ``i % m`` and goes on in steps of ``n``;
         ``None`` draws one from the training range for each episode.
     :param device: where the tensors are: ``"cpu"``, ``"cuda"``, ``"auto"`` for cuda where there is one.
-    :raises ValueError: for contexts out of bounds, and where the physics needs a feature that there is not.
+    :raises ValueError: for contexts out of bounds, a device that is not there, and where the physics needs a feature
+        that there is not.
     """
 
     def __init__(
@@ -77,13 +79,11 @@ class Simulator:
         if n < 1:
             raise ValueError(f"expected at least one environment, got {n}")
         check_features(physics, context_space)
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
         self.physics = physics
         self.context_space = context_space
         self.n = n
         self.max_episode_steps = max_episode_steps
-        self.device = torch.device(device)
+        self.device = find_device(device)
         box = ContextBox(context_space)
         self.observation_space = spaces.Dict(observation=physics.observation_space, context=box)
         self.action_space = physics.action_space

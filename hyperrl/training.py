@@ -27,6 +27,7 @@ from hyperrl.algorithms import algorithm_class, policy_class
 from hyperrl.callbacks import HyperDiagnostics
 from hyperrl.catalog import AgentSpec, agent_spec
 from hyperrl.contexts import nearest
+from hyperrl.devices import find_device
 from hyperrl.families import Family, load_family, stream
 from hyperrl.files import write_bytes
 from hyperrl.provenance import n_parameters
@@ -114,10 +115,11 @@ def build(
 ) -> BaseAlgorithm:
     """Make the untrained model of a recipe on a family.
 
-    :raises ValueError: where the recipe names an unknown algorithm, policy or hyperparameter, or an algorithm that
-        does not serve the family's actions.
+    :raises ValueError: for a negative seed and a device that is not there, and where the recipe names an unknown
+        algorithm, policy or hyperparameter, or an algorithm that does not serve the family's actions.
     """
     definition = agent.definition
+    place, episodes = find_device(device), stream(seed)
     try:
         algorithm = algorithm_class(definition.algorithm)
         policy, policy_kwargs = policy_class(definition.policy, definition.algorithm)
@@ -140,11 +142,11 @@ def build(
         if "action_noise" in hyperparameters:
             hyperparameters["action_noise"] = _noise(hyperparameters["action_noise"], vec_env)
         model: BaseAlgorithm = algorithm(
-            policy, vec_env, policy_kwargs=policy_kwargs, seed=seed, device=device, **hyperparameters
+            policy, vec_env, policy_kwargs=policy_kwargs, seed=seed, device=place, **hyperparameters
         )
     except (ValueError, AssertionError) as error:  # SB3 asserts that an algorithm serves the family's actions
         raise ValueError(f"{agent.source}: {error}") from None
-    vec_env.seed(stream(seed))  # SB3 seeded it with the bare seed
+    vec_env.seed(episodes)  # SB3 seeded it with the bare seed
     return model
 
 
@@ -218,7 +220,7 @@ def _restore(algorithm: type[BaseAlgorithm], path: Path, device: str) -> BaseAlg
         normalizer.set_venv(vec_env)
         normalizer.returns = returns
         vec_env = normalizer
-    model = algorithm.load(io.BytesIO(state["model"]), env=vec_env, device=device, force_reset=False)
+    model = algorithm.load(io.BytesIO(state["model"]), env=vec_env, device=find_device(device), force_reset=False)
     model.action_space = state["actions"]
     if state["memory"] is not None:
         setattr(model, "_last_lstm_states", state["memory"])  # noqa: B010 (only RecurrentPPO has it)

@@ -300,6 +300,8 @@ def test_wrong_use_is_refused():
         vec_env.step(np.zeros(N))
     with pytest.raises(ValueError, match="at least one environment"):
         make("pendulum", 0)
+    with pytest.raises(ValueError, match="expected a device such as 'cpu', 'cuda' or 'auto', got 'gpu'"):
+        hyperrl.load_family("pendulum").vec_env(2, device="gpu")
     with pytest.raises(ValueError, match="device='cuda' is for batched environments"):
         hyperrl.load_family("pendulum").vec_env(2, backend="gymnasium", device="cuda")
     with pytest.raises(ValueError, match=r"unknown backend 'bached'.*Did you mean 'batched'"):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from hyperrl import __version__
 from hyperrl.catalog import names
 from hyperrl.cli import main
 from hyperrl.contexts import SPLITS
@@ -51,6 +52,10 @@ def test_help_explains_every_command(hyperrl: Command) -> None:
         text = hyperrl(command, "--help")
         options = [line.split()[1] for line in text.splitlines() if line.startswith("│ --")]
         assert text.count("default:") + text.count("Default:") >= len(options)
+
+
+def test_version(hyperrl: Command) -> None:
+    assert hyperrl("--version") == f"{__version__}\n"
 
 
 def test_list_names_everything(hyperrl: Command) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from gymnasium import spaces
 from numpy.testing import assert_array_equal
 from stable_baselines3 import PPO
@@ -281,6 +282,13 @@ def test_faults_in_a_recipe_are_named(quick: Path, old: str, new: str, message: 
 def test_bad_arguments_are_refused(quick: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="at least one step"):
         train("pendulum", quick, steps=0)
+    with pytest.raises(ValueError, match=r"^expected a seed ≥ 0, got seed=-1"):
+        train("pendulum", quick, steps=1, seed=-1)
+    with pytest.raises(ValueError, match=r"^expected a device such as .*, got 'gpu'"):
+        train("pendulum", quick, steps=1, device="gpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match=r"^device 'cuda': torch finds no CUDA device here"):
+            train("pendulum", quick, steps=1, device="cuda")
     with pytest.raises(ValueError, match=r"nowhere is no run folder.*"):
         Run.open(tmp_path / "nowhere")
 

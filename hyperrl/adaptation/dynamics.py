@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from hyperrl.adaptation.identification import SHARP, Identified, Transitions, identify
 from hyperrl.contexts import ContextSpace, Vector, latin_hypercube
+from hyperrl.devices import find_device
 from hyperrl.hypernet import HyperNetwork, mlp
 
 if TYPE_CHECKING:
@@ -137,9 +138,10 @@ def learn_dynamics(
     >>> [x.shape for x in dynamics(torch.zeros(5, 1), torch.zeros(5, 2), torch.ones(5, 2))]
     [torch.Size([5]), torch.Size([5])]
     """
-    from stable_baselines3.common.utils import get_device, set_random_seed
+    from stable_baselines3.common.utils import set_random_seed
     from tqdm import tqdm
 
+    place = find_device(device)
     space = family.context_space
     relevant = space.relevant
     rng = np.random.default_rng(seed)
@@ -156,7 +158,7 @@ def learn_dynamics(
         kept = ~np.isin(episode, held_out)
         if kept.sum() < BATCH:
             raise ValueError(f"expected more transitions, of more than {2 * HELD_OUT} contexts, got {transitions}")
-        dynamics = dynamics.to(get_device(device))
+        dynamics = dynamics.to(place)
         dynamics.learn(context[kept], seen.rows(kept), steps, seed, bar)
         dynamics = dynamics.double().cpu().requires_grad_(False)
     excess = []
