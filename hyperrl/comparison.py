@@ -63,14 +63,21 @@ class Comparison:
             irrelevant: int = run.record.get("irrelevant", 0)
             name = run.record["agent"] + (f" +{irrelevant} irrelevant" if irrelevant else "")
             definition = report.provenance["definition"]
-            settings = (report.family, definition, report.settings, run.record["steps"], list(report.splits))
-            if expected is None:
-                expected = (settings, run.path)
-            elif settings != expected[0]:
-                raise ValueError(
-                    f"runs must agree in family, evaluation and steps to be compared: {run.path} has {settings}, "
-                    f"{expected[1]} has {expected[0]}"
-                )
+            settings = {
+                "family": report.family,
+                "definition of the family": definition,
+                "steps": run.record["steps"],
+                "splits": list(report.splits),
+                **report.settings,
+            }
+            expected = expected or (settings, run.path)
+            for what in settings | expected[0]:
+                this, first = settings.get(what), expected[0].get(what)
+                if this != first:
+                    raise ValueError(
+                        f"runs must agree in family, steps and evaluation to be compared, and differ in {what}: "
+                        f"{run.path} has {this}, {expected[1]} has {first}"
+                    )
             seeds = {other.record["seed"] for other in self.runs.get(name, [])}
             if run.record["seed"] in seeds:
                 raise ValueError(f"{run.path} is a second run of {name} with seed {run.record['seed']}")

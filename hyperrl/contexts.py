@@ -243,6 +243,8 @@ class ContextSpace:
         if n < 1:
             raise ValueError(f"expected at least one context, got n={n}")
         if not isinstance(seed, np.random.Generator):
+            if seed < 0:
+                raise ValueError(f"expected a seed ≥ 0, got seed={seed}")
             seed = np.random.default_rng([seed, SPLITS.index(split)])
         k = len(self.relevant)
         if k < len(self):

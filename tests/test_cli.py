@@ -113,7 +113,7 @@ def test_train_evaluate_compare(hyperrl: Command, tmp_path: Path) -> None:
     assert "is a second run of hyper-ppo with seed 0" in hyperrl("compare", runs[0], runs[0], expect=2)
     hyperrl("evaluate", runs[0], "--contexts", 2, "--plane", 0, "--out", tmp_path / "other.json", "--no-progress")
     (Path(runs[0]) / "evaluation.json").write_text((tmp_path / "other.json").read_text())
-    assert "runs must agree" in hyperrl("compare", *runs, expect=2)
+    assert f"differ in contexts: {runs[1]} has 3, {runs[0]} has 2" in hyperrl("compare", *runs, expect=2)
     (Path(runs[0]) / "evaluation.json").unlink()
     assert "has not been evaluated" in hyperrl("compare", *runs, expect=2)
 

@@ -116,6 +116,11 @@ def test_bad_samples_are_refused(split: str, n: int, message: str) -> None:
         SPACE.sample(split, n)
 
 
+def test_a_negative_seed_is_refused() -> None:
+    with pytest.raises(ValueError, match="expected a seed ≥ 0, got seed=-1"):
+        SPACE.sample("train", 1, -1)
+
+
 def test_extrapolation_needs_room() -> None:
     with pytest.raises(ValueError, match="leave no room"):
         ContextSpace((SIDE,)).sample("extrapolation", 3)
