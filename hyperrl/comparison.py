@@ -62,10 +62,9 @@ class Comparison:
             report = Report.load(run.evaluation_path)
             irrelevant: int = run.record.get("irrelevant", 0)
             name = run.record["agent"] + (f" +{irrelevant} irrelevant" if irrelevant else "")
-            definition = report.provenance["definition"]
             settings = {
                 "family": report.family,
-                "definition of the family": definition,
+                "definition of the family": report.provenance["definition"],
                 "steps": run.record["steps"],
                 "splits": list(report.splits),
                 **report.settings,

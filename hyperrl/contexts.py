@@ -24,6 +24,15 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
+def check_seed(seed: int) -> None:
+    """Refuse a negative seed.
+
+    :raises ValueError: in words; numpy's do not say what is negative.
+    """
+    if seed < 0:
+        raise ValueError(f"expected a seed ≥ 0, got seed={seed}")
+
+
 @dataclass(frozen=True)
 class Feature:
     """One named number of the context, and where it may lie.
@@ -243,8 +252,7 @@ class ContextSpace:
         if n < 1:
             raise ValueError(f"expected at least one context, got n={n}")
         if not isinstance(seed, np.random.Generator):
-            if seed < 0:
-                raise ValueError(f"expected a seed ≥ 0, got seed={seed}")
+            check_seed(seed)
             seed = np.random.default_rng([seed, SPLITS.index(split)])
         k = len(self.relevant)
         if k < len(self):

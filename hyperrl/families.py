@@ -14,7 +14,7 @@ from gymnasium.envs.registration import EnvSpec
 from numpy.typing import ArrayLike
 
 from hyperrl.catalog import FamilyDefinition, FamilySpec, family_spec, names
-from hyperrl.contexts import ContextBox, ContextSpace, Vector, nearest
+from hyperrl.contexts import ContextBox, ContextSpace, Vector, check_seed, nearest
 
 if TYPE_CHECKING:
     from stable_baselines3.common.vec_env import VecEnv
@@ -298,8 +298,7 @@ def stream(seed: int) -> int:
 
     :raises ValueError: for a negative one.
     """
-    if seed < 0:
-        raise ValueError(f"expected a seed ≥ 0, got seed={seed}")
+    check_seed(seed)
     return int(np.random.SeedSequence(seed).generate_state(1)[0]) // 2
 
 

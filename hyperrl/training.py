@@ -26,7 +26,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from hyperrl.algorithms import algorithm_class, policy_class
 from hyperrl.callbacks import HyperDiagnostics
 from hyperrl.catalog import AgentSpec, agent_spec
-from hyperrl.contexts import nearest
+from hyperrl.contexts import check_seed, nearest
 from hyperrl.devices import find_device
 from hyperrl.families import Family, load_family, stream
 from hyperrl.files import write_bytes
@@ -83,7 +83,7 @@ def train(
     settings = dict(seed=seed, steps=steps, contexts=fixed, irrelevant=family.irrelevant)
     run = UnfinishedRun(out, family, spec, settings, resume)
     if run.checkpoint.exists():
-        model = _restore(type(model), run.checkpoint, device)
+        model = _restore(type(model), run.checkpoint, model.device)
     callbacks.append(_Checkpoint(run.checkpoint, checkpoint_seconds))
     model.set_logger(Logger(str(run.path), [TensorBoardOutputFormat(str(run.path))]))
     begun = time.monotonic()
@@ -119,7 +119,8 @@ def build(
         algorithm, policy or hyperparameter, or an algorithm that does not serve the family's actions.
     """
     definition = agent.definition
-    place, episodes = find_device(device), stream(seed)
+    check_seed(seed)
+    place = find_device(device)
     try:
         algorithm = algorithm_class(definition.algorithm)
         policy, policy_kwargs = policy_class(definition.policy, definition.algorithm)
@@ -146,7 +147,7 @@ def build(
         )
     except (ValueError, AssertionError) as error:  # SB3 asserts that an algorithm serves the family's actions
         raise ValueError(f"{agent.source}: {error}") from None
-    vec_env.seed(episodes)  # SB3 seeded it with the bare seed
+    vec_env.seed(stream(seed))  # SB3 seeded it with the bare seed
     return model
 
 
@@ -211,7 +212,7 @@ class _Checkpoint(BaseCallback):
         self.written = time.monotonic()
 
 
-def _restore(algorithm: type[BaseAlgorithm], path: Path, device: str) -> BaseAlgorithm:
+def _restore(algorithm: type[BaseAlgorithm], path: Path, device: torch.device) -> BaseAlgorithm:
     """Read a checkpoint: the model, its environments in mid-episode, and the generators of random numbers."""
     state = pickle.loads(path.read_bytes())
     vec_env = state["vec_env"]
@@ -220,7 +221,7 @@ def _restore(algorithm: type[BaseAlgorithm], path: Path, device: str) -> BaseAlg
         normalizer.set_venv(vec_env)
         normalizer.returns = returns
         vec_env = normalizer
-    model = algorithm.load(io.BytesIO(state["model"]), env=vec_env, device=find_device(device), force_reset=False)
+    model = algorithm.load(io.BytesIO(state["model"]), env=vec_env, device=device, force_reset=False)
     model.action_space = state["actions"]
     if state["memory"] is not None:
         setattr(model, "_last_lstm_states", state["memory"])  # noqa: B010 (only RecurrentPPO has it)

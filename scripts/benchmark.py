@@ -204,16 +204,17 @@ def _training_speeds(models: Sequence[PPO], rollouts: int) -> list[float]:
 
     After one to warm up, and with no early stop, so that all do the same work.
     """
-    speeds = [0.0] * len(models)
-    for i in range(rollouts + 1):
-        for k, model in enumerate(models):
-            model.target_kl = None
-            rollout = model.n_steps * model.n_envs
-            begun = time.perf_counter()
-            model.learn(rollout)
-            if i:
-                speeds[k] = max(speeds[k], rollout / (time.perf_counter() - begun))
-    return speeds
+    for model in models:
+        model.target_kl = None
+
+    def speed(model: PPO) -> float:
+        rollout = model.n_steps * model.n_envs
+        begun = time.perf_counter()
+        model.learn(rollout)
+        return rollout / (time.perf_counter() - begun)
+
+    _, *timed = [[speed(model) for model in models] for _ in range(rollouts + 1)]
+    return [max(of_one) for of_one in zip(*timed, strict=True)]
 
 
 def _gymnasium(vector: gym.vector.VectorEnv, seconds: float) -> float:

@@ -220,7 +220,7 @@ class FactoredHead(Head):
             if bias is None:
                 y = layer(x)  # (B, in) -> (B, out)
             else:
-                y = _add_product_to((layer.bias + bias).index_select(0, index), x, layer.weight.mT)
+                y = _accumulate((layer.bias + bias).index_select(0, index), x, layer.weight.mT)
             if weight is not None:
                 y = self._add_product(f"{name}.weight", weight.index_select(0, index), x, y)
             x = y
@@ -278,7 +278,7 @@ class LowRankHead(FactoredHead):
 
     def _add_product(self, name: str, factor: Tensor, x: Tensor, y: Tensor) -> Tensor:
         u, v = self.u[self.place[name]], self.v[self.place[name]]
-        return _add_product_to(y, x @ v.mT * factor, u)  # (B, in) -> (B, r) -> (B, out)
+        return _accumulate(y, x @ v.mT * factor, u)  # (B, in) -> (B, r) -> (B, out)
 
     def _matrix(self, name: str, factor: Tensor) -> Tensor:
         return torch.einsum("ro,kr,ri->koi", self.u[self.place[name]], factor, self.v[self.place[name]])
@@ -385,7 +385,7 @@ def _split(flat: Tensor, shapes: Shapes) -> dict[str, Tensor]:
     return dict(zip(shapes, parts[:-1], strict=True))
 
 
-def _add_product_to(y: Tensor, a: Tensor, b: Tensor) -> Tensor:
+def _accumulate(y: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """Return ``y + a·b`` and use up y, ``(B, out), (B, n), (n, out)``: out of place, y would be copied first."""
     if torch.is_autocast_enabled(y.device.type):  # which does not choose dtypes for what happens in place
         return torch.addmm(y, a, b)
