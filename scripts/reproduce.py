@@ -25,7 +25,7 @@ AGENTS = (
 )
 FAMILIES = {  # and their environment steps
     "pendulum": 400_000,
-    "ode": 250_000,
+    "ode": 1_000_000,
     "double_integrator": 500_000,
     "double_integrator_friction": 250_000,
     "cartpole": 250_000,
