@@ -14,7 +14,7 @@ from rich.table import Table
 
 import hyperrl
 from hyperrl.files import refuse_existing
-from hyperrl.statistics import bootstrap_iqm
+from hyperrl.statistics import Estimate, bootstrap_iqm
 
 if TYPE_CHECKING:
     from hyperrl.adaptation.study import Study
@@ -421,12 +421,13 @@ def _whole(numbers: dict[str, float]) -> dict[str, float]:
 
 
 def _print_study(result: Study) -> None:
-    title = f"{result.family}: IQM of returns after so many episodes in {len(result.contexts)} unseen contexts"
+    what = "scores" if result.is_scored else "returns"
+    title = f"{result.family}: IQM of {what} after so many episodes in {len(result.contexts)} unseen contexts"
     table = Table("agent, method", *map(str, result.after), title=title)
     for column in table.columns[1:]:
         column.justify = "right"
     for line in result.lines:
-        table.add_row(line.label, *(str(estimate).replace(" [", "\n[") for estimate in line.curve))
+        table.add_row(line.label, *(str(estimate).replace(" [", "\n[") for estimate in result.curves[line.label]))
     costs = Table("agent, method", "earned per episode while adapting", title="The cost of adapting")
     targets = result.targets
     if targets is not None:
@@ -437,15 +438,20 @@ def _print_study(result: Study) -> None:
         cells = [f"{line.earned.mean():.1f}"]
         if targets is not None and result.best is not None:
             cells.append(f"{(result.best[:, None] - line.earned).mean():.1f}")
-            cells += [f"{value:.0f}" if np.isfinite(value) else "never" for value in line.reached(targets)]
+            cells += [_count(estimate) for estimate in line.reached(targets)]
         costs.add_row(line.label, *cells)
     console = Console()
     console.print(table, costs, sep="\n")
-    console.print("Intervals: 95 %, over trainings and seeds.")
+    console.print("Intervals: 95 %, over trainings; of a single one, over its adaptations.")
     if targets is None:
         console.print("No reference in these contexts, so nothing is known of specialists: see `hyperrl reference`.")
     else:
-        console.print("90 %: of the way from random to a specialist; the median over seeds and contexts.")
+        console.print("A score of 0 is random, 1 a specialist's. 90 %: of the way there; the median over all.")
+
+
+def _count(estimate: Estimate) -> str:
+    value, low, high = (f"{count:.0f}" if np.isfinite(count) else "never" for count in estimate)
+    return f"{value} [{low}, {high}]"
 
 
 def _print_report(report: Report, reference: Reference | None, title: str) -> None:

@@ -185,25 +185,25 @@ def plot_irrelevant(lines: Mapping[str, Mapping[str, Line]], what: str) -> Figur
     return figure
 
 
-def plot_adaptation(lines: Mapping[str, Line], best: float | None) -> Figure:
-    """Draw the return in unseen contexts against the episodes played there, one line an agent and method.
+def plot_adaptation(lines: Mapping[str, Line], is_scored: bool) -> Figure:
+    """Draw how well agents do in unseen contexts against the episodes played there, one line an agent and method.
 
-    :param lines: numbers of episodes, and interquartile means of returns, by label.
-    :param best: what specialists earn, a dashed line; ``None`` where it is not known.
+    :param lines: numbers of episodes, and interquartile means of scores or returns, by label.
+    :param is_scored: they are scores, of which a specialist has 1: a dashed line.
     """
     figure = Figure(figsize=(6.4, 4.6), layout="constrained")
     axis = figure.subplots()
     for i, (label, line) in enumerate(lines.items()):
         _draw(axis, i, len(lines), label, line)
-    if best is not None:
-        axis.axhline(best, color="black", lw=1.0, linestyle=(0, (8, 4)), label="specialist")
+    if is_scored:
+        axis.axhline(1.0, color="black", lw=1.0, linestyle=(0, (8, 4)), label="specialist")
     counts = next(iter(lines.values()))[0].tolist()
     axis.set_xscale("symlog", linthresh=1, linscale=0.3)
     axis.set_xlim(-0.1, 1.15 * counts[-1])
     axis.set_xticks(counts, [f"{n:g}" for n in counts])
     axis.minorticks_off()
     axis.set_xlabel("episodes in the new environment")
-    axis.set_ylabel("IQM of returns")
+    axis.set_ylabel("IQM of scores" if is_scored else "IQM of returns")
     _finish(figure, axis)
     return figure
 

@@ -116,6 +116,28 @@ def bootstrap_mean(returns: ArrayLike, resamples: int = 2000, seed: int = 0) -> 
     return _bootstrap(lambda s: s.mean(axis=-2), [returns], resamples, seed)
 
 
+def bootstrap_median(counts: ArrayLike, resamples: int = 2000, seed: int = 0) -> Estimate:
+    """Estimate the lower median over seeds, contexts and repetitions, which exists among infinite values too.
+
+    :param counts: for instance episodes until a target was reached, infinite where it never was, shape
+        ``(seeds, contexts, n)``. Seeds are resampled; with a single one the interval is the value.
+
+    >>> print(bootstrap_median([[[1.0]], [[2.0]], [[np.inf]]]))
+    2.000 [1.000, inf]
+    """
+    array = np.asarray(counts, dtype=np.float64)
+    array = array.reshape(len(array), -1)  # (seeds, contexts * n)
+    picks = np.random.default_rng(seed).integers(len(array), size=(resamples, len(array)))
+    medians = _quantile(array[picks].reshape(resamples, -1), 0.5)
+    low, high = _quantile(medians, 0.025), _quantile(medians, 0.975)
+    return Estimate(float(_quantile(array.ravel(), 0.5)), float(low), float(high))
+
+
+def _quantile(values: Vector, q: float) -> Vector:
+    """Return the lower quantile of the last axis: numpy's would make NaN of infinite values."""
+    return np.sort(values, axis=-1)[..., int(q * (values.shape[-1] - 1))]
+
+
 def _pool(scores: Vector) -> Vector:
     """Put seeds and contexts into one axis: ``(..., seeds, contexts)`` to ``(..., seeds * contexts)``."""
     return scores.reshape(*scores.shape[:-2], -1)

@@ -18,11 +18,12 @@ from hyperrl.adaptation.identification import Transitions, identify
 from hyperrl.adaptation.learning import pull_to_anchor
 from hyperrl.adaptation.plant import adaptation_stream
 from hyperrl.adaptation.search import ContextSearch
-from hyperrl.adaptation.study import study
+from hyperrl.adaptation.study import Line, Study, study
 from hyperrl.catalog import names
 from hyperrl.contexts import ContextBox, ContextSpace, Feature, Vector
 from hyperrl.episodes import play
 from hyperrl.policies import ConcatPolicy, HyperDQNPolicy, HyperPolicy, HyperSACPolicy
+from hyperrl.statistics import Estimate, bootstrap_iqm
 
 SIZES: dict[str, Any] = dict(n_steps=50, batch_size=25, n_epochs=2, device="cpu", seed=0)
 CARTPOLE = hyperrl.load_family("cartpole")
@@ -354,6 +355,7 @@ def test_summaries() -> None:
         (dict(method="zeroshot"), "Did you mean 'zero-shot'"),
         (dict(episodes=0), "at least one episode"),
         (dict(evaluations=0), "at least one episode"),
+        (dict(seed=-1), "expected a seed ≥ 0"),
         (dict(method="search", context=CONTEXT), "takes none"),
         (dict(context={"lenght": 1}), "Did you mean 'length'"),
         (dict(proximal=1.0), "learns no weights"),
@@ -378,21 +380,42 @@ def test_a_study_gives_every_method_the_same_episodes_and_is_never_overwritten(t
     result = study(agents, family, contexts, ("zero-shot", "scratch"), episodes=1, seeds=2, evaluations=3)
     assert [line.label for line in result.lines] == ["hyper, zero-shot", "concat, zero-shot", "hyper, scratch"]
     hyper = result.lines[0]
-    assert hyper.returns.shape == (4, 2, 2, 3)  # two trainings, two seeds
+    assert hyper.returns.shape == (2, 2, 2, 2, 3)  # two trainings, two seeds, two contexts, 0 and 1 episodes
     expected = play(agents["hyper"][0], family, contexts, 3, seed=0).returns
-    assert_allclose(hyper.returns[0, 0, 0], expected[0], rtol=0.05)  # of the first context: rewards are steps
+    assert_allclose(hyper.returns[0, 0, 0, 0], expected[0], rtol=0.05)  # of the first context: rewards are steps
     assert result.targets is not None  # the family knows its optimum
     assert result.best is not None
     assert (result.targets < result.best).all()
     low, high = np.full(2, -1.0), np.full(2, 201.0)
-    assert hyper.reached(low) == (0, 0)
-    assert hyper.reached(high) == (np.inf, np.inf)
+    assert hyper.reached(low) == ((0, 0, 0), (0, 0, 0))
+    assert hyper.reached(high) == ((np.inf,) * 3, (np.inf,) * 3)
     result.save(tmp_path / "out")
     data = json.loads((tmp_path / "out" / "adaptation.json").read_text())
-    assert data["lines"][0]["results"][0][0] == hyper.results[0][0].as_dict()
+    assert data["lines"][0]["results"][0][0][0] == hyper.results[0][0][0].as_dict()
     assert data["provenance"]["models"]["concat"][0]["policy"] == "ConcatPolicy"
     assert (tmp_path / "out" / "adaptation.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(ValueError, match="is never overwritten"):
         result.save(tmp_path / "out")
     with pytest.raises(ValueError, match="Did you mean 'scratch'"):
         study(agents, family, contexts, ("scrach",))
+
+
+@pytest.mark.parametrize("is_scored", [False, True])
+def test_the_curve_of_a_study_takes_trainings_for_independent_and_their_adaptations_not(is_scored: bool) -> None:
+    random, best = np.array([-10.0, -200.0]), np.array([10.0, 200.0])
+    returns = np.random.default_rng(0).uniform(-100, 100, (3, 2, 2, 1, 5))  # trainings, seeds, contexts, k, evaluations
+
+    def curve(returns: np.ndarray) -> Estimate:
+        after, steps = np.array([0]), np.array([0])
+        results = [
+            [[Adaptation("identify", after, steps, r, None, np.zeros(1), None, agent()) for r in row] for row in rows]
+            for rows in returns
+        ]
+        references = dict(random=random, best=best) if is_scored else dict(random=None, best=None)
+        study = Study("x", np.zeros((2, 1)), [0], {}, {}, [Line("a", "identify", results)], **references)
+        return study.curves["a, identify"][0]
+
+    scale, shift = ((best - random)[:, None], random[:, None]) if is_scored else (1.0, 0.0)
+    values = (returns[:, :, :, 0] - shift) / scale  # (trainings, seeds, contexts, evaluations)
+    assert_allclose(curve(returns), bootstrap_iqm(np.concatenate([values[:, 0], values[:, 1]], axis=-1)))
+    assert_allclose(curve(returns[:1]), bootstrap_iqm(values[0]))

@@ -56,8 +56,8 @@ FIGURES: dict[str, Callable[[], Figure]] = {
         {split: {agent: line(np.array([0, 1, 20, 100]), 9.0) for agent in AGENTS} for split in SPLITS}, "IQM of scores"
     ),
     "adaptation": lambda: plots.plot_adaptation(
-        {f"{agent}, identify": line(np.array([0, 1, 2, 5, 10, 20]), -100.0 * i) for i, agent in enumerate(AGENTS)},
-        -90.0,
+        {f"{agent}, identify": line(np.array([0, 1, 2, 5, 10, 20]), 0.9 - i) for i, agent in enumerate(AGENTS)},
+        is_scored=True,
     ),
     "misreports": lambda: plots.plot_misreports(
         {kind: {agent: line(np.array([0, 0.1, 1]), 9.0) for agent in AGENTS} for kind in ("noise", "offset", "other")}

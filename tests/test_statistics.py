@@ -16,6 +16,7 @@ from hyperrl.statistics import (
     bootstrap_improvement,
     bootstrap_iqm,
     bootstrap_mean,
+    bootstrap_median,
     bootstrap_profile,
     interquartile_mean,
     optimality_gap,
@@ -172,6 +173,14 @@ def test_equal_returns_leave_no_doubt(name: str) -> None:
 def test_estimates_are_written_with_the_digits_that_count() -> None:
     assert str(Estimate(0.91234, 0.9, 0.95)) == "0.912 [0.900, 0.950]"
     assert str(Estimate(-161.04, -171.0, -153.0)) == "-161.0 [-171.0, -153.0]"
+
+
+@given(arrays(float, (3, 2, 4), elements=st.sampled_from([1.0, 2.0, 7.0, np.inf])))
+def test_the_median_is_a_value_that_half_reach_and_lies_in_its_interval(counts: np.ndarray) -> None:
+    value, low, high = bootstrap_median(counts)
+    assert (counts <= value).mean() >= 0.5 > (counts < value).mean()
+    assert low <= value <= high
+    assert bootstrap_median(counts[:1])[1:] == (bootstrap_median(counts[:1]).value,) * 2
 
 
 def test_bad_returns_are_refused() -> None:

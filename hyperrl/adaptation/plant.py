@@ -13,7 +13,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
 from hyperrl.adaptation.identification import Transitions
-from hyperrl.contexts import ContextBox, ContextSpace, Vector
+from hyperrl.contexts import ContextBox, ContextSpace, Vector, check_seed
 from hyperrl.episodes import first_returns
 from hyperrl.families import stream
 from hyperrl.specialization import context_extractor, plain_observation
@@ -92,7 +92,8 @@ class Plant:
     :param eval_env: environments of the same context to measure in, any number; a copy of ``env`` by default.
     :param evaluations: how many episodes a measurement takes.
     :param seed: seed of initial states; those of measurements are always the same ones.
-    :raises ValueError: for an agent that reads no context from a Dict, or environments that it does not fit.
+    :raises ValueError: for an agent that reads no context from a Dict, environments that it does not fit, or a negative
+        seed.
     """
 
     def __init__(
@@ -111,6 +112,7 @@ class Plant:
             )
         if evaluations < 1:
             raise ValueError(f"expected at least one episode to evaluate by, got evaluations={evaluations}")
+        check_seed(seed)
         self.model = model
         self.reader = extractor.reader
         self.context_key = extractor.reader.key

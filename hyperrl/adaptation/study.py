@@ -17,7 +17,7 @@ from hyperrl.contexts import Vector
 from hyperrl.families import Family
 from hyperrl.files import refuse_existing, write_text
 from hyperrl.provenance import describe_model, family_digest, versions
-from hyperrl.statistics import Estimate, bootstrap_iqm
+from hyperrl.statistics import Estimate, bootstrap_iqm, bootstrap_median
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
@@ -32,12 +32,12 @@ class Line:
 
     :param agent: its name.
     :param method: see :func:`hyperrl.adapt`.
-    :param results: by seed and context; seeds of training come one after the other.
+    :param results: by training, seed of adaptation and context.
     """
 
     agent: str
     method: str
-    results: list[list[Adaptation]]
+    results: list[list[list[Adaptation]]]
 
     @property
     def label(self) -> str:
@@ -46,25 +46,23 @@ class Line:
 
     @property
     def returns(self) -> Vector:
-        """Returns when measured, shape ``(seeds, contexts, k, evaluations)``."""
-        return np.array([[result.returns for result in row] for row in self.results])
+        """Returns when measured, shape ``(trainings, seeds, contexts, k, evaluations)``."""
+        return np.array([[[result.returns for result in row] for row in rows] for rows in self.results])
 
     @property
     def earned(self) -> Vector:
-        """Returns of the episodes played to adapt, shape ``(seeds, contexts, episodes)``."""
-        return np.array([[result.earned for result in row] for row in self.results])
+        """Returns of the episodes played to adapt, shape ``(trainings, seeds, contexts, episodes)``."""
+        return np.array([[[result.earned for result in row] for row in rows] for rows in self.results])
 
-    @cached_property
-    def curve(self) -> list[Estimate]:
-        """Interquartile mean of the returns over seeds and contexts, with its interval, at each measurement."""
-        return [bootstrap_iqm(measured) for measured in np.moveaxis(self.returns, 2, 0)]
-
-    def reached(self, targets: Vector) -> tuple[float, float]:
+    def reached(self, targets: Vector) -> tuple[Estimate, Estimate]:
         """Return the median episodes and steps to a target for each context ``(n,)``, infinite where most fail."""
         never = (np.inf, np.inf)
-        reached = [r.reached(t) or never for row in self.results for r, t in zip(row, targets, strict=True)]
-        episodes, steps = np.array(reached, dtype=np.float64).T
-        return _middle(episodes), _middle(steps)
+        reached = [
+            [[result.reached(t) or never for result, t in zip(row, targets, strict=True)] for row in rows]
+            for rows in self.results
+        ]
+        episodes, steps = np.moveaxis(np.array(reached, dtype=np.float64), -1, 0)  # each (trainings, seeds, contexts)
+        return bootstrap_median(_by_seed(episodes[..., None])), bootstrap_median(_by_seed(steps[..., None]))
 
 
 @dataclass(frozen=True)
@@ -89,6 +87,26 @@ class Study:
     lines: list[Line]
     random: Vector | None
     best: Vector | None
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether random and best returns are known in every context."""
+        return self.best is not None
+
+    @cached_property
+    def curves(self) -> dict[str, list[Estimate]]:
+        """By label: the interquartile mean over trainings and contexts at each measurement.
+
+        Of scores, 0 for random and 1 for the best, where those are known; else of returns. Intervals are over
+        trainings; with a single one, over the seeds of adaptation.
+        """
+        curves = {}
+        for line in self.lines:
+            values = np.moveaxis(line.returns, 3, 0)  # (k, trainings, seeds, contexts, evaluations)
+            if self.random is not None and self.best is not None:
+                values = (values - self.random[:, None]) / (self.best - self.random)[:, None]
+            curves[line.label] = [bootstrap_iqm(_by_seed(measured)) for measured in values]
+        return curves
 
     @property
     def targets(self) -> Vector | None:
@@ -116,15 +134,14 @@ class Study:
                 {
                     "agent": line.agent,
                     "method": line.method,
-                    "results": [[result.as_dict() for result in row] for row in line.results],
+                    "results": [[[result.as_dict() for result in row] for row in rows] for rows in line.results],
                 }
                 for line in self.lines
             ],
         }
         write_text(out / "adaptation.json", json.dumps(data, allow_nan=False))
-        curves = {line.label: (np.array(self.after), np.array(line.curve).T) for line in self.lines}
-        best = None if self.best is None else bootstrap_iqm(self.best[None, :, None]).value
-        plots.save(plots.plot_adaptation(curves, best), out / "adaptation.png")
+        curves = {label: (np.array(self.after), np.array(curve).T) for label, curve in self.curves.items()}
+        plots.save(plots.plot_adaptation(curves, self.is_scored), out / "adaptation.png")
 
 
 def study(
@@ -163,17 +180,18 @@ def study(
         raise ValueError(f"expected at least one seed, got seeds={seeds}")
     points = family.context_space.matrix(contexts)
     pairs = [(a, m) for m in methods for i, a in enumerate(agents) if i == 0 or m != "scratch"]
-    lines = []
+    lines: list[Line] = []
     with tqdm(total=sum(len(agents[a]) for a, _ in pairs) * seeds * len(points), disable=not progress) as bar:
         for agent, method in pairs:
-            rows: list[list[Adaptation]] = []
+            results: list[list[list[Adaptation]]] = []
             for model in agents[agent]:
+                results.append([])
                 for seed in range(seeds):
-                    rows.append([])
+                    results[-1].append([])
                     for point in points:
                         bar.set_description(f"{agent}, {method}")
                         env, eval_env = (family.vec_env(n, contexts=point[None]) for n in (1, evaluations))
-                        rows[-1].append(
+                        results[-1][-1].append(
                             adapt(
                                 model,
                                 env,
@@ -189,7 +207,7 @@ def study(
                             )
                         )
                         bar.update()
-            lines.append(Line(agent, method, rows))
+            lines.append(Line(agent, method, results))
     random, best = _reference(family, points, reference)
     settings: dict[str, Any] = dict(
         methods=list(methods), episodes=episodes, seeds=seeds, evaluations=evaluations, proximal=proximal
@@ -200,7 +218,7 @@ def study(
         "versions": versions(),
         "models": {name: [describe_model(model) for model in models] for name, models in agents.items()},
     }
-    after = lines[0].results[0][0].after.tolist()
+    after = lines[0].results[0][0][0].after.tolist()
     return Study(family.name, points, after, settings, provenance, lines, random, best)
 
 
@@ -220,6 +238,12 @@ def _reference(family: Family, points: Vector, reference: Reference | None) -> t
     return (None, None) if np.isnan(best).any() else (random, best)
 
 
-def _middle(values: Vector) -> float:
-    """Return the lower median, which exists among infinite values too."""
-    return float(np.sort(values)[(len(values) - 1) // 2])
+def _by_seed(values: Vector) -> Vector:
+    """Return what may be resampled first: ``(trainings, seeds, contexts, n)`` to ``(seeds, contexts, n)``.
+
+    Several adaptations of one training are no independent draws: they count as more episodes of it.
+    """
+    trainings, seeds, contexts, n = values.shape
+    if trainings == 1:
+        return values[0]
+    return np.moveaxis(values, 1, 2).reshape(trainings, contexts, seeds * n)
