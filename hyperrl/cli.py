@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import tyro
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 import hyperrl
@@ -184,6 +185,7 @@ def reference(
     contexts: int = 20,
     episodes: int = 100,
     seed: int = 0,
+    seeds: int = 1,
     jobs: int = os.cpu_count() or 1,
     work: Path | None = None,
     out: Path | None = None,
@@ -200,7 +202,8 @@ def reference(
         splits: The splits whose contexts to take.
         contexts: Number of contexts per split; as in `hyperrl evaluate`.
         episodes: Number of episodes per context.
-        seed: Seed of contexts, specialists and initial states; as in `hyperrl evaluate`.
+        seed: Seed of contexts, initial states and the first training; as in `hyperrl evaluate`.
+        seeds: Number of trainings in each context; the best of them is the specialist.
         jobs: Trainings at a time, one core each. Default: as many as there are cores.
         work: Folder for the specialists' run folders. Default: runs/reference-FAMILY.
         out: File to write; must not exist. Default: beside the family's file, where it is found.
@@ -213,7 +216,9 @@ def reference(
     target = reference_path(loaded) if out is None else out
     refuse_existing(target, "remove it first, or give another --out")
     folder = Path("runs") / f"reference-{loaded.name}" if work is None else work
-    made, left_out = make_reference(loaded, folder, agent, steps, seed, splits, contexts, episodes, jobs, progress)
+    made, left_out = make_reference(
+        loaded, folder, agent, steps, seed, splits, contexts, episodes, seeds, jobs, progress
+    )
     made.save(target)
     console = Console()
     console.print(f"Wrote {target}: {len(made.contexts)} contexts", highlight=False)
@@ -451,7 +456,7 @@ def _print_study(result: Study) -> None:
 
 def _count(estimate: Estimate) -> str:
     value, low, high = (f"{count:.0f}" if np.isfinite(count) else "never" for count in estimate)
-    return f"{value} [{low}, {high}]"
+    return escape(f"{value} [{low}, {high}]")  # rich would take [never, never] for markup
 
 
 def _print_report(report: Report, reference: Reference | None, title: str) -> None:

@@ -1,8 +1,8 @@
 """References: in each context of a family, what random actions get and what an agent made for it alone gets.
 
 A score is a return on the scale between the two: 0 is random, 1 as good as a specialist. Specialists are trained too,
-by one seed a context, so a score may exceed 1. There are scores in the very contexts of the reference and in no others:
-nothing is interpolated.
+by one seed a context or the best of several, so a score may exceed 1. There are scores in the very contexts of the
+reference and in no others: nothing is interpolated.
 """
 
 from __future__ import annotations
@@ -132,28 +132,33 @@ def make_reference(
     splits: Sequence[str] = SPLITS,
     contexts: int = 20,
     episodes: int = 100,
+    seeds: int = 1,
     jobs: int = 1,
     progress: bool = False,
 ) -> tuple[Reference, Vector]:
     """Measure the reference in the contexts that :func:`hyperrl.evaluate` plays with the same arguments.
 
     The best return is the optimum where the physics knows it (:meth:`Physics.optimum
-    <hyperrl.physics.Physics.optimum>`), else that of a specialist, trained in that context alone. Trainings run in
-    parallel and leave run folders, so that an interrupted call goes on where it was.
+    <hyperrl.physics.Physics.optimum>`), else that of a specialist, trained in that context alone. A training may fail:
+    of several the one whose mean return is the highest is the specialist. Trainings run in parallel and leave run
+    folders, so that an interrupted call goes on where it was, and one with more seeds has less to do.
 
     :param family: the family.
     :param work: folder for the specialists' run folders.
     :param agent: the specialists' recipe.
     :param steps: environment steps of each specialist.
-    :param seed: seed of contexts, specialists and initial states.
+    :param seed: seed of contexts, initial states and the first training.
     :param splits: the splits whose contexts to take.
     :param contexts: contexts per split.
     :param episodes: episodes per context.
+    :param seeds: trainings in each context.
     :param jobs: trainings at a time, one core each.
     :param progress: show a progress bar.
     :return: the reference, and contexts left out of it: their specialist did not get clearly more than random.
     :raises ValueError: where none did, and where ``work`` holds other specialists.
     """
+    if seeds < 1:
+        raise ValueError(f"expected at least one training in each context, got seeds={seeds}")
     family = family.with_irrelevant(0)
     space = family.context_space
     points = np.unique(np.concatenate([space.sample(split, contexts, seed) for split in splits]), axis=0)
@@ -165,13 +170,17 @@ def make_reference(
 
         source, root = family.spec.source, Path(work)
         work_list = [
-            (source, agent, steps, seed, point.tolist(), root / f"{i:03d}", episodes) for i, point in enumerate(points)
+            (source, agent, steps, seed + k, point.tolist(), root / (f"{i:03d}" + f"-{k}" * (k > 0)), episodes, seed)
+            for k in range(seeds)
+            for i, point in enumerate(points)
         ]
         missing = sum(not job[5].exists() for job in work_list)
-        label = f"{len(points)} specialists on {family.name}"
-        played = np.array(parallel.run(_specialist, work_list, jobs, steps * missing, label, progress))
+        label = f"{len(work_list)} specialists on {family.name}"
+        every = np.array(parallel.run(_specialist, work_list, jobs, steps * missing, label, progress))
+        every = every.reshape(seeds, len(points), -1)  # (seeds, n, episodes)
+        played = every[every.mean(axis=2).argmax(axis=0), np.arange(len(points))]  # (n, episodes)
         best, error = played.mean(axis=1), np.sqrt((played.var(axis=1) + random.var(axis=1)) / episodes)
-        settings |= dict(best="specialist", agent=Path(agent).stem, steps=steps)
+        settings |= dict(best="specialist", agent=Path(agent).stem, steps=steps, seeds=seeds)
     else:
         error = random.std(axis=1) / np.sqrt(episodes)
         settings |= dict(best="optimum")
@@ -194,9 +203,12 @@ def optimum(family: Family, contexts: Vector) -> Vector | None:
 
 
 def _specialist(
-    source: Path, agent: str, steps: int, seed: int, context: list[float], out: Path, episodes: int
+    source: Path, agent: str, steps: int, seed: int, context: list[float], out: Path, episodes: int, starts: int
 ) -> list[float]:
-    """Train a specialist, as far as that has not been done, and return the returns of its episodes."""
+    """Train a specialist, as far as that has not been done, and return the returns of its episodes.
+
+    :param starts: seed of their initial states.
+    """
     from hyperrl.parallel import Count
     from hyperrl.training import train
 
@@ -210,7 +222,7 @@ def _specialist(
         raise ValueError(
             f"{out} holds a specialist of {found}, expected {asked} and the same family: use another folder"
         )
-    return play(run.model("cpu"), family, [context], episodes, seed).returns[0].tolist()
+    return play(run.model("cpu"), family, [context], episodes, starts).returns[0].tolist()
 
 
 def _read(path: str | Path) -> Reference:

@@ -11,10 +11,12 @@ from numpy.testing import assert_allclose, assert_array_equal
 import hyperrl
 from hyperrl import parallel
 from hyperrl.catalog import folder, names
+from hyperrl.episodes import play
 from hyperrl.families import Family
 from hyperrl.physics.ode import _extreme_rates
 from hyperrl.provenance import family_digest
 from hyperrl.reference import Reference, find_reference, known_scores, make_reference, optimum, reference_path
+from hyperrl.runs import Run
 
 ODE = hyperrl.load_family("ode")
 QUICK = """
@@ -179,6 +181,13 @@ def test_specialists_are_trained_once(family: Family, tmp_path: Path) -> None:
     again, _ = make_reference(family, tmp_path / "work", steps=4000, **arguments)
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "work").rglob("*")} == stamps
     assert_array_equal(again.best, made.best)
+    best, _ = make_reference(family, tmp_path / "work", steps=4000, **arguments, seeds=2)
+    assert {path: path.stat().st_mtime_ns for path in stamps if path != tmp_path / "work"}.items() <= stamps.items()
+    assert best.provenance["settings"]["seeds"] == 2
+    second = [Run.open(tmp_path / "work" / f"{i:03d}-1") for i in range(2)]
+    assert [run.record["seed"] for run in second] == [1, 1]
+    own = [play(run.model("cpu"), family, run.record["contexts"], 40, 0).returns.mean() for run in second]
+    assert_allclose(best.best, np.maximum(made.best, own))
     with pytest.raises(ValueError, match=r"000 holds a specialist of .*'steps': 4000"):
         make_reference(family, tmp_path / "work", steps=9000, **arguments | dict(jobs=1))
 
