@@ -27,7 +27,7 @@ FAMILIES = {  # and their environment steps
     "pendulum": 400_000,
     "ode": 1_000_000,
     "double_integrator": 500_000,
-    "double_integrator_friction": 500_000,
+    "double_integrator_friction": 250_000,
     "cartpole": 250_000,
 }
 
