@@ -170,7 +170,8 @@ def test_adapt(hyperrl: Command, tmp_path: Path) -> None:
     assert "is never overwritten" in hyperrl("adapt", run, *quick, expect=2)
     learning = ("--method", "finetune", "--hyperparameters", "n_steps=5", "learning_rate=1e-4", "--contexts", 1)
     text = hyperrl("adapt", "runs/ode-hyper-ppo-0", *learning, "--out", "other", *quick)
-    assert "random to a specialist" in text
+    assert "1 a specialist's" in text
+    assert "[never," in text  # and not taken for markup
     wrong = ("adapt", run, "--out", "wrong", *quick)
     assert "needs the context" in hyperrl(*wrong, "--unknown", "--method", "finetune", expect=2)
     assert "of one family" in hyperrl("adapt", "runs/ode-hyper-ppo-0", *wrong[1:], expect=2)
