@@ -196,7 +196,7 @@ def plot_adaptation(lines: Mapping[str, Line], is_scored: bool) -> Figure:
     for i, (label, line) in enumerate(lines.items()):
         _draw(axis, i, len(lines), label, line)
     if is_scored:
-        axis.axhline(1.0, color="black", lw=1.0, linestyle=(0, (8, 4)), label="specialist or optimum")
+        axis.axhline(1.0, color="black", lw=1.0, linestyle=(0, (8, 4)), label="specialist")
     counts = next(iter(lines.values()))[0].tolist()
     axis.set_xscale("symlog", linthresh=1, linscale=0.3)
     axis.set_xlim(-0.1, 1.15 * counts[-1])

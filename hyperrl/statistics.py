@@ -123,7 +123,7 @@ def bootstrap_median(counts: ArrayLike, resamples: int = 2000, seed: int = 0) ->
         ``(seeds, contexts, n)``. Seeds are resampled; with a single one the interval is the value.
 
     >>> print(bootstrap_median([[[1.0]], [[2.0]], [[np.inf]]]))
-    2.000 [1.000, inf]
+    2.0 [1.0, inf]
     """
     array = np.asarray(counts, dtype=np.float64)
     array = array.reshape(len(array), -1)  # (seeds, contexts * n)
