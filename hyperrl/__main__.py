@@ -1,6 +1,6 @@
 """``python -m hyperrl`` is the command ``hyperrl``."""
 
-from hyperrl.cli import main
+from hyperrl.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,25 +11,13 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import ArrayLike, NDArray
 
+from hyperrl.utils.errors import nearest
+from hyperrl.utils.seeding import check_seed
+
 Interval = tuple[float, float]
 Vector = NDArray[np.float64]
 
 SPLITS = ("train", "interpolation", "extrapolation")
-
-
-def nearest(name: str, valid: Iterable[str]) -> str:
-    """Return ``" Did you mean 'x'?"`` for the valid name closest to ``name``, or nothing."""
-    close = difflib.get_close_matches(name, list(valid), n=1)
-    return f" Did you mean {close[0]!r}?" if close else ""
-
-
-def check_seed(seed: int) -> None:
-    """Refuse a negative seed.
-
-    :raises ValueError: in words; numpy's do not say what is negative.
-    """
-    if seed < 0:
-        raise ValueError(f"expected a seed ≥ 0, got seed={seed}")
 
 
 @dataclass(frozen=True)

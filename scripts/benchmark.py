@@ -16,12 +16,14 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 
 import hyperrl
-import hyperrl.algorithms
-import hyperrl.batched
-import hyperrl.policies
-import hyperrl.statistics
-from hyperrl.catalog import agent_spec, family_spec, names
-from hyperrl.training import build
+import hyperrl.simulation.vec_env
+from hyperrl.evaluation import bootstrap_iqm
+from hyperrl.families.definition import family_spec
+from hyperrl.policies.registry import algorithm_class
+from hyperrl.simulation import BatchedVecEnv
+from hyperrl.training.models import build
+from hyperrl.training.recipe import agent_spec
+from hyperrl.utils.definitions import names
 
 # RL Zoo's PPO for Pendulum-v1 (rl-baselines3-zoo, hyperparams/ppo.yml), for a policy that reads Dict observations.
 ZOO: dict[str, Any] = dict(
@@ -95,7 +97,7 @@ def training(family: str = "pendulum", rollouts: int = 6, returns: int = 0, seed
     def add(models: dict[str, PPO]) -> None:
         speeds = _training_speeds(list(models.values()), rollouts)
         for (what, model), speed in zip(models.items(), speeds, strict=True):
-            is_batched = isinstance(model.env.unwrapped, hyperrl.batched.BatchedVecEnv)
+            is_batched = isinstance(model.env.unwrapped, BatchedVecEnv)
             envs = f"{model.n_envs} {'batched' if is_batched else 'Dummy'}"
             table.add_row(what, envs, f"{model.batch_size:,}", f"{speed:,.0f}", f"{speed / speeds[0]:.2f}")
         table.add_section()
@@ -134,7 +136,7 @@ def training(family: str = "pendulum", rollouts: int = 6, returns: int = 0, seed
             ]
             for split in reports[0].splits:
                 scores = np.array([report.splits[split].returns for report in reports])
-                table.add_row(what, split, "{:.0f} [{:.0f}, {:.0f}]".format(*hyperrl.statistics.bootstrap_iqm(scores)))
+                table.add_row(what, split, "{:.0f} [{:.0f}, {:.0f}]".format(*bootstrap_iqm(scores)))
             table.add_row("", "seconds a seed", f"{(time.perf_counter() - begun) / seeds:.0f}", end_section=True)
         Console().print(table)
 
@@ -162,7 +164,7 @@ def algorithms(names: tuple[str, ...] = (), steps: int = 2000, envs: int = 8) ->
             first = next(iter(family.make().observation_space.spaces)) == "context"  # pyright: ignore
             policy_kwargs = dict(context_slice=(0, d) if first else (-d, None))
         else:
-            algorithm, stock = hyperrl.algorithms.algorithm_class(name), "MultiInputPolicy"
+            algorithm, stock = algorithm_class(name), "MultiInputPolicy"
             vec_env, policy_kwargs = family.vec_env(envs), {}
         sizes = dict(n_steps=64) if name in ("PPO", "A2C", "TRPO") else dict(learning_starts=100, buffer_size=10_000)
         speeds: dict[Any, float] = {stock: 0.0, hyper: 0.0}

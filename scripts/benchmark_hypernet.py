@@ -199,7 +199,7 @@ def compare(a: Arguments) -> None:
             parameters = next((f"{result[2]:,}" for result in results if not isinstance(result, str)), "")
             lines.append([method, parameters, *cells])
         if a.markdown:
-            from hyperrl.report import markdown_table
+            from hyperrl.report.markdown import markdown_table
 
             print(f"{title}\n\n{markdown_table(header, lines)}\n")
         else:

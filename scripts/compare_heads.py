@@ -12,13 +12,13 @@ import tyro
 from rich.progress import track
 
 import hyperrl
-from hyperrl.catalog import AgentSpec, agent_spec
-from hyperrl.evaluation import Report
+from hyperrl.evaluation.report import Report
+from hyperrl.evaluation.statistics import bootstrap_iqm
 from hyperrl.hypernet import HEADS
-from hyperrl.provenance import n_parameters
-from hyperrl.report import markdown_table
-from hyperrl.statistics import bootstrap_iqm
-from hyperrl.training import build
+from hyperrl.report.markdown import markdown_table
+from hyperrl.training.models import build
+from hyperrl.training.recipe import AgentSpec, agent_spec
+from hyperrl.utils.provenance import n_parameters
 
 
 def recipe(head: str, embedding: tuple[int, ...]) -> AgentSpec:

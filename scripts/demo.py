@@ -6,9 +6,9 @@ from pathlib import Path
 import tyro
 
 import hyperrl
-from hyperrl import parallel
-from hyperrl.cli import compare
-from hyperrl.runs import Run
+from hyperrl.cli.compare import compare
+from hyperrl.experiments import parallel
+from hyperrl.training.run import Run
 
 AGENTS = ("hyper-ppo", "concat-ppo", "unaware-ppo")
 

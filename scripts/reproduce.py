@@ -8,12 +8,12 @@ import tyro
 from demo import work
 from rich.console import Console
 
-from hyperrl import parallel
-from hyperrl.comparison import Comparison
-from hyperrl.files import write_text
-from hyperrl.report import markdown_table, write_report
-from hyperrl.runs import Run
-from hyperrl.statistics import bootstrap_iqm
+from hyperrl.evaluation.statistics import bootstrap_iqm
+from hyperrl.experiments import parallel
+from hyperrl.experiments.comparison import Comparison
+from hyperrl.report.markdown import markdown_table, write_report
+from hyperrl.training.run import Run
+from hyperrl.utils.files import write_text
 
 AGENTS = (
     "hyper-ppo",

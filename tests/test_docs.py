@@ -14,10 +14,10 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 import hyperrl.adaptation.dynamics
 import hyperrl.policies
 from hyperrl.adaptation.dynamics import Dynamics, learn_dynamics
-from hyperrl.cli import main
+from hyperrl.cli.main import main
 from hyperrl.policies import POLICY_OF
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(python|toml|sh)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 COMMANDS_RUN = ("README.md", "export.md", "sb3.md")  # those of other pages take long, or write into envs/
@@ -67,7 +67,8 @@ def test_the_evidence_exists_and_takes_the_algorithms() -> None:
     table = SB3[SB3.index("## Evidence") :]
     assert len(rows) == table.count("\n| ") - 2  # all of it was understood
     for _, algorithms, module, name in rows:
-        test = getattr(importlib.import_module(module), name)
+        (file,) = (ROOT / "tests").rglob(f"{module}.py")
+        test = getattr(importlib.import_module(".".join(file.relative_to(ROOT).with_suffix("").parts)), name)
         for algorithm in algorithms.split(", "):
             assert _takes(test, algorithm), f"{module}.{name} does not take {algorithm}"
     for algorithm in POLICY_OF:

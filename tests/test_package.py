@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from hyperrl.catalog import names
+from hyperrl.utils.definitions import names
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
 
 
 def run(*command: object, cwd: Path) -> str:
@@ -33,7 +33,7 @@ def test_the_wheel_holds_code_and_definitions(wheel: Path) -> None:
     contents = zipfile.ZipFile(wheel).namelist()
     for kind in ("envs", "agents"):
         assert {f"hyperrl/{kind}/{name}.toml" for name in names(kind)} <= set(contents)
-    assert {"hyperrl/py.typed", "hyperrl/cli.py"} <= set(contents)
+    assert {"hyperrl/py.typed", "hyperrl/cli/main.py"} <= set(contents)
     tops = {name.split("/")[0] for name in contents}
     assert tops == {"hyperrl", next(top for top in tops if top.endswith(".dist-info"))}
 
@@ -58,7 +58,7 @@ def test_it_works_from_an_environment_of_its_own(wheel: Path, tmp_path: Path) ->
 import hyperrl
 for name in {families}:
     for agent in {agents}:
-        hyperrl.catalog.agent_spec(agent)
+        hyperrl.training.agent_spec(agent)
     hyperrl.load_family(name).make().reset()
 model = hyperrl.train("pendulum", "hyper-ppo", steps=20_000, out="runs/x", device="cpu")
 print(hyperrl.evaluate(model, hyperrl.load_family("pendulum"), contexts=2, episodes=1).splits["train"].mean)

@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 from hyperrl.adaptation.identification import SHARP, Identified, Transitions, identify
 from hyperrl.contexts import ContextSpace, Vector, latin_hypercube
-from hyperrl.devices import find_device
 from hyperrl.hypernet import HyperNetwork, mlp
+from hyperrl.utils.devices import find_device
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
     from stable_baselines3.common.vec_env import VecEnv
 
-    from hyperrl.families import Family
+    from hyperrl.families.family import Family
 
 ENVS: Final = 64
 WIDTHS: Final = (128, 128)

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from hyperrl.contexts import ContextSpace, Feature, Interval, Vector, latin_hypercube
-from hyperrl.physics import Physics
+from hyperrl.physics.base import Physics
 
 STARTS = 16  # starting points of the fit
 SEARCHED = 128  # transitions that the fits from all of them look at
@@ -86,7 +86,7 @@ def identify(
     :param seed: seed of the starting points, and of the choice among more than 2000 transitions.
     :raises ValueError: where there are no transitions.
 
-    >>> from hyperrl.physics import load
+    >>> from hyperrl.physics.registry import load
     >>> from hyperrl import load_family
     >>> rng = np.random.default_rng(0)
     >>> x, push = rng.uniform(-1, 1, (50, 4)), rng.uniform(-1, 1, (50, 2))

@@ -10,11 +10,11 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from hyperrl.contexts import nearest
 from hyperrl.hypernet.encoders import mlp
 from hyperrl.hypernet.grouping import distinct
 from hyperrl.hypernet.heads import HEADS, AdapterHead, Head
 from hyperrl.hypernet.measures import diagnostics
+from hyperrl.utils.errors import nearest
 
 INITS: Final = ("bias", "hyperfan_in", "hyperfan_out", "naive")
 

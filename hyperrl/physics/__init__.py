@@ -1,101 +1,10 @@
-"""Physics: the dynamics of a family as pure functions on tensors, one row per environment with its own context.
+"""Equations, one family a file, as pure functions on tensors.
 
-Each module here is one family of equations and holds one class, of the module's name in CamelCase. Nothing here
-knows of episodes, random numbers or learning: those are :class:`hyperrl.simulator.Simulator`'s.
+Nothing here knows of episodes, random numbers or learning.
 """
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from importlib import import_module
-from pkgutil import iter_modules
-
-import torch
-from gymnasium import spaces
-from torch import Tensor
-
-from hyperrl.contexts import nearest
-
-Context = Mapping[str, Tensor]
-"""Feature name = its value in each of ``n`` environments, shape ``(n,)``."""
-
-
-class Physics(ABC):
-    """The equations of a family: where an episode starts, what a step does, what is observed.
-
-    All tensors of one call have ``n`` rows, lie on one device and have the state's dtype (float64 in hyperrl's
-    environments); no argument is changed and no result shares memory with an argument. Not finite in, not finite
-    out: an action of NaN must show in the state, where the caller looks for it.
-
-    >>> physics = load("pendulum")
-    >>> c = {name: torch.ones(3) for name in physics.features}
-    >>> state = physics.initial(torch.rand(3, physics.uniforms), c)
-    >>> state, reward, terminated = physics.step(state, torch.zeros(3, 1), c)
-    >>> physics.observe(state).shape, reward.shape, terminated.dtype
-    (torch.Size([3, 3]), torch.Size([3]), torch.bool)
-    """
-
-    features: tuple[str, ...]
-    """Names of the features that it cannot do without."""
-    observation_space: spaces.Box
-    """Space of one environment's observation."""
-    action_space: spaces.Box | spaces.Discrete
-    """Space of one environment's action."""
-    uniforms: int
-    """How many uniform numbers ``initial`` takes per environment."""
-
-    @abstractmethod
-    def initial(self, uniform: Tensor, c: Context) -> Tensor:
-        """Return the states, shape ``(n, s)``, in which episodes start.
-
-        :param uniform: independent numbers in [0, 1), shape ``(n, uniforms)``.
-        :param c: the contexts.
-        """
-
-    @abstractmethod
-    def step(self, state: Tensor, action: Tensor, c: Context) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the next states ``(n, s)``, the rewards ``(n,)`` and whether each episode terminates, bool ``(n,)``.
-
-        :param state: shape ``(n, s)``.
-        :param action: shape ``(n, a)``, or int64 ``(n,)`` where the action space is discrete.
-        :param c: the contexts.
-        """
-
-    @abstractmethod
-    def observe(self, state: Tensor) -> Tensor:
-        """Return the observations, shape ``(n, o)``, of states of shape ``(n, s)``."""
-
-    def state_of(self, observation: Tensor) -> Tensor:
-        """Return states ``(n, s)`` that are observed as ``observation`` ``(n, o)`` and go on like the true ones."""
-        return observation
-
-    def optimum(self, c: Context, steps: int) -> Tensor | None:
-        """Return the greatest expected return of an episode of so many steps, shape ``(n,)``, where it is known."""
-        return None
-
-
-def names() -> list[str]:
-    """Return the names that :func:`load` knows."""
-    return sorted(module.name for module in iter_modules(__path__))
-
-
-def load(name: str) -> Physics:
-    """Return the physics of a name.
-
-    :raises ValueError: for an unknown name, with the nearest known one.
-
-    >>> load("cart_pole")
-    Traceback (most recent call last):
-    ...
-    ValueError: unknown physics 'cart_pole': known are [...]. Did you mean 'cartpole'?
-    """
-    if name not in names():
-        raise ValueError(f"unknown physics {name!r}: known are {names()}.{nearest(name, names())}")
-    return getattr(import_module(f"{__name__}.{name}"), name.title().replace("_", ""))()
-
-
-def columns(*values: Tensor) -> Tensor:
-    """Put ``s`` tensors of shape ``(n,)`` side by side as ``(n, s)``.
-
-    Each column stays contiguous, so taking the state apart again and computing with a column is fast.
-    """
-    return torch.stack(values).T
+from hyperrl.physics.base import Context as Context
+from hyperrl.physics.base import Physics as Physics
+from hyperrl.physics.base import columns as columns
+from hyperrl.physics.registry import PHYSICS as PHYSICS
+from hyperrl.physics.registry import load as load

@@ -7,7 +7,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from hyperrl.physics import Context, Physics, columns
+from hyperrl.physics.base import Context, Physics, columns
 
 DT = 0.2  # s
 MAX_SPEED_1, MAX_SPEED_2 = 4 * math.pi, 9 * math.pi  # rad/s

@@ -7,7 +7,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from hyperrl.physics import Context, Physics, columns
+from hyperrl.physics.base import Context, Physics, columns
 
 DT = 0.02  # s
 MAX_ANGLE = math.radians(12)  # rad

@@ -4,7 +4,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from hyperrl.physics import Context, Physics
+from hyperrl.physics.base import Context, Physics
 
 DT = 0.1  # s
 RADIUS = 0.1  # m

@@ -5,7 +5,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from hyperrl.physics import Context, Physics, columns
+from hyperrl.physics.base import Context, Physics, columns
 
 MIN_POSITION, MAX_POSITION = -1.2, 0.6
 MAX_SPEED = 0.07  # 1/step

@@ -8,7 +8,7 @@ from gymnasium import spaces
 from numpy.polynomial import Polynomial
 from torch import Tensor
 
-from hyperrl.physics import Context, Physics
+from hyperrl.physics.base import Context, Physics
 
 DT = 0.01
 LIMIT = 20.0

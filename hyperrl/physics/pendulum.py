@@ -7,7 +7,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from hyperrl.physics import Context, Physics, columns
+from hyperrl.physics.base import Context, Physics, columns
 
 DT = 0.05  # s
 MAX_SPEED = 8.0  # rad/s

@@ -1,7 +1,6 @@
 """Stable-Baselines3 policies that get a context: as generated weights, otherwise, or not at all."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hyperrl.policies.actor_critic import ConcatPolicy as ConcatPolicy
 from hyperrl.policies.actor_critic import HyperPolicy as HyperPolicy
@@ -15,20 +14,14 @@ from hyperrl.policies.film import FilmPolicy as FilmPolicy
 from hyperrl.policies.generation import GeneratedPolicy as GeneratedPolicy
 from hyperrl.policies.sac import HyperSACPolicy as HyperSACPolicy
 from hyperrl.policies.td3 import HyperTD3Policy as HyperTD3Policy
+from hyperrl.utils.lazy import attach
 
 if TYPE_CHECKING:
     from hyperrl.policies.crossq import HyperCrossQPolicy as HyperCrossQPolicy
     from hyperrl.policies.qrdqn import HyperQRDQNPolicy as HyperQRDQNPolicy
     from hyperrl.policies.tqc import HyperTQCPolicy as HyperTQCPolicy
 
-_LAZY = {"HyperCrossQPolicy": "crossq", "HyperQRDQNPolicy": "qrdqn", "HyperTQCPolicy": "tqc"}  # of sb3-contrib
-
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(import_module(f"hyperrl.policies.{_LAZY[name]}"), name)
-    raise AttributeError(f"module 'hyperrl.policies' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_LAZY])
+__getattr__, __dir__ = attach(  # of sb3-contrib
+    __name__,
+    {"crossq": ("HyperCrossQPolicy",), "qrdqn": ("HyperQRDQNPolicy",), "tqc": ("HyperTQCPolicy",)},
+)

@@ -15,7 +15,8 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, Combine
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
-from hyperrl.contexts import ContextBox, ContextSpace, nearest
+from hyperrl.contexts import ContextBox, ContextSpace
+from hyperrl.utils.errors import nearest
 
 POLICY_OF: Final = {
     "PPO": "HyperPolicy",

@@ -10,9 +10,9 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from hyperrl.contexts import nearest
 from hyperrl.hypernet import CosSin, HyperNetwork, NormBound, TaskEmbedding, mlp, similarity, squared_norm
 from hyperrl.policies.context import ContextPolicy, ContextReader
+from hyperrl.utils.errors import nearest
 
 ENCODERS: Final = ("mlp", "cos_sin", "task_embedding", "none")
 

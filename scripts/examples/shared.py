@@ -18,8 +18,8 @@ from scipy.stats import t
 from torch import Tensor, nn
 from torch.nn.functional import affine_grid, grid_sample
 
+from hyperrl.evaluation.statistics import Estimate
 from hyperrl.hypernet import mlp
-from hyperrl.statistics import Estimate
 
 # Told apart by marker and by lightness too, so that pictures can be read in grey.
 COLOURS = ("#08306b", "#e6550d", "#5aae61", "#c994c7", "#969696")

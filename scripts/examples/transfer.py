@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from hyperrl import HyperNetwork
+from hyperrl.evaluation.statistics import Estimate
 from hyperrl.hypernet import mlp
-from hyperrl.statistics import Estimate
 
 WIDTHS, SAMPLES, TASKS, RATES = (4, 64, 64, 1), 16, 20, (1e-3, 3e-3, 1e-2)
 STEPS = (0, 1, 2, 3, 5, 10, 20, 30, 50, 100)  # at which the error is measured

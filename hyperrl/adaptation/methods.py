@@ -1,0 +1,304 @@
+"""Adaptation: how an agent fares in one environment that it has not seen, after 0, 1, 2, … episodes there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hyperrl.contexts import ContextBox, Vector
+from hyperrl.utils.errors import nearest
+
+if TYPE_CHECKING:
+    from stable_baselines3.common.base_class import BaseAlgorithm
+    from stable_baselines3.common.vec_env import VecEnv
+
+    from hyperrl.adaptation.dynamics import Dynamics
+    from hyperrl.adaptation.environment import Act, Plant
+    from hyperrl.adaptation.identification import Identified
+
+AFTER = (0, 1, 2, 5, 10, 20)
+"""After how many episodes agents are measured."""
+METHODS = ("zero-shot", "search", "identify", "finetune", "scratch")
+"""How an agent can adapt."""
+NEED_CONTEXT = ("zero-shot", "finetune")
+"""The methods that are told the true context."""
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """What :func:`adapt` saw.
+
+    :param method: how the agent adapted.
+    :param after: numbers of episodes after which it was measured, shape ``(k,)``.
+    :param steps: environment steps that it had taken by then, shape ``(k,)``.
+    :param returns: undiscounted returns of evaluation episodes then, played with its most likely actions, the same
+        initial states every time, shape ``(k, evaluations)``.
+    :param told: the context that it was told, or that its weights began from, then, shape ``(k, d)``; for ``scratch``
+        ``None``.
+    :param earned: return of each episode played to adapt, shape ``(episodes,)``.
+    :param identified: the last estimate of the context, by ``identify``.
+    :param model: the agent at the end. For ``finetune`` and ``scratch`` it is a plain one, for the others the agent
+        itself, to be told the last context of ``told``.
+    """
+
+    method: str
+    after: NDArray[np.int64]
+    steps: NDArray[np.int64]
+    returns: Vector
+    told: Vector | None
+    earned: Vector
+    identified: Identified | None
+    model: BaseAlgorithm
+
+    def regret(self, best: float) -> Vector:
+        """Return what was lost up to each episode against an agent that earns ``best`` in each, ``(episodes,)``."""
+        return np.cumsum(best - self.earned)
+
+    def reached(self, target: float) -> tuple[int, int] | None:
+        """Return episodes and environment steps until the mean return was at least ``target``, ``None`` if never.
+
+        It is known at the measurements only: the first of them counts.
+        """
+        above = np.flatnonzero(self.returns.mean(axis=1) >= target)
+        return (int(self.after[above[0]]), int(self.steps[above[0]])) if len(above) else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything but the model, for JSON."""
+        found = self.identified
+        return {
+            "method": self.method,
+            "after": self.after.tolist(),
+            "steps": self.steps.tolist(),
+            "returns": self.returns.tolist(),
+            "told": None if self.told is None else self.told.tolist(),
+            "earned": self.earned.tolist(),
+            "identified": None
+            if found is None
+            else {
+                "context": found.context.tolist(),
+                "std": found.std.tolist(),
+                "identified": found.identified.tolist(),
+            },
+        }
+
+
+def adapt(
+    model: BaseAlgorithm,
+    env: gym.Env[Any, Any] | VecEnv,
+    method: str = "zero-shot",
+    episodes: int = 20,
+    *,
+    context: Mapping[str, float] | ArrayLike | None = None,
+    eval_env: gym.Env[Any, Any] | VecEnv | None = None,
+    evaluations: int = 10,
+    seed: int = 0,
+    hyperparameters: Mapping[str, Any] | None = None,
+    proximal: float = 0.0,
+    dynamics: Dynamics | None = None,
+) -> Adaptation:
+    """Let an agent adapt to one environment, and measure it after 0, 1, 2, 5, 10 and 20 episodes there.
+
+    ==============  ======================================================================================
+    ``zero-shot``   is told the true context, and acts; nothing changes
+    ``search``      is told the context that has earned most so far, sought by CMA-ES
+    ``identify``    is told the context that explains the transitions seen so far, by a family's physics or ``dynamics``
+    ``finetune``    begins as :func:`~hyperrl.specialize` leaves it in the true context, and learns on
+    ``scratch``     the same algorithm and network from random weights, which tells what the agent is worth
+    ==============  ======================================================================================
+
+    ``search``, ``identify`` and ``scratch`` are for an unknown context: where the environment observes one, it is not
+    looked at. The first episode of the first two is played in the default context. Actions are the most likely ones,
+    but ``identify`` samples while it adapts, as it learns nothing from a motor that it never uses; so do the learners.
+
+    :param model: an agent with a policy of :mod:`hyperrl.policies` on a Dict observation. It stays as it is.
+    :param env: the environment, one: Gymnasium's or a ``VecEnv``, with or without the context in its observation.
+    :param method: see above.
+    :param episodes: how many it may play to adapt.
+    :param context: the context, for ``zero-shot`` and ``finetune`` where the environment does not observe it, or where
+        it is only thought to be so.
+    :param eval_env: environments in the same context to measure in; a copy of ``env`` by default. With as many as
+        ``evaluations``, measuring is fastest.
+    :param evaluations: episodes a measurement.
+    :param seed: seed of initial states and learning: the same gives the same numbers. All methods meet the same initial
+        states.
+    :param hyperparameters: of the algorithm, to change for ``finetune`` and ``scratch``, such as ``dict(n_steps=200)``.
+    :param proximal: for ``finetune``, how strongly weights are pulled back to where they began; see
+        :func:`~hyperrl.adaptation.finetuning.pull_to_anchor`.
+    :param dynamics: for ``identify``, what :func:`~hyperrl.adaptation.dynamics.learn_dynamics` has learnt, in place of
+        the physics of the environment's family.
+    :raises ValueError: for an unknown method, environments that the agent does not fit, a context that is missing, or
+        given where it is to be unknown, and for ``identify`` with neither physics nor dynamics.
+
+    >>> from stable_baselines3 import PPO
+    >>> from hyperrl import HyperPolicy, load_family
+    >>> family = load_family("double_integrator")
+    >>> model = PPO(HyperPolicy, family.vec_env(2), device="cpu")
+    >>> env = family.make(context={"mass": 0.7, "action_factor": -1})
+    >>> curve = adapt(model, env, "identify", episodes=1, evaluations=2)
+    >>> curve.told.round(3)
+    array([[ 1. ,  1. ],
+           [ 0.7, -1. ]])
+    """
+    from hyperrl.adaptation.environment import Plant
+
+    check_method(method)
+    if episodes < 1:
+        raise ValueError(f"expected at least one episode, got episodes={episodes}")
+    if context is not None and method not in NEED_CONTEXT:
+        raise ValueError(f"method {method!r} is for an unknown context, so it takes none")
+    if (hyperparameters and method not in ("finetune", "scratch")) or (proximal and method != "finetune"):
+        raise ValueError(f"method {method!r} learns no weights: hyperparameters and proximal are not for it")
+    if dynamics is not None and method != "identify":
+        raise ValueError(f"method {method!r} identifies no context: dynamics are not for it")
+    plant = Plant(model, env, eval_env, evaluations, seed)
+    curve = _Curve(plant, episodes)
+    match method:
+        case "zero-shot":
+            return _zero_shot(curve, _known(plant, context))
+        case "search":
+            return _search(curve)
+        case "identify":
+            return _identify(curve, dynamics)
+        case "finetune":
+            return _finetune(curve, _known(plant, context), hyperparameters or {}, proximal)
+        case _:
+            return _scratch(curve, hyperparameters or {})
+
+
+def check_method(method: str) -> None:
+    """Refuse what is none of :data:`METHODS`.
+
+    :raises ValueError: with the nearest that is one.
+    """
+    if method not in METHODS:
+        raise ValueError(f"unknown method {method!r}: the methods are {list(METHODS)}.{nearest(method, METHODS)}")
+
+
+def _known(plant: Plant, context: Mapping[str, float] | ArrayLike | None) -> Vector:
+    """Return the true context, shape ``(d,)``: the one given, else that which the environment observes."""
+    from hyperrl.export.specialization import context_vector
+
+    return context_vector(plant.reader, plant.told_context() if context is None else context)
+
+
+class _Curve:
+    """The measurements as they come in.
+
+    :param plant: where the agent plays.
+    :param episodes: how many it may play.
+    """
+
+    def __init__(self, plant: Plant, episodes: int) -> None:
+        self.plant = plant
+        self.episodes = episodes
+        self.after: list[int] = []
+        self.steps: list[int] = []
+        self.returns: list[Vector] = []
+        self.told: list[Vector] = []
+        self.earned: list[float] = []
+        self.played = 0
+
+    def measure(self, act: Act, told: Vector | None = None) -> None:
+        """Measure an agent as it stands, if it is time."""
+        n = len(self.earned)
+        if n not in AFTER and n != self.episodes:
+            return
+        self.after.append(n)
+        self.steps.append(self.played)
+        self.returns.append(self.plant.measure(act))
+        if told is not None:
+            self.told.append(told)
+
+    def add(self, earned: float, steps: int) -> None:
+        """Take in an episode."""
+        self.earned.append(earned)
+        self.played += steps
+
+    def finish(self, method: str, model: BaseAlgorithm, identified: Identified | None = None) -> Adaptation:
+        """Return the result."""
+        after, steps, returns = np.array(self.after), np.array(self.steps), np.array(self.returns)
+        told = np.array(self.told) if self.told else None
+        return Adaptation(method, after, steps, returns, told, np.array(self.earned), identified, model)
+
+
+def _zero_shot(curve: _Curve, known: Vector) -> Adaptation:
+    act = curve.plant.told(known)
+    curve.measure(act, known)
+    curve.plant.begin()
+    for _ in range(curve.episodes):
+        episode = curve.plant.play(act)
+        curve.add(episode.earned, episode.steps)
+        curve.measure(act, known)
+    return curve.finish("zero-shot", curve.plant.model)
+
+
+def _search(curve: _Curve) -> Adaptation:
+    from hyperrl.adaptation.search import ContextSearch
+
+    plant = curve.plant
+    search = ContextSearch(plant.context_space, plant.seed)
+    curve.measure(plant.told(search.best), search.best)
+    plant.begin()
+    for _ in range(curve.episodes):
+        episode = plant.play(plant.told(search.ask()))
+        search.tell(episode.earned)
+        curve.add(episode.earned, episode.steps)
+        curve.measure(plant.told(search.best), search.best)
+    return curve.finish("search", plant.model)
+
+
+def _identify(curve: _Curve, dynamics: Dynamics | None) -> Adaptation:
+    from stable_baselines3.common.utils import set_random_seed
+
+    from hyperrl.adaptation.identification import Transitions, identify
+
+    plant = curve.plant
+    space = plant.context_space
+    fit = partial(identify, plant.physics()) if dynamics is None else dynamics.identify
+    set_random_seed(plant.seed)  # actions are sampled
+    told, found, seen = space.default, None, []
+    curve.measure(plant.told(told), told)
+    plant.begin()
+    for _ in range(curve.episodes):
+        episode = plant.play(plant.told(told, deterministic=False))
+        seen.append(episode.transitions)
+        together: Any = map(np.concatenate, zip(*seen, strict=True))
+        found = fit(space, Transitions(*together), plant.seed)
+        told = found.context
+        curve.add(episode.earned, episode.steps)
+        curve.measure(plant.told(told), told)
+    return curve.finish("identify", plant.model, found)
+
+
+def _finetune(curve: _Curve, known: Vector, hyperparameters: Mapping[str, Any], proximal: float) -> Adaptation:
+    from hyperrl.adaptation.finetuning import learner
+
+    return _learn("finetune", curve, learner(curve.plant, known, hyperparameters), proximal, known)
+
+
+def _scratch(curve: _Curve, hyperparameters: Mapping[str, Any]) -> Adaptation:
+    from hyperrl.adaptation.finetuning import learner
+
+    reader = curve.plant.reader
+    box = reader.box
+    anywhere = box.context_space.default if isinstance(box, ContextBox) else reader.center.cpu().numpy()
+    return _learn("scratch", curve, learner(curve.plant, anywhere, hyperparameters, fresh=True), 0.0, None)
+
+
+def _learn(method: str, curve: _Curve, plain: BaseAlgorithm, proximal: float, known: Vector | None) -> Adaptation:
+    from hyperrl.adaptation.finetuning import act, learn
+
+    curve.measure(act(plain), known)
+
+    def after_episode(number: int, earned: float, steps: int) -> None:
+        curve.add(earned, steps)
+        curve.measure(act(plain), known)
+
+    learn(plain, curve.plant.seed, curve.episodes, after_episode, proximal)
+    return curve.finish(method, plain)

@@ -1,0 +1,239 @@
+"""Adaptation studies: every agent by every method in the same unseen contexts, with several seeds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from hyperrl.adaptation.methods import METHODS, NEED_CONTEXT, Adaptation, adapt, check_method
+from hyperrl.contexts import Vector
+from hyperrl.evaluation.statistics import Estimate, bootstrap_iqm, bootstrap_median
+from hyperrl.families.family import Family
+from hyperrl.utils.files import write_text
+from hyperrl.utils.provenance import describe_model, versions
+
+if TYPE_CHECKING:
+    from stable_baselines3.common.base_class import BaseAlgorithm
+
+    from hyperrl.adaptation.dynamics import Dynamics
+    from hyperrl.evaluation.reference import Reference
+
+
+@dataclass(frozen=True)
+class Line:
+    """One agent by one method.
+
+    :param agent: its name.
+    :param method: see :func:`hyperrl.adapt`.
+    :param results: by training, seed of adaptation and context.
+    """
+
+    agent: str
+    method: str
+    results: list[list[list[Adaptation]]]
+
+    @property
+    def label(self) -> str:
+        """What it is called in tables and pictures."""
+        return f"{self.agent}, {self.method}"
+
+    @property
+    def returns(self) -> Vector:
+        """Returns when measured, shape ``(trainings, seeds, contexts, k, evaluations)``."""
+        return np.array([[[result.returns for result in row] for row in rows] for rows in self.results])
+
+    @property
+    def earned(self) -> Vector:
+        """Returns of the episodes played to adapt, shape ``(trainings, seeds, contexts, episodes)``."""
+        return np.array([[[result.earned for result in row] for row in rows] for rows in self.results])
+
+    def reached(self, targets: Vector) -> tuple[Estimate, Estimate]:
+        """Return the median episodes and steps to a target for each context ``(n,)``, infinite where most fail."""
+        never = (np.inf, np.inf)
+        reached = [
+            [[result.reached(t) or never for result, t in zip(row, targets, strict=True)] for row in rows]
+            for rows in self.results
+        ]
+        episodes, steps = np.moveaxis(np.array(reached, dtype=np.float64), -1, 0)  # each (trainings, seeds, contexts)
+        return bootstrap_median(_by_seed(episodes[..., None])), bootstrap_median(_by_seed(steps[..., None]))
+
+
+@dataclass(frozen=True)
+class Study:
+    """What :func:`study` measured, and how.
+
+    :param family: name of the family.
+    :param contexts: shape ``(n, d)``, physical units.
+    :param after: numbers of episodes after which agents were measured, shape ``(k,)``.
+    :param settings: the arguments of :func:`study`.
+    :param provenance: versions of the libraries, SHA-256 of the family's definition, and which models they were.
+    :param lines: the results.
+    :param random: mean return of random actions in each context, shape ``(n,)``; ``None`` without a reference in each.
+    :param best: that of a specialist, or the optimum.
+    """
+
+    family: str
+    contexts: Vector
+    after: list[int]
+    settings: dict[str, Any]
+    provenance: dict[str, Any]
+    lines: list[Line]
+    random: Vector | None
+    best: Vector | None
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether random and best returns are known in every context."""
+        return self.best is not None
+
+    @cached_property
+    def curves(self) -> dict[str, list[Estimate]]:
+        """By label: the interquartile mean over trainings and contexts at each measurement.
+
+        Of scores, 0 for random and 1 for the best, where those are known; else of returns. Intervals are over
+        trainings; with a single one, over the seeds of adaptation.
+        """
+        curves = {}
+        for line in self.lines:
+            values = np.moveaxis(line.returns, 3, 0)  # (k, trainings, seeds, contexts, evaluations)
+            if self.random is not None and self.best is not None:
+                values = (values - self.random[:, None]) / (self.best - self.random)[:, None]
+            curves[line.label] = [bootstrap_iqm(_by_seed(measured)) for measured in values]
+        return curves
+
+    @property
+    def targets(self) -> Vector | None:
+        """Nine tenths of the way from random to the specialist in each context, shape ``(n,)``."""
+        return None if self.random is None or self.best is None else self.random + 0.9 * (self.best - self.random)
+
+    def save(self, path: str | Path) -> None:
+        """Write everything but the models to one JSON file."""
+        data = {
+            "family": self.family,
+            "settings": self.settings,
+            "provenance": self.provenance,
+            "contexts": self.contexts.tolist(),
+            "random": None if self.random is None else self.random.tolist(),
+            "best": None if self.best is None else self.best.tolist(),
+            "lines": [
+                {
+                    "agent": line.agent,
+                    "method": line.method,
+                    "results": [[[result.as_dict() for result in row] for row in rows] for rows in line.results],
+                }
+                for line in self.lines
+            ],
+        }
+        write_text(path, json.dumps(data, allow_nan=False))
+
+
+def study(
+    agents: Mapping[str, Sequence[BaseAlgorithm]],
+    family: Family,
+    contexts: ArrayLike,
+    methods: Sequence[str] = METHODS,
+    episodes: int = 20,
+    seeds: int = 3,
+    evaluations: int = 10,
+    hyperparameters: Mapping[str, Any] | None = None,
+    proximal: float = 0.0,
+    dynamics: Dynamics | None = None,
+    reference: Reference | None = None,
+    progress: bool = False,
+) -> Study:
+    """Let agents adapt to contexts that they have not seen.
+
+    Every agent by every method meets the same initial states. ``scratch`` is for the first agent only: it makes no use
+    of what was learnt.
+
+    :param agents: models by name, one or more trainings of each.
+    :param family: the family.
+    :param contexts: shape ``(n, d)``, physical units.
+    :param methods: see :func:`hyperrl.adapt`, for this and for what is not said here.
+    :param seeds: how often each training adapts to each context.
+    :param reference: random and best returns; where the family knows its optimum, none is needed.
+    :param progress: show a progress bar.
+    :raises ValueError: for unknown methods, and as :func:`hyperrl.adapt` does.
+    """
+    from tqdm import tqdm
+
+    for method in methods:
+        check_method(method)
+    if seeds < 1:
+        raise ValueError(f"expected at least one seed, got seeds={seeds}")
+    points = family.context_space.matrix(contexts)
+    pairs = [(a, m) for m in methods for i, a in enumerate(agents) if i == 0 or m != "scratch"]
+    lines: list[Line] = []
+    with tqdm(total=sum(len(agents[a]) for a, _ in pairs) * seeds * len(points), disable=not progress) as bar:
+        for agent, method in pairs:
+            results: list[list[list[Adaptation]]] = []
+            for model in agents[agent]:
+                results.append([])
+                for seed in range(seeds):
+                    results[-1].append([])
+                    for point in points:
+                        bar.set_description(f"{agent}, {method}")
+                        env, eval_env = (family.vec_env(n, contexts=point[None]) for n in (1, evaluations))
+                        results[-1][-1].append(
+                            adapt(
+                                model,
+                                env,
+                                method,
+                                episodes,
+                                context=point if method in NEED_CONTEXT else None,
+                                eval_env=eval_env,
+                                evaluations=evaluations,
+                                seed=seed,
+                                hyperparameters=hyperparameters if method in ("finetune", "scratch") else None,
+                                proximal=proximal if method == "finetune" else 0.0,
+                                dynamics=dynamics if method == "identify" else None,
+                            )
+                        )
+                        bar.update()
+            lines.append(Line(agent, method, results))
+    random, best = _reference(family, points, reference)
+    settings: dict[str, Any] = dict(
+        methods=list(methods), episodes=episodes, seeds=seeds, evaluations=evaluations, proximal=proximal
+    ) | dict(hyperparameters=dict(hyperparameters or {}), learnt_dynamics=dynamics is not None)
+    provenance = {
+        "definition": family.digest,
+        "irrelevant": family.irrelevant,
+        "versions": versions(),
+        "models": {name: [describe_model(model) for model in models] for name, models in agents.items()},
+    }
+    after = lines[0].results[0][0][0].after.tolist()
+    return Study(family.name, points, after, settings, provenance, lines, random, best)
+
+
+def _reference(family: Family, points: Vector, reference: Reference | None) -> tuple[Vector | None, Vector | None]:
+    """Return random and best mean returns in contexts ``(n, d)``, if both are known in all of them."""
+    from hyperrl.experiments.specialists import optimum
+    from hyperrl.rollouts.episodes import random_returns
+
+    relevant = family.with_irrelevant(0)
+    points = points[:, : len(relevant.context_space)]
+    best = optimum(relevant, points)
+    if best is not None:
+        return random_returns(relevant, points, 100).mean(axis=1), best
+    if reference is None:
+        return None, None
+    random, best = reference.at(points)
+    return (None, None) if np.isnan(best).any() else (random, best)
+
+
+def _by_seed(values: Vector) -> Vector:
+    """Return what may be resampled first: ``(trainings, seeds, contexts, n)`` to ``(seeds, contexts, n)``.
+
+    Several adaptations of one training are no independent draws: they count as more episodes of it.
+    """
+    trainings, seeds, contexts, n = values.shape
+    if trainings == 1:
+        return values[0]
+    return np.moveaxis(values, 1, 2).reshape(trainings, contexts, seeds * n)

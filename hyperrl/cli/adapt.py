@@ -1,0 +1,149 @@
+"""``hyperrl adapt``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from tyro.conf import Positional
+
+from hyperrl.cli.arguments import assignments
+from hyperrl.evaluation.statistics import Estimate
+from hyperrl.utils.files import refuse_existing
+
+if TYPE_CHECKING:
+    from hyperrl.adaptation.studies import Study
+
+
+def adapt(
+    runs: Positional[tuple[Path, ...]],
+    context: tuple[str, ...] | None = None,
+    contexts: int = 5,
+    split: str = "extrapolation",
+    unknown: bool = False,
+    method: tuple[str, ...] = (),
+    episodes: int = 20,
+    seeds: int = 3,
+    evaluations: int = 10,
+    hyperparameters: tuple[str, ...] = (),
+    proximal: float = 0.0,
+    learn_dynamics: bool = False,
+    reference: Path | None = None,
+    device: str = "cpu",
+    out: Path | None = None,
+    progress: bool = True,
+) -> None:
+    """Let trained agents adapt to environments that they have not seen, and measure how fast they do.
+
+    Args:
+        runs: Run folders of one family that `hyperrl train` wrote.
+        context: The new environment, such as `length=0.7 mass=1.2`; features not named at their default.
+            Default: several of a split.
+        contexts: Number of contexts of the split; they are among the 20 that `hyperrl evaluate` plays.
+        split: Where the contexts come from: train, interpolation or extrapolation.
+        unknown: The agents are not told the context: only search, identify and scratch.
+        method: Any of zero-shot, search, identify, finetune, scratch. Default: all that go.
+        episodes: Number of episodes to adapt in.
+        seeds: How often each agent adapts to each context.
+        evaluations: Number of episodes of a measurement, after 0, 1, 2, 5, 10 and 20 episodes.
+        hyperparameters: Of the algorithm, to change for finetune and scratch, such as `learning_rate=1e-4`.
+            Default: as in training.
+        proximal: How strongly finetune pulls weights back to the generated ones.
+        learn_dynamics: Let identify use a learnt model of the dynamics, though the family has physics; one that has
+            none needs no telling.
+        reference: File of `hyperrl reference`. Default: that beside the family's file, if there is one.
+        device: Where the networks are: cpu, cuda, or auto for cuda where there is one.
+        out: New folder for the numbers and the picture. Default: RUN/adaptation in the first run folder.
+        progress: Show a progress bar.
+    """
+    import torch
+
+    from hyperrl.adaptation.dynamics import learn_dynamics as dynamics_of
+    from hyperrl.adaptation.methods import METHODS, NEED_CONTEXT
+    from hyperrl.adaptation.studies import study
+    from hyperrl.evaluation.reference import find_reference
+    from hyperrl.report.adaptation import write_study
+    from hyperrl.training.run import Run, group_runs
+
+    torch.set_num_threads(1)  # the fastest for networks as small as these
+    grouped = group_runs([Run.open(run) for run in runs])
+    family = next(iter(grouped.values()))[0].family
+    target = runs[0] / "adaptation" if out is None else out
+    refuse_existing(target)
+    can = [name for name in METHODS if not (unknown and name in NEED_CONTEXT)]
+    for name in method:
+        if unknown and name in NEED_CONTEXT:
+            raise ValueError(f"method {name!r} needs the context: leave out --unknown, or choose from {can}")
+    space = family.context_space
+    if context is None:
+        points = space.sample(split, max(contexts, 20), 0)[:contexts]
+    else:
+        points = space.vector(assignments(context, "length=0.7"))[None]
+    found = find_reference(family, reference)
+    models = {agent: [run.model(device) for run in group] for agent, group in grouped.items()}
+    dynamics = None
+    if "identify" in (method or can) and (learn_dynamics or family.spec.definition.physics is None):
+        dynamics = dynamics_of(family, next(iter(models.values()))[0], device=device, progress=progress)
+    result = study(
+        models,
+        family,
+        points,
+        method or can,
+        episodes,
+        seeds,
+        evaluations,
+        _whole(assignments(hyperparameters, "learning_rate=1e-4")),
+        proximal,
+        dynamics,
+        found,
+        progress,
+    )
+    result.provenance["runs"] = {
+        agent: [{"path": str(run.path), **run.record} for run in group] for agent, group in grouped.items()
+    }
+    write_study(result, target)
+    _print_study(result)
+    Console().print(f"Wrote {', '.join(str(path) for path in sorted(target.iterdir()))}", highlight=False)
+
+
+def _whole(numbers: dict[str, float]) -> dict[str, float]:
+    """Make whole numbers integers, as hyperparameters such as n_steps must be."""
+    return {name: int(value) if value.is_integer() else value for name, value in numbers.items()}
+
+
+def _print_study(result: Study) -> None:
+    what = "scores" if result.is_scored else "returns"
+    title = f"{result.family}: IQM of {what} after so many episodes in {len(result.contexts)} unseen contexts"
+    table = Table("agent, method", *map(str, result.after), title=title)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for line in result.lines:
+        table.add_row(line.label, *(str(estimate).replace(" [", "\n[") for estimate in result.curves[line.label]))
+    costs = Table("agent, method", "earned per episode while adapting", title="The cost of adapting")
+    targets = result.targets
+    if targets is not None:
+        costs.add_column("regret per episode")
+        costs.add_column("episodes to 90 %")
+        costs.add_column("steps to 90 %")
+    for line in result.lines:
+        cells = [f"{line.earned.mean():.1f}"]
+        if targets is not None and result.best is not None:
+            cells.append(f"{(result.best[:, None] - line.earned).mean():.1f}")
+            cells += [_count(estimate) for estimate in line.reached(targets)]
+        costs.add_row(line.label, *cells)
+    console = Console()
+    console.print(table, costs, sep="\n")
+    console.print("Intervals: 95 %, over trainings; of a single one, over its adaptations.")
+    if targets is None:
+        console.print("No reference in these contexts, so nothing is known of specialists: see `hyperrl reference`.")
+    else:
+        console.print("A score of 0 is random, 1 a specialist's. 90 %: of the way there; the median over all.")
+
+
+def _count(estimate: Estimate) -> str:
+    value, low, high = (f"{count:.0f}" if np.isfinite(count) else "never" for count in estimate)
+    return escape(f"{value} [{low}, {high}]")  # rich would take [never, never] for markup

@@ -1,0 +1,109 @@
+"""``hyperrl evaluate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from tyro.conf import Positional
+
+from hyperrl.evaluation.statistics import bootstrap_iqm
+from hyperrl.utils.files import refuse_existing
+
+if TYPE_CHECKING:
+    from hyperrl.evaluation.reference import Reference
+    from hyperrl.evaluation.report import Report
+
+
+def evaluate(
+    run: Positional[Path],
+    splits: tuple[str, ...] = ("train", "interpolation", "extrapolation"),
+    contexts: int = 20,
+    episodes: int = 10,
+    seed: int = 0,
+    deterministic: bool = True,
+    plane: int = 13,
+    sweep: int = 13,
+    noise: tuple[float, ...] = (),
+    offset: tuple[float, ...] = (),
+    other: tuple[float, ...] = (),
+    reference: Path | None = None,
+    device: str = "auto",
+    out: Path | None = None,
+    progress: bool = True,
+) -> None:
+    """Measure the returns of a trained agent on contexts of each split, and what they depend on.
+
+    Args:
+        run: Run folder that `hyperrl train` wrote.
+        splits: Any of train, interpolation (inside the training range, not trained on), extrapolation (outside it).
+        contexts: Number of contexts per split.
+        episodes: Number of episodes per context.
+        seed: Seed of contexts and initial states.
+        deterministic: Take the most likely action rather than a sample.
+        plane: Grid points per feature of the context plane; 0 for no grid.
+        sweep: Values of each feature to try with the others at their default; 0 for none.
+        noise: Also tell the agent noisy contexts: standard deviations, in half training ranges.
+        offset: Also tell the agent contexts that are all off by this much, in half training ranges.
+        other: Also tell the agent another context than the true one, with these probabilities.
+        reference: File of `hyperrl reference` for scores. Default: that beside the family's file, if there is one.
+        device: Where the networks are: cpu, cuda, or auto for cuda where there is one.
+        out: File to write the numbers to; must not exist. Default: RUN/evaluation.json.
+        progress: Show a progress bar.
+    """
+    from hyperrl.evaluation.protocol import evaluate
+    from hyperrl.evaluation.reference import find_reference
+    from hyperrl.training.run import Run
+
+    opened = Run.open(run)
+    target = opened.evaluation_path if out is None else out
+    refuse_existing(target, "give another file with --out")
+    found = find_reference(opened.family, reference)
+    misreports = {k: v for k, v in (("noise", noise), ("offset", offset), ("other", other)) if v}
+    report = evaluate(
+        opened.model(device),
+        opened.family,
+        splits,
+        contexts,
+        episodes,
+        seed,
+        deterministic,
+        plane,
+        sweep,
+        misreports,
+        progress,
+    )
+    report.provenance["run"] = {"path": str(run), **opened.record}
+    report.save(target)
+    _print_report(report, found, str(run))
+
+
+def _print_report(report: Report, reference: Reference | None, title: str) -> None:
+    from hyperrl.evaluation.reference import known_scores
+
+    returns = Table("split", "mean", "IQM of returns", "IQM of scores", title=f"{title}: {report.family}")
+    critic = Table("split", "explained variance", "bias")
+    notes = []
+    for name, split in report.splits.items():
+        scores = known_scores(reference, split.contexts, split.returns[None])
+        missing = len(split.contexts) - scores.shape[1]
+        if missing:
+            notes.append(f"{name}: raw returns, {missing} of {len(split.contexts)} contexts have no reference.")
+        returns.add_row(name, f"{split.mean:.1f}", str(split.iqm), str(bootstrap_iqm(scores)) if scores.size else "-")
+        if split.values is not None:
+            known = split.values.explained_variance[np.isfinite(split.values.explained_variance)]
+            explained = f"{np.median(known):.2f}" if len(known) else "-"
+            critic.add_row(name, explained, f"{np.median(split.values.bias):+.2f}")
+    console = Console()
+    console.print(returns, *notes, sep="\n")
+    if critic.rows:
+        console.print("The critic's values against the discounted returns seen, medians over contexts:", critic)
+    for kind, told in report.misreports.items():
+        table = Table(kind, "IQM [95 % interval]")
+        for level, returns in zip(told.values, told.returns, strict=True):
+            table.add_row(f"{level:g}", str(bootstrap_iqm(returns[None])))
+        console.print(f"Told a wrong context, on interpolation: {kind}", table)
+    console.print("Interval over episodes of this one training; compare several seeds with `hyperrl compare`.")

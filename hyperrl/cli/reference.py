@@ -1,0 +1,65 @@
+"""``hyperrl reference``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from tyro.conf import Positional
+
+from hyperrl.utils.files import refuse_existing
+
+if TYPE_CHECKING:
+    pass
+
+
+def reference(
+    family: Positional[str],
+    agent: str = "unaware-ppo",
+    steps: int = 200_000,
+    splits: tuple[str, ...] = ("train", "interpolation", "extrapolation"),
+    contexts: int = 20,
+    episodes: int = 100,
+    seed: int = 0,
+    seeds: int = 1,
+    jobs: int = os.cpu_count() or 1,
+    work: Path | None = None,
+    out: Path | None = None,
+    progress: bool = True,
+) -> None:
+    """Train a specialist for each evaluation context, and write what it and random actions get there.
+
+    With the file, returns become scores: 0 is random, 1 is the specialist. An interrupted call goes on where it was.
+
+    Args:
+        family: Name of a family (see `hyperrl list`), or path of a .toml file.
+        agent: Recipe of the specialists, each trained in one context alone.
+        steps: Environment steps of each specialist.
+        splits: The splits whose contexts to take.
+        contexts: Number of contexts per split; as in `hyperrl evaluate`.
+        episodes: Number of episodes per context.
+        seed: Seed of contexts, initial states and the first training; as in `hyperrl evaluate`.
+        seeds: Number of trainings in each context; the best of them is the specialist.
+        jobs: Trainings at a time, one core each. Default: as many as there are cores.
+        work: Folder for the specialists' run folders. Default: runs/reference-FAMILY.
+        out: File to write; must not exist. Default: beside the family's file, where it is found.
+        progress: Show a progress bar.
+    """
+    from hyperrl.evaluation.reference import reference_path
+    from hyperrl.experiments.specialists import make_reference
+    from hyperrl.families.family import load_family
+
+    loaded = load_family(family)
+    target = reference_path(loaded) if out is None else out
+    refuse_existing(target, "remove it first, or give another --out")
+    folder = Path("runs") / f"reference-{loaded.name}" if work is None else work
+    made, left_out = make_reference(
+        loaded, folder, agent, steps, seed, splits, contexts, episodes, seeds, jobs, progress
+    )
+    made.save(target)
+    console = Console()
+    console.print(f"Wrote {target}: {len(made.contexts)} contexts", highlight=False)
+    for context in left_out:
+        console.print(f"No reference in {loaded.context_space.as_dict(context)}: the best is no better than random")

@@ -1,0 +1,63 @@
+"""``hyperrl train``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from tyro.conf import Positional
+
+if TYPE_CHECKING:
+    pass
+
+
+def train(
+    family: Positional[str],
+    agent: Positional[str],
+    out: Path | None = None,
+    steps: int = 500_000,
+    seed: int = 0,
+    contexts: int | None = None,
+    irrelevant: int = 0,
+    resume: bool = False,
+    device: str = "auto",
+    threads: int = 1,
+    progress: bool = True,
+) -> None:
+    """Train an agent on a family and write a run folder.
+
+    Args:
+        family: Name of a family (see `hyperrl list`), or path of a .toml file.
+        agent: Name of an agent (see `hyperrl list`), or path of a .toml file.
+        out: Run folder to write; must not exist. Default: runs/FAMILY-AGENT-SEED.
+        steps: Environment steps to train for, rounded up to whole rollouts.
+        seed: Seed of networks, contexts and initial states.
+        contexts: Train on a fixed set of this many contexts. Default: a fresh one each episode.
+        irrelevant: Append this many features to the context on which nothing depends.
+        resume: Continue an interrupted training of the same folder; begin where there is none.
+        device: Where the networks are: cpu, cuda, or auto for cuda where there is one.
+        threads: Threads that torch uses on the CPU; one is the fastest for networks as small as these.
+        progress: Show a progress bar.
+    """
+    import torch
+
+    from hyperrl.families.family import load_family
+    from hyperrl.training.loop import train
+
+    torch.set_num_threads(threads)
+    if out is None:
+        distractors = f"-irrelevant{irrelevant}" if irrelevant else ""
+        out = Path("runs") / f"{Path(family).stem}-{Path(agent).stem}{distractors}-{seed}"
+    train(
+        load_family(family).with_irrelevant(irrelevant),
+        agent,
+        steps,
+        seed,
+        out,
+        contexts=contexts,
+        resume=resume,
+        device=device,
+        progress=progress,
+    )
+    Console().print(f"Wrote {out}. Next: hyperrl evaluate {out}", highlight=False)

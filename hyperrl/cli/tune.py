@@ -1,0 +1,49 @@
+"""``hyperrl tune``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from tyro.conf import Positional
+
+if TYPE_CHECKING:
+    pass
+
+
+def tune(
+    family: Positional[str],
+    agent: Positional[str],
+    out: Path | None = None,
+    trials: int = 30,
+    steps: int = 100_000,
+    seed: int = 0,
+    resume: bool = False,
+    device: str = "auto",
+    threads: int = 1,
+    progress: bool = True,
+) -> None:
+    """Search for the head, rank, embedding and learning rate with which an agent does best, and write its recipe.
+
+    Args:
+        family: Name of a family (see `hyperrl list`), or path of a .toml file.
+        agent: Name of an agent with policy hyper (see `hyperrl list`), or path of a .toml file.
+        out: Folder to write; must not exist. Default: runs/tune-FAMILY-AGENT-SEED.
+        trials: Number of trainings, with those before an interruption.
+        steps: Environment steps of a trial.
+        seed: Seed of the search and of each trial.
+        resume: Continue the search of the same folder; begin where there is none.
+        device: Where the networks are: cpu, cuda, or auto for cuda where there is one.
+        threads: Threads that torch uses on the CPU; one is the fastest for networks as small as these.
+        progress: Show a progress bar.
+    """
+    import torch
+
+    from hyperrl.experiments.tuning import tune
+
+    torch.set_num_threads(threads)
+    if out is None:
+        out = Path("runs") / f"tune-{Path(family).stem}-{Path(agent).stem}-{seed}"
+    best = tune(family, agent, trials, steps, seed, out=out, resume=resume, device=device, progress=progress)
+    Console().print(f"Wrote {best.source}. Next: hyperrl train {family} {best.source}", highlight=False, soft_wrap=True)

@@ -1,0 +1,65 @@
+"""Evaluation: returns over contexts, scores, their statistics, and what wrong contexts do to them."""
+
+from typing import TYPE_CHECKING
+
+from hyperrl.utils.lazy import attach
+
+if TYPE_CHECKING:
+    from hyperrl.evaluation.perturbations import MISREPORTS as MISREPORTS
+    from hyperrl.evaluation.perturbations import misreport as misreport
+    from hyperrl.evaluation.protocol import evaluate as evaluate
+    from hyperrl.evaluation.reference import Reference as Reference
+    from hyperrl.evaluation.reference import find_reference as find_reference
+    from hyperrl.evaluation.reference import known_scores as known_scores
+    from hyperrl.evaluation.reference import reference_path as reference_path
+    from hyperrl.evaluation.report import Plane as Plane
+    from hyperrl.evaluation.report import Report as Report
+    from hyperrl.evaluation.report import Split as Split
+    from hyperrl.evaluation.report import Sweep as Sweep
+    from hyperrl.evaluation.statistics import Estimate as Estimate
+    from hyperrl.evaluation.statistics import bootstrap_gap as bootstrap_gap
+    from hyperrl.evaluation.statistics import bootstrap_improvement as bootstrap_improvement
+    from hyperrl.evaluation.statistics import bootstrap_iqm as bootstrap_iqm
+    from hyperrl.evaluation.statistics import bootstrap_mean as bootstrap_mean
+    from hyperrl.evaluation.statistics import bootstrap_median as bootstrap_median
+    from hyperrl.evaluation.statistics import bootstrap_profile as bootstrap_profile
+    from hyperrl.evaluation.statistics import interquartile_mean as interquartile_mean
+    from hyperrl.evaluation.statistics import optimality_gap as optimality_gap
+    from hyperrl.evaluation.statistics import performance_profile as performance_profile
+    from hyperrl.evaluation.statistics import probability_of_improvement as probability_of_improvement
+
+__getattr__, __dir__ = attach(
+    __name__,
+    {
+        "perturbations": (
+            "MISREPORTS",
+            "misreport",
+        ),
+        "protocol": ("evaluate",),
+        "reference": (
+            "Reference",
+            "find_reference",
+            "known_scores",
+            "reference_path",
+        ),
+        "report": (
+            "Plane",
+            "Report",
+            "Split",
+            "Sweep",
+        ),
+        "statistics": (
+            "Estimate",
+            "bootstrap_gap",
+            "bootstrap_improvement",
+            "bootstrap_iqm",
+            "bootstrap_mean",
+            "bootstrap_median",
+            "bootstrap_profile",
+            "interquartile_mean",
+            "optimality_gap",
+            "performance_profile",
+            "probability_of_improvement",
+        ),
+    },
+)

@@ -1,0 +1,132 @@
+"""Evaluation: the returns of an agent over the contexts of a family."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hyperrl.contexts import SPLITS, Vector
+from hyperrl.evaluation.perturbations import misreport
+from hyperrl.families.family import Family
+from hyperrl.rollouts.episodes import play
+from hyperrl.utils.provenance import describe_model, versions
+
+if TYPE_CHECKING:
+    from stable_baselines3.common.base_class import BaseAlgorithm
+from hyperrl.evaluation.report import Plane, Report, Split, Sweep
+
+
+def evaluate(
+    model: BaseAlgorithm,
+    family: Family,
+    splits: Sequence[str] = SPLITS,
+    contexts: int = 20,
+    episodes: int = 10,
+    seed: int = 0,
+    deterministic: bool = True,
+    plane: int = 0,
+    sweep: int = 0,
+    misreports: Mapping[str, Sequence[float]] | None = None,
+    progress: bool = False,
+) -> Report:
+    """Measure a model's returns on the contexts of each split.
+
+    Every episode is played in an environment of its own, all of a split together. Two models evaluated with the same
+    seed meet the same contexts and the same initial states.
+
+    :param model: any Stable-Baselines3 model, see :func:`hyperrl.rollouts.play`.
+    :param family: the family.
+    :param splits: see :meth:`ContextSpace.sample`.
+    :param contexts: contexts per split.
+    :param episodes: episodes per context.
+    :param seed: seed of contexts and initial states.
+    :param deterministic: take the most likely action rather than a sample.
+    :param plane: points a feature of a grid over the family's context plane; 0 for no grid.
+    :param sweep: values of each feature, over its bounds, to play with the others at their default; 0 for none.
+    :param misreports: kind of misreport = levels to play the contexts of ``interpolation`` with, beside level 0; see
+        :data:`hyperrl.evaluation.perturbations.MISREPORTS`.
+    :param progress: show a progress bar.
+    :raises ValueError: for an unknown split or misreport, or a model of other observations.
+
+    >>> from stable_baselines3 import PPO
+    >>> from hyperrl import HyperPolicy, load_family
+    >>> family = load_family("cartpole")
+    >>> report = evaluate(PPO(HyperPolicy, family.vec_env(2)), family, splits=("train",), contexts=3, episodes=2)
+    >>> report.splits["train"].returns.shape
+    (3, 2)
+    """
+    if episodes < 1:
+        raise ValueError(f"expected at least one episode, got episodes={episodes}")
+    space = family.context_space
+    chosen = {split: space.sample(split, contexts, seed) for split in splits}
+    grid, mask, axes = _grid(family, plane)
+    lines = _lines(family, sweep)
+    settings = dict(
+        contexts=contexts, episodes=episodes, seed=seed, deterministic=deterministic, plane=plane, sweep=sweep
+    ) | dict(misreports={kind: list(levels) for kind, levels in (misreports or {}).items()})
+    between = space.sample("interpolation", contexts, seed)
+    told = {
+        kind: {level: misreport(kind, level, between, episodes, space, seed) for level in dict.fromkeys((0.0, *levels))}
+        for kind, levels in (misreports or {}).items()
+    }
+
+    from tqdm import tqdm
+
+    total = len(chosen) + (plane > 0) + len(lines) + sum(map(len, told.values()))
+    with tqdm(total=total, disable=not progress, desc="evaluate", unit="split") as bar:
+
+        def measure(points: Vector, **kwargs: Any) -> Split:
+            played = play(model, family, points, episodes, seed, deterministic, **kwargs)
+            bar.update()
+            return Split(points, played.returns, played.values)
+
+        measured = {split: measure(points, values=True) for split, points in chosen.items()}
+        pictured = None
+        if plane > 0:
+            returns = np.full(mask.shape, np.nan)
+            returns[mask] = measure(grid).returns.mean(axis=1)
+            pictured = Plane(family.plane, *axes, returns)
+        sweeps = {
+            name: Sweep(points[:, space.index(name)], measure(points).returns[:, None])
+            for name, points in lines.items()
+        }
+        misled = {
+            kind: Sweep(np.array(list(levels)), np.array([measure(between, told=t).returns for t in levels.values()]))
+            for kind, levels in told.items()
+        }
+    provenance = {
+        "versions": versions(),
+        "definition": family.digest,
+        "irrelevant": family.irrelevant,
+        "model": describe_model(model),
+    }
+    return Report(family.name, settings, provenance, measured, pictured, sweeps, misled)
+
+
+def _grid(family: Family, n: int) -> tuple[Vector, NDArray[np.bool_], tuple[Vector, Vector]]:
+    """Lay a grid over the family's context plane: its contexts in bounds, where they are in it, and its axes."""
+    space = family.context_space
+    ix, iy = (space.index(name) for name in family.plane)
+    x, y = (np.linspace(space.low[i], space.high[i], n) for i in (ix, iy))
+    contexts = np.tile(space.default, (n, n, 1))  # (ny, nx, d)
+    contexts[:, :, ix], contexts[:, :, iy] = np.meshgrid(x, y)
+    mask = space.in_bounds(contexts.reshape(n * n, len(space))).reshape(n, n)
+    return contexts[mask], mask, (x, y)
+
+
+def _lines(family: Family, n: int) -> dict[str, Vector]:
+    """Vary one relevant feature at a time over its bounds, the others at their default: contexts in bounds, by name."""
+    space = family.context_space
+    lines = {}
+    for i, feature in enumerate(space.relevant.features if n else ()):
+        if feature.is_choice:
+            values = np.array([low for low, _ in feature.bounds])
+        else:
+            values = np.linspace(space.low[i], space.high[i], n)
+        contexts = np.tile(space.default, (len(values), 1))
+        contexts[:, i] = values
+        lines[feature.name] = contexts[space.in_bounds(contexts)]
+    return lines

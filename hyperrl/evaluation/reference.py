@@ -1,0 +1,141 @@
+"""References: in each context of a family, what random actions get and what an agent made for it alone gets.
+
+A score is a return on the scale between the two: 0 is random, 1 as good as a specialist. Specialists are trained too,
+by one seed a context or the best of several, so a score may exceed 1. There are scores in the very contexts of the
+reference and in no others: nothing is interpolated.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from hyperrl.contexts import Vector
+from hyperrl.families.family import Family
+from hyperrl.utils.definitions import folder
+from hyperrl.utils.files import refuse_existing, write_text
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Random and best returns in some contexts of a family.
+
+    :param family: name of the family.
+    :param features: names of its features.
+    :param provenance: how it was made, and the SHA-256 of the family's definition.
+    :param contexts: shape ``(n, d)``, physical units.
+    :param random: mean return of uniformly random actions in each, shape ``(n,)``.
+    :param best: mean return of the specialist in each, or the optimum, shape ``(n,)``; above ``random``.
+    """
+
+    family: str
+    features: tuple[str, ...]
+    provenance: dict[str, Any]
+    contexts: Vector
+    random: Vector
+    best: Vector
+
+    def scores(self, contexts: ArrayLike, returns: ArrayLike) -> Vector:
+        """Return scores, 0 for random and 1 for the best, shape ``(..., n, episodes)``; NaN without a reference.
+
+        :param contexts: shape ``(n, d)``, or more columns, which then count for nothing.
+        :param returns: shape ``(..., n, episodes)``.
+        """
+        random, best = self.at(contexts)
+        return (np.asarray(returns, dtype=np.float64) - random[:, None]) / (best - random)[:, None]
+
+    def at(self, contexts: ArrayLike) -> tuple[Vector, Vector]:
+        """Return random and best mean returns in contexts as for :meth:`scores`, each ``(n,)``; NaN where unknown."""
+        known = {_key(context): i for i, context in enumerate(self.contexts)}
+        rows = [known.get(_key(context)) for context in np.asarray(contexts)[:, : len(self.features)]]
+        random, best = (
+            np.array([np.nan if row is None else values[row] for row in rows]) for values in (self.random, self.best)
+        )
+        return random, best
+
+    def save(self, path: str | Path) -> None:
+        """Write a new JSON file.
+
+        :raises ValueError: where there is one.
+        """
+        refuse_existing(path, "remove it first, or give another file")
+        entries = [
+            {"context": dict(zip(self.features, context, strict=True)), "random": random, "best": best}
+            for context, random, best in zip(
+                self.contexts.tolist(), self.random.tolist(), self.best.tolist(), strict=True
+            )
+        ]
+        lines = ",\n".join(json.dumps(entry) for entry in entries)
+        head = json.dumps({"family": self.family, "features": self.features, "provenance": self.provenance}, indent=1)
+        write_text(path, f'{head[:-2]},\n "contexts": [\n{lines}\n]}}\n')
+
+    @classmethod
+    def load(cls, path: str | Path, family: Family) -> Reference:
+        """Read the reference of a family.
+
+        :raises ValueError: where the file is none, or of another family or definition.
+        """
+        read = _read(path)
+        if not _fits(read, family):
+            raise ValueError(f"{path} was made for another definition of {read.family} than {family.spec.source}")
+        return read
+
+
+def find_reference(family: Family, file: str | Path | None = None) -> Reference | None:
+    """Load a family's reference: the file given, else that beside the family's file, else the packaged one of its name.
+
+    :return: ``None`` where no file is given, and there is none or only one of another definition.
+    :raises ValueError: where the file is no reference, or the one given is of another definition.
+    """
+    if file is not None:
+        return Reference.load(file, family)
+    for path in (reference_path(family), folder("envs") / f"{family.name}.reference.json"):
+        if path.is_file() and _fits(read := _read(path), family):
+            return read
+    return None
+
+
+def known_scores(reference: Reference | None, contexts: Vector, returns: ArrayLike) -> Vector:
+    """Return the scores in those ``k`` of the contexts that have a reference, shape ``(..., k, episodes)``.
+
+    :param reference: ``None`` for no reference: then ``k`` is 0.
+    :param contexts: shape ``(n, d)``.
+    :param returns: shape ``(..., n, episodes)``.
+    """
+    if reference is None:
+        return np.asarray(returns, dtype=np.float64)[..., :0, :]
+    scores = reference.scores(contexts, returns)
+    return scores[..., np.isfinite(scores).all(axis=(*range(scores.ndim - 2), -1)), :]
+
+
+def reference_path(family: Family) -> Path:
+    """Return where the reference of a family belongs: beside its file."""
+    return family.spec.source.with_suffix(".reference.json")
+
+
+def _read(path: str | Path) -> Reference:
+    try:
+        data = json.loads(Path(path).read_text(encoding="utf-8"))
+        features = tuple(data["features"])
+        contexts = np.array([[entry["context"][name] for name in features] for entry in data["contexts"]], float)
+        random, best = (np.array([entry[key] for entry in data["contexts"]], float) for key in ("random", "best"))
+        provenance = {"definition": data["provenance"]["definition"]} | data["provenance"]
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: not a reference written by hyperrl: {error!r}") from None
+    return Reference(data["family"], features, provenance, contexts, random, best)
+
+
+def _fits(reference: Reference, family: Family) -> bool:
+    return reference.provenance["definition"] == family.digest
+
+
+def _key(context: Vector) -> tuple[str, ...]:
+    """Return what tells contexts apart: twelve digits, so that a last bit that another machine rounds does not."""
+    return tuple(f"{value:.11e}" for value in context)

@@ -1,0 +1,119 @@
+"""Specialists: agents trained in one context each, the best that a reference knows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from hyperrl.contexts import SPLITS, Vector
+from hyperrl.evaluation.reference import Reference
+from hyperrl.families.family import Family, load_family
+from hyperrl.rollouts.episodes import play, random_returns
+from hyperrl.training.run import Run
+from hyperrl.utils.provenance import versions
+
+
+def make_reference(
+    family: Family,
+    work: str | Path,
+    agent: str | Path = "unaware-ppo",
+    steps: int = 200_000,
+    seed: int = 0,
+    splits: Sequence[str] = SPLITS,
+    contexts: int = 20,
+    episodes: int = 100,
+    seeds: int = 1,
+    jobs: int = 1,
+    progress: bool = False,
+) -> tuple[Reference, Vector]:
+    """Measure the reference in the contexts that :func:`hyperrl.evaluate` plays with the same arguments.
+
+    The best return is the optimum where the physics knows it (:meth:`Physics.optimum
+    <hyperrl.physics.Physics.optimum>`), else that of a specialist, trained in that context alone. A training may fail:
+    of several the one whose mean return is the highest is the specialist. Trainings run in parallel and leave run
+    folders, so that an interrupted call goes on where it was, and one with more seeds has less to do.
+
+    :param family: the family.
+    :param work: folder for the specialists' run folders.
+    :param agent: the specialists' recipe.
+    :param steps: environment steps of each specialist.
+    :param seed: seed of contexts, initial states and the first training.
+    :param splits: the splits whose contexts to take.
+    :param contexts: contexts per split.
+    :param episodes: episodes per context.
+    :param seeds: trainings in each context.
+    :param jobs: trainings at a time, one core each.
+    :param progress: show a progress bar.
+    :return: the reference, and contexts left out of it: their specialist did not get clearly more than random.
+    :raises ValueError: where none did, and where ``work`` holds other specialists.
+    """
+    if seeds < 1:
+        raise ValueError(f"expected at least one training in each context, got seeds={seeds}")
+    family = family.with_irrelevant(0)
+    space = family.context_space
+    points = np.unique(np.concatenate([space.sample(split, contexts, seed) for split in splits]), axis=0)
+    random = random_returns(family, points, episodes, seed)  # (n, episodes)
+    best = optimum(family, points)
+    settings: dict[str, Any] = dict(seed=seed, splits=list(splits), contexts=contexts, episodes=episodes)
+    if best is None:
+        from hyperrl.experiments import parallel
+
+        source, root = family.spec.source, Path(work)
+        work_list = [
+            (source, agent, steps, seed + k, point.tolist(), root / (f"{i:03d}" + f"-{k}" * (k > 0)), episodes, seed)
+            for k in range(seeds)
+            for i, point in enumerate(points)
+        ]
+        missing = sum(not job[5].exists() for job in work_list)
+        label = f"{len(work_list)} specialists on {family.name}"
+        every = np.array(parallel.run(_specialist, work_list, jobs, steps * missing, label, progress))
+        every = every.reshape(seeds, len(points), -1)  # (seeds, n, episodes)
+        played = every[every.mean(axis=2).argmax(axis=0), np.arange(len(points))]  # (n, episodes)
+        best, error = played.mean(axis=1), np.sqrt((played.var(axis=1) + random.var(axis=1)) / episodes)
+        settings |= dict(best="specialist", agent=Path(agent).stem, steps=steps, seeds=seeds)
+    else:
+        error = random.std(axis=1) / np.sqrt(episodes)
+        settings |= dict(best="optimum")
+    clear = best - random.mean(axis=1) > np.maximum(3 * error, 1e-9)
+    if not clear.any():
+        raise ValueError(f"no specialist on {family.name} gets clearly more than random: train them for more steps")
+    provenance = {"definition": family.digest, "versions": versions(), "settings": settings}
+    made = Reference(family.name, space.names, provenance, points[clear], random.mean(axis=1)[clear], best[clear])
+    return made, points[~clear]
+
+
+def optimum(family: Family, contexts: Vector) -> Vector | None:
+    """Return the greatest expected return in each context, shape ``(n,)``, where the family's physics knows it."""
+    if family.spec.definition.physics is None or family.spec.definition.max_episode_steps is None:
+        return None
+    columns = torch.as_tensor(contexts.T, dtype=torch.float64)
+    c = dict(zip(family.context_space.names, columns, strict=True))
+    best = family.physics().optimum(c, family.spec.definition.max_episode_steps)
+    return None if best is None else best.numpy()
+
+
+def _specialist(
+    source: Path, agent: str, steps: int, seed: int, context: list[float], out: Path, episodes: int, starts: int
+) -> list[float]:
+    """Train a specialist, as far as that has not been done, and return the returns of its episodes.
+
+    :param starts: seed of their initial states.
+    """
+    from hyperrl.experiments.parallel import Count
+    from hyperrl.training.loop import train
+
+    family = load_family(source)
+    if not out.exists():
+        train(family, agent, steps, seed, out, contexts=[context], resume=True, device="cpu", callback=Count())
+    run = Run.open(out)
+    asked = dict(agent=Path(agent).stem, steps=steps, seed=seed, contexts=[context])
+    found = {key: run.record[key] for key in asked}
+    if found != asked or run.family.digest != family.digest:
+        raise ValueError(
+            f"{out} holds a specialist of {found}, expected {asked} and the same family: use another folder"
+        )
+    return play(run.model("cpu"), family, [context], episodes, starts).returns[0].tolist()

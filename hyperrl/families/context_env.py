@@ -1,0 +1,118 @@
+"""One Gymnasium environment whose context varies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import ArrayLike
+
+from hyperrl.contexts import ContextBox, ContextSpace
+
+if TYPE_CHECKING:
+    from hyperrl.families.family import Family
+    from hyperrl.physics.base import Physics
+
+
+class ContextEnv(gym.Env[Any, Any]):
+    """A Gymnasium environment whose context is drawn at ``reset`` and observed.
+
+    Observations are ``{"observation": the environment's own, "context": physical units, shape (d,)}``.
+    The context is, in this order: ``reset(options={"context": {...}})``, the next of ``contexts``, or a draw
+    from the training range.
+
+    :param env: the environment to vary.
+    :param context_space: its features.
+    :param apply: sets a context, a mapping from feature names to values, on the unwrapped environment.
+    :param contexts: the contexts to go through, one an episode, round and round; shape ``(n, d)``.
+    :param action_scale: the feature that multiplies the action, once clipped to the action space.
+    :param draw: draws the unwrapped environment's ``state`` in a context, for ``render_mode="rgb_array"``; the
+        environment draws itself by default.
+
+    >>> from hyperrl import load_family
+    >>> env = load_family("pendulum").make(context={"length": 0.7})
+    >>> observation, info = env.reset(seed=0)
+    >>> observation["context"]
+    array([10. ,  1. ,  0.7,  1. ], dtype=float32)
+    """
+
+    def __init__(
+        self,
+        env: gym.Env[Any, Any],
+        context_space: ContextSpace,
+        apply: Callable[[gym.Env[Any, Any], Mapping[str, float]], None],
+        contexts: ArrayLike | None = None,
+        action_scale: str | None = None,
+        draw: Callable[[np.ndarray, Mapping[str, float]], np.ndarray] | None = None,
+    ) -> None:
+        self.env = env
+        self.context_space = context_space
+        self.observation_space = spaces.Dict(observation=env.observation_space, context=ContextBox(context_space))
+        self.action_space = env.action_space
+        self.metadata = env.metadata
+        self.render_mode = env.render_mode
+        self._apply = apply
+        self._draw = draw
+        self._contexts = None if contexts is None else context_space.matrix(contexts)
+        self._episode = 0
+        self._action_scale = None if action_scale is None else context_space.index(action_scale)
+        self.context = context_space.default
+        self.family: Family | None = None
+
+    @property
+    def physics(self) -> Physics:
+        """The dynamics as functions on tensors.
+
+        :raises ValueError: where there are none.
+        """
+        if self.family is None:
+            raise ValueError("this ContextEnv was made by no family")
+        return self.family.physics()
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Start an episode in the next context; ``options={"context": {...}}`` sets it, the rest at default."""
+        super().reset(seed=seed)
+        if seed is not None:
+            # The inner environment draws its initial states from this seed: keep our draws apart from them.
+            self.np_random = np.random.Generator(np.random.PCG64(seed).jumped())
+            self._np_random_seed = seed
+            self._episode = 0
+        options = dict(options or {})
+        if "context" in options:
+            self.context = self.context_space.vector(options.pop("context"))
+        elif self._contexts is not None:
+            self.context = self._contexts[self._episode % len(self._contexts)]
+        else:
+            self.context = self.context_space.sample("train", 1, self.np_random)[0]
+        self._episode += 1
+        relevant = self.context_space.relevant
+        self._apply(self.env.unwrapped, relevant.as_dict(self.context[: len(relevant)]))
+        observation, info = self.env.reset(seed=seed, options=options or None)
+        return self._observe(observation), info
+
+    def step(self, action: Any) -> tuple[dict[str, np.ndarray], Any, bool, bool, dict[str, Any]]:
+        """Take one step; the reward and the ends of the episode are the inner environment's."""
+        if self._action_scale is not None:
+            box = self.action_space
+            action = np.clip(action, box.low, box.high) * float(self.context[self._action_scale])  # pyright: ignore
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        return self._observe(observation), reward, terminated, truncated, info
+
+    def render(self) -> Any:
+        """Draw the environment in its context; ``render_mode="rgb_array"`` gives an array (height, width, 3)."""
+        if self.render_mode == "rgb_array" and self._draw is not None:
+            state: Any = self.env.unwrapped
+            return self._draw(np.asarray(state.state, dtype=np.float64), self.context_space.as_dict(self.context))
+        return self.env.render()
+
+    def close(self) -> None:
+        """Close the inner environment."""
+        self.env.close()
+
+    def _observe(self, observation: Any) -> dict[str, np.ndarray]:
+        return {"observation": observation, "context": self.context.astype(np.float32)}

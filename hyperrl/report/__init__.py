@@ -1,0 +1,23 @@
+"""Results for people: Markdown, pictures, films."""
+
+from typing import TYPE_CHECKING
+
+from hyperrl.utils.lazy import attach
+
+if TYPE_CHECKING:
+    from hyperrl.report.adaptation import write_study as write_study
+    from hyperrl.report.films import record as record
+    from hyperrl.report.markdown import markdown_table as markdown_table
+    from hyperrl.report.markdown import write_report as write_report
+
+__getattr__, __dir__ = attach(
+    __name__,
+    {
+        "adaptation": ("write_study",),
+        "films": ("record",),
+        "markdown": (
+            "markdown_table",
+            "write_report",
+        ),
+    },
+)

@@ -1,0 +1,27 @@
+"""Engines that step many environments at once as tensors, and the adapters that offer them to SB3 and Gymnasium."""
+
+from typing import TYPE_CHECKING
+
+from hyperrl.utils.lazy import attach
+
+if TYPE_CHECKING:
+    from hyperrl.simulation.physics_env import PhysicsEnv as PhysicsEnv
+    from hyperrl.simulation.simulator import Ended as Ended
+    from hyperrl.simulation.simulator import Simulator as Simulator
+    from hyperrl.simulation.simulator import Step as Step
+    from hyperrl.simulation.vec_env import BatchedVecEnv as BatchedVecEnv
+    from hyperrl.simulation.vector_env import BatchedVectorEnv as BatchedVectorEnv
+
+__getattr__, __dir__ = attach(
+    __name__,
+    {
+        "simulator": (
+            "Ended",
+            "Simulator",
+            "Step",
+        ),
+        "physics_env": ("PhysicsEnv",),
+        "vec_env": ("BatchedVecEnv",),
+        "vector_env": ("BatchedVectorEnv",),
+    },
+)

@@ -1,0 +1,37 @@
+"""Training: a recipe becomes a model, and the model a run folder."""
+
+from typing import TYPE_CHECKING
+
+from hyperrl.utils.lazy import attach
+
+if TYPE_CHECKING:
+    from hyperrl.training.diagnostics import HyperDiagnostics as HyperDiagnostics
+    from hyperrl.training.loop import train as train
+    from hyperrl.training.models import build as build
+    from hyperrl.training.models import matched_width as matched_width
+    from hyperrl.training.recipe import AgentDefinition as AgentDefinition
+    from hyperrl.training.recipe import AgentSpec as AgentSpec
+    from hyperrl.training.recipe import agent_spec as agent_spec
+    from hyperrl.training.run import Run as Run
+    from hyperrl.training.run import group_runs as group_runs
+
+__getattr__, __dir__ = attach(
+    __name__,
+    {
+        "models": (
+            "build",
+            "matched_width",
+        ),
+        "diagnostics": ("HyperDiagnostics",),
+        "loop": ("train",),
+        "recipe": (
+            "AgentDefinition",
+            "AgentSpec",
+            "agent_spec",
+        ),
+        "run": (
+            "Run",
+            "group_runs",
+        ),
+    },
+)

@@ -1,0 +1,96 @@
+"""Training: a recipe run on a family, with Stable-Baselines3."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
+
+from hyperrl.families.family import Family, load_family
+from hyperrl.training.checkpoint import Checkpoint, restore
+from hyperrl.training.diagnostics import HyperDiagnostics
+from hyperrl.training.models import build
+from hyperrl.training.recipe import agent_spec
+from hyperrl.training.run import NORMALIZER, UnfinishedRun
+from hyperrl.utils.provenance import n_parameters
+
+
+def train(
+    family: str | Path | Family,
+    agent: str | Path,
+    steps: int = 500_000,
+    seed: int = 0,
+    out: str | Path | None = None,
+    *,
+    contexts: int | ArrayLike | None = None,
+    resume: bool = False,
+    device: str = "auto",
+    callback: BaseCallback | None = None,
+    progress: bool = False,
+    checkpoint_seconds: float = 30.0,
+) -> BaseAlgorithm:
+    """Train an agent on a family and return its Stable-Baselines3 model.
+
+    :param family: a family, its name or the path of its ``.toml`` file.
+    :param agent: the name of a recipe or the path of its ``.toml`` file.
+    :param steps: environment steps, rounded up to whole rollouts.
+    :param seed: the same seed gives the same model, on the same machine.
+    :param out: the run folder to write; it must not exist. ``None`` writes nothing.
+    :param contexts: train on a fixed set of that many contexts, or on those of an array ``(n, d)``; ``None`` draws a
+        fresh one for each episode.
+    :param resume: continue an interrupted training of ``out`` from its last checkpoint, exactly as if it had not
+        been interrupted; where there is none, begin.
+    :param device: where the networks are: ``"cpu"``, ``"cuda"``, ``"auto"``.
+    :param callback: a Stable-Baselines3 callback of your own.
+    :param progress: show a progress bar.
+    :param checkpoint_seconds: the least time between two checkpoints.
+    :raises ValueError: for a faulty recipe, and for a run folder that exists.
+
+    >>> model = train("pendulum", "hyper-ppo", steps=1, seed=0, device="cpu")
+    >>> model.policy.context_space.names
+    ('gravity', 'mass', 'length', 'torque_gain')
+    """
+    family = family if isinstance(family, Family) else load_family(family)
+    spec = agent_spec(agent)
+    if steps < 1:
+        raise ValueError(f"expected at least one step, got steps={steps}")
+    model = build(family, spec, seed, contexts, device)
+    callbacks: list[BaseCallback] = [HyperDiagnostics()]
+    if callback is not None:
+        callbacks.append(callback)
+    if out is None:
+        return model.learn(steps, callback=callbacks, progress_bar=progress)
+    fixed = contexts if contexts is None or isinstance(contexts, int) else np.asarray(contexts).tolist()
+    settings = dict(seed=seed, steps=steps, contexts=fixed, irrelevant=family.irrelevant)
+    run = UnfinishedRun(out, family, spec, settings, resume)
+    if run.checkpoint.exists():
+        model = restore(type(model), run.checkpoint, model.device)
+    callbacks.append(Checkpoint(run.checkpoint, checkpoint_seconds))
+    model.set_logger(Logger(str(run.path), [TensorBoardOutputFormat(str(run.path))]))
+    begun = time.monotonic()
+    try:
+        remaining = steps - model.num_timesteps
+        if remaining > 0:
+            model.learn(remaining, callback=callbacks, progress_bar=progress, reset_num_timesteps=False)
+    except BaseException:
+        if not run.checkpoint.exists():
+            run.discard()
+        raise
+    finally:
+        model.logger.close()
+    model.save(run.path / "model.zip")
+    normalizer = model.get_vec_normalize_env()
+    if normalizer is not None:
+        normalizer.save(str(run.path / NORMALIZER))
+    run.finish(
+        parameters=n_parameters(model.policy),
+        steps_trained=model.num_timesteps,
+        seconds=round(time.monotonic() - begun, 1),
+        device=str(model.device),
+    )
+    return model

@@ -1,0 +1,114 @@
+"""The untrained model of a recipe."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.noise import NormalActionNoise
+from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
+from stable_baselines3.common.type_aliases import Schedule
+from stable_baselines3.common.utils import LinearSchedule
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize
+
+from hyperrl.families.family import Family
+from hyperrl.policies.registry import algorithm_class, policy_class
+from hyperrl.training.recipe import AgentSpec, agent_spec
+from hyperrl.utils.devices import find_device
+from hyperrl.utils.errors import nearest
+from hyperrl.utils.provenance import n_parameters
+from hyperrl.utils.seeding import check_seed, stream
+
+
+def build(
+    family: Family, agent: AgentSpec, seed: int = 0, contexts: int | ArrayLike | None = None, device: str = "auto"
+) -> BaseAlgorithm:
+    """Make the untrained model of a recipe on a family.
+
+    :raises ValueError: for a negative seed and a device that is not there, and where the recipe names an unknown
+        algorithm, policy or hyperparameter, or an algorithm that does not serve the family's actions.
+    """
+    definition = agent.definition
+    check_seed(seed)
+    place = find_device(device)
+    try:
+        algorithm = algorithm_class(definition.algorithm)
+        policy, policy_kwargs = policy_class(definition.policy, definition.algorithm)
+        valid = [
+            name for name in inspect.signature(algorithm).parameters if name not in ("policy", "env", "policy_kwargs")
+        ]
+        for name in definition.hyperparameters:
+            if name not in valid:
+                raise ValueError(f"unknown hyperparameter {name!r}: the names are {valid}.{nearest(name, valid)}")
+        policy_kwargs |= definition.policy_kwargs
+        if definition.match_parameters is not None:
+            reference = build(family, agent_spec(definition.match_parameters), device="cpu")
+            policy_kwargs |= matched_width(policy, reference, policy_kwargs)
+        hyperparameters = dict(definition.hyperparameters)
+        if "learning_rate" in hyperparameters:
+            hyperparameters["learning_rate"] = _schedule(hyperparameters["learning_rate"])
+        vec_env: VecEnv = family.vec_env(definition.n_envs, contexts=contexts, seed=seed)
+        if definition.normalize_reward:
+            vec_env = VecNormalize(vec_env, norm_obs=False, gamma=hyperparameters.get("gamma", 0.99))
+        if "action_noise" in hyperparameters:
+            hyperparameters["action_noise"] = _noise(hyperparameters["action_noise"], vec_env)
+        model: BaseAlgorithm = algorithm(
+            policy, vec_env, policy_kwargs=policy_kwargs, seed=seed, device=place, **hyperparameters
+        )
+    except (ValueError, AssertionError) as error:  # SB3 asserts that an algorithm serves the family's actions
+        raise ValueError(f"{agent.source}: {error}") from None
+    vec_env.seed(stream(seed))  # SB3 seeded it with the bare seed
+    return model
+
+
+def matched_width(policy: type[BasePolicy], reference: BaseAlgorithm, policy_kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Find the width that gives a policy as many parameters as a reference model has.
+
+    :return: ``net_arch`` of two hidden layers, or ``lstm_hidden_size`` where the policy has a memory.
+    """
+    wanted = n_parameters(reference.policy)
+    has_memory = "lstm_hidden_size" in inspect.signature(policy).parameters
+    # Orthogonal initialisation takes its time, and counting needs none.
+    uninitialised = dict(ortho_init=False) if issubclass(policy, ActorCriticPolicy) else {}
+
+    def sized(width: int) -> dict[str, Any]:
+        return dict(lstm_hidden_size=width) if has_memory else dict(net_arch=[width, width])
+
+    def count(width: int) -> int:
+        kwargs: dict[str, Any] = policy_kwargs | uninitialised | sized(width)
+        made = policy(reference.observation_space, reference.action_space, lambda _: 0.0, **kwargs)
+        return n_parameters(made)
+
+    low, high = 1, 2
+    while count(high) < wanted:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if count(middle) >= wanted else (middle, high)
+    return sized(min((low, high), key=lambda w: abs(count(w) - wanted)))
+
+
+def _schedule(learning_rate: float | str) -> float | Schedule:
+    """Read a learning rate as RL Zoo writes it: a number, or ``"lin_1e-3"`` for one that falls linearly to zero."""
+    if isinstance(learning_rate, str):
+        kind, _, initial = learning_rate.partition("_")
+        try:
+            if kind == "lin":
+                return LinearSchedule(float(initial), 0.0, 1.0)
+        except ValueError:
+            pass
+        raise ValueError(
+            f"learning_rate must be a number, or such as 'lin_1e-3' to fall linearly, got {learning_rate!r}"
+        )
+    return learning_rate
+
+
+def _noise(std: float, vec_env: VecEnv) -> NormalActionNoise:
+    """Make the exploration noise of TD3 and DDPG from its standard deviation, actions being scaled to [-1, 1]."""
+    if not isinstance(std, int | float) or std < 0:
+        raise ValueError(f"action_noise must be a standard deviation, got {std!r}")
+    shape = vec_env.action_space.shape or ()
+    return NormalActionNoise(np.zeros(shape), np.full(shape, float(std)))

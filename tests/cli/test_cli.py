@@ -1,0 +1,200 @@
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hyperrl import __version__
+from hyperrl.cli.main import main
+from hyperrl.contexts import SPLITS
+from hyperrl.evaluation.statistics import Estimate
+from hyperrl.export.formats import load
+from hyperrl.utils.definitions import names
+
+COMMANDS = ("train", "tune", "evaluate", "reference", "compare", "adapt", "record", "export", "list")
+Command = Callable[..., str]
+QUICK = """
+algorithm = "PPO"
+policy = "{policy}"
+n_envs = 4
+normalize_reward = true
+[hyperparameters]
+n_steps = 64
+batch_size = 64
+[policy_kwargs]
+"""
+
+
+@pytest.fixture
+def hyperrl(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
+    """Run the command line in an empty folder and return what it printed."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object, expect: int = 0) -> str:
+        monkeypatch.setattr("sys.argv", ["hyperrl", *map(str, arguments)])
+        status: object = 0
+        try:
+            main()
+        except SystemExit as end:
+            status = end.code or 0
+        captured = capsys.readouterr()
+        assert status == expect, captured.out + captured.err
+        return captured.out + captured.err
+
+    return run
+
+
+def test_help_explains_every_command(hyperrl: Command) -> None:
+    text = hyperrl("--help")
+    assert all(command in text for command in COMMANDS)
+    for command in COMMANDS:
+        text = hyperrl(command, "--help")
+        options = [line.split()[1] for line in text.splitlines() if line.startswith("│ --")]
+        assert text.count("default:") + text.count("Default:") >= len(options)
+
+
+def test_version(hyperrl: Command) -> None:
+    assert hyperrl("--version") == f"{__version__}\n"
+
+
+def test_list_names_everything(hyperrl: Command) -> None:
+    text = hyperrl("list")
+    for name in (*names("envs"), *names("agents"), "torque_gain", "m/s²"):
+        assert name in text
+
+
+def test_train_evaluate_compare(hyperrl: Command, tmp_path: Path) -> None:
+    for name, policy in (("hyper-ppo", "hyper"), ("unaware-ppo", "unaware")):
+        Path(f"{name}.toml").write_text(QUICK.format(policy=policy))
+    trainings = (("hyper-ppo", 0, 0), ("hyper-ppo", 1, 0), ("hyper-ppo", 0, 3), ("unaware-ppo", 0, 0))
+    for agent, seed, irrelevant in trainings:
+        arguments = ("--steps", 1, "--seed", seed, "--irrelevant", irrelevant, "--device", "cpu", "--no-progress")
+        assert "Next: hyperrl evaluate" in hyperrl("train", "cartpole", f"{agent}.toml", *arguments)
+        run = f"runs/cartpole-{agent}{f'-irrelevant{irrelevant}' if irrelevant else ''}-{seed}"
+        options = ("--contexts", 3, "--episodes", 2, "--plane", 3, "--sweep", 3, "--noise", 0.1, 0.5, "--no-progress")
+        text = hyperrl("evaluate", run, *options)
+        assert all(
+            word in text for word in (*SPLITS, "raw returns", "variance", "wrong context, on interpolation: noise")
+        )
+        written = json.loads((tmp_path / run / "evaluation.json").read_text())
+        assert written["provenance"]["run"]["seed"] == seed
+        assert written["provenance"]["irrelevant"] == irrelevant
+        assert len(written["splits"]["train"]["contexts"][0]) == 5 + irrelevant
+        assert "is never overwritten" in hyperrl("evaluate", run, expect=2)
+    runs = sorted(str(path) for path in (tmp_path / "runs").iterdir())
+    text = hyperrl("compare", *runs, "--out", tmp_path / "comparison")
+    assert "hyper-ppo" in text
+    assert "unaware-ppo" in text
+    written = (tmp_path / "comparison" / "report.md").read_text()
+    pictures = re.findall(r"!\[.*\]\((.*)\)", written)
+    assert set(pictures) == {path.name for path in (tmp_path / "comparison").glob("*.png")}
+    assert {
+        "splits.png",
+        "profiles.png",
+        "planes.png",
+        "sweeps.png",
+        "misreports.png",
+        "irrelevant.png",
+        "curves.png",
+    } <= set(pictures)
+    for picture in pictures:
+        assert (tmp_path / "comparison" / picture).read_bytes().startswith(b"\x89PNG")
+    rows = json.loads((tmp_path / "comparison" / "comparison.json").read_text())["rows"]
+    assert {(row["agent"], row["split"], row["seeds"]) for row in rows} == {
+        (agent, split, seeds)
+        for agent, seeds in (("hyper-ppo", 2), ("hyper-ppo +3 irrelevant", 1), ("unaware-ppo", 1))
+        for split in SPLITS
+    }
+    for row in rows:
+        assert f"`{row['agent']}` | {row['parameters']:,} | {row['seeds']} | {row['split']} | " in written
+        assert str(Estimate(**row["iqm"])) in written
+    assert "is never overwritten" in hyperrl("compare", *runs, "--out", tmp_path / "comparison", expect=2)
+    assert "is a second run of hyper-ppo with seed 0" in hyperrl("compare", runs[0], runs[0], expect=2)
+    hyperrl("evaluate", runs[0], "--contexts", 2, "--plane", 0, "--out", tmp_path / "other.json", "--no-progress")
+    (Path(runs[0]) / "evaluation.json").write_text((tmp_path / "other.json").read_text())
+    assert f"differ in contexts: {runs[1]} has 3, {runs[0]} has 2" in hyperrl("compare", *runs, expect=2)
+    (Path(runs[0]) / "evaluation.json").unlink()
+    assert "has not been evaluated" in hyperrl("compare", *runs, expect=2)
+
+
+def test_tune(hyperrl: Command, tmp_path: Path) -> None:
+    arguments = ("tune", "pendulum", "hyper-ppo", "--trials", 1, "--steps", 1, "--device", "cpu")
+    text = hyperrl(*arguments)
+    assert "tune, best -" in text
+    best = "runs/tune-pendulum-hyper-ppo-0/hyper-ppo-tuned.toml"
+    assert f"Next: hyperrl train pendulum {best}" in text
+    assert "is never overwritten" in hyperrl(*arguments, expect=2)
+    hyperrl(*arguments, "--resume")
+    hyperrl("train", "pendulum", best, "--steps", 1, "--device", "cpu", "--no-progress")
+    assert (tmp_path / "runs" / "pendulum-hyper-ppo-tuned-0" / "model.zip").is_file()
+
+
+def test_export(hyperrl: Command, tmp_path: Path) -> None:
+    hyperrl("train", "pendulum", "hyper-ppo", "--steps", 1, "--device", "cpu", "--no-progress")
+    run = "runs/pendulum-hyper-ppo-0"
+    arguments = ("export", run, "--format", "safetensors")
+    assert "Did you mean 'length'" in hyperrl(*arguments, "--context", "lenght=1", expect=2)
+    assert "expected a name and its value" in hyperrl(*arguments, "--context", "length", expect=2)
+    assert "give the context" in hyperrl(*arguments, expect=2)
+    assert "Wrote runs/" in hyperrl(*arguments, "--context", "length=0.7", "mass=1.2")
+    values = {feature["name"]: feature["value"] for feature in load(f"{run}/policy.safetensors").description["context"]}
+    assert values == {"gravity": 10.0, "mass": 1.2, "length": 0.7, "torque_gain": 1.0}
+    assert "is never overwritten" in hyperrl(*arguments, "--context", "length=0.7", expect=2)
+    hyperrl("export", run, "--format", "pt2", "--out", tmp_path / "open.pt2")
+    assert (tmp_path / "open.pt2").is_file()
+
+
+def test_scores_where_there_is_a_reference(hyperrl: Command, tmp_path: Path) -> None:
+    hyperrl("train", "ode", "unaware-ppo", "--steps", 1, "--device", "cpu", "--no-progress")
+    small = ("--contexts", 2, "--episodes", 3, "--no-progress")
+    assert "4 contexts" in hyperrl("reference", "ode", *small, "--splits", "train", "interpolation", "--out", "r.json")
+    assert "is never overwritten" in hyperrl("reference", "ode", *small, "--out", "r.json", expect=2)
+    quick = (*small, "--plane", 0, "--sweep", 0)
+    text = hyperrl("evaluate", "runs/ode-unaware-ppo-0", *quick, "--reference", "r.json")
+    assert "extrapolation: raw returns, 2 of 2 contexts have no reference" in text
+    assert text.count("no reference") == 1
+
+
+def test_adapt(hyperrl: Command, tmp_path: Path) -> None:
+    for family in ("cartpole", "ode"):
+        hyperrl("train", family, "hyper-ppo", "--steps", 1, "--device", "cpu", "--no-progress")
+    run = "runs/cartpole-hyper-ppo-0"
+    quick = ("--episodes", 1, "--seeds", 1, "--evaluations", 2, "--no-progress")
+    text = hyperrl("adapt", run, "--context", "length=0.7", "--unknown", *quick)
+    assert all(method in text for method in ("search", "identify", "scratch"))
+    assert "zero-shot" not in text
+    data = json.loads((tmp_path / run / "adaptation" / "adaptation.json").read_text())
+    assert data["contexts"] == [[9.8, 1.0, 0.1, 0.7, 10.0]]
+    assert data["provenance"]["runs"]["hyper-ppo"][0]["steps"] == 1
+    assert "is never overwritten" in hyperrl("adapt", run, *quick, expect=2)
+    learning = ("--method", "finetune", "--hyperparameters", "n_steps=5", "learning_rate=1e-4", "--contexts", 1)
+    text = hyperrl("adapt", "runs/ode-hyper-ppo-0", *learning, "--out", "other", *quick)
+    assert "1 a specialist's" in text
+    assert "[never," in text  # and not taken for markup
+    wrong = ("adapt", run, "--out", "wrong", *quick)
+    assert "needs the context" in hyperrl(*wrong, "--unknown", "--method", "finetune", expect=2)
+    assert "of one family" in hyperrl("adapt", "runs/ode-hyper-ppo-0", *wrong[1:], expect=2)
+    assert not (tmp_path / "wrong").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("train", "pendulm", "hyper-ppo"), "Did you mean 'pendulum'?"),
+        (("train", "pendulum", "hyper"), "unknown agent 'hyper'"),
+        (("evaluate", "nowhere"), "nowhere is no run folder"),
+        (("compare", "nowhere"), "nowhere is no run folder"),
+        (("export", "nowhere"), "nowhere is no run folder"),
+        (("compare",), "at least one run"),
+        (("adapt",), "at least one run"),
+        (("trian", "pendulum", "hyper-ppo"), "train"),
+    ],
+)
+def test_mistakes_get_one_clear_line(
+    hyperrl: Command, tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    text = hyperrl(*arguments, expect=2)
+    assert message in text
+    assert "Traceback" not in text
+    assert not list(tmp_path.iterdir())

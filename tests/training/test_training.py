@@ -1,0 +1,320 @@
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from numpy.testing import assert_array_equal
+from stable_baselines3 import PPO
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import hyperrl
+from hyperrl.training.loop import train
+from hyperrl.training.models import build
+from hyperrl.training.recipe import agent_spec
+from hyperrl.training.run import Run
+from hyperrl.utils.definitions import names
+from hyperrl.utils.provenance import n_parameters
+
+AGENTS = names("agents")
+FAMILIES = names("envs")
+QUICK = """
+algorithm = "PPO"
+policy = "hyper"
+n_envs = 4
+normalize_reward = true
+[hyperparameters]
+n_steps = 16
+batch_size = 32
+n_epochs = 2
+learning_rate = "lin_1e-2"
+[policy_kwargs]
+"""
+
+
+OFF_POLICY = """
+algorithm = "SAC"
+policy = "hyper"
+n_envs = 4
+normalize_reward = true
+[hyperparameters]
+learning_starts = 20
+batch_size = 16
+buffer_size = 80
+[policy_kwargs]
+net_arch = [8]
+"""
+
+
+@pytest.fixture
+def quick(tmp_path: Path) -> Path:
+    """A recipe of small rollouts."""
+    path = tmp_path / "quick.toml"
+    path.write_text(QUICK)
+    return path
+
+
+class Interrupt(BaseCallback):
+    """Stop a training as Ctrl-C does."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__()
+        self.at = at
+
+    def _on_step(self) -> bool:
+        if self.num_timesteps >= self.at:
+            raise KeyboardInterrupt
+        return True
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_agent_trains_on_every_family(family: str, agent: str) -> None:
+    loaded, spec = hyperrl.load_family(family), agent_spec(agent)
+    if spec.definition.algorithm == "SAC" and isinstance(loaded.make().action_space, spaces.Discrete):
+        with pytest.raises(ValueError, match=r"-sac\.toml: The algorithm only supports .*Box"):
+            build(loaded, spec, device="cpu")
+        return
+    model: Any = build(loaded, spec, device="cpu")  # the recipe's own sizes, once or twice
+    if isinstance(model, OnPolicyAlgorithm):
+        model.n_epochs, steps = 1, 2 * model.n_steps * model.n_envs  # two: the learning rate falls to zero by the last
+    else:
+        model.learning_starts, steps = model.n_envs, 3 * model.n_envs
+    before = model.policy.parameters_to_vector()
+    model.learn(steps)
+    assert model.num_timesteps == steps
+    assert np.isfinite(model.policy.parameters_to_vector()).all()
+    assert not np.array_equal(model.policy.parameters_to_vector(), before)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("agent", [a for a in AGENTS if agent_spec(a).definition.match_parameters])
+def test_parameters_match_within_five_percent(family: str, agent: str) -> None:
+    loaded = hyperrl.load_family(family)
+    spec = agent_spec(agent)
+    assert spec.definition.match_parameters is not None
+    if spec.definition.algorithm == "SAC" and isinstance(loaded.make().action_space, spaces.Discrete):
+        return
+    reference = n_parameters(build(loaded, agent_spec(spec.definition.match_parameters)).policy)
+    assert n_parameters(build(loaded, spec).policy) == pytest.approx(reference, rel=0.05)
+
+
+def test_a_run_folder_holds_everything(quick: Path, tmp_path: Path) -> None:
+    out = tmp_path / "runs" / "x"
+    model = train("pendulum", quick, steps=2000, seed=3, out=out, device="cpu")
+    run = Run.open(out)
+    assert model.num_timesteps == run.record["steps_trained"] == 2048
+    assert (
+        run.record.items()
+        >= {"family": "pendulum", "agent": "quick", "seed": 3, "steps": 2000, "contexts": None}.items()
+    )
+    assert run.record["parameters"] == n_parameters(model.policy)
+    assert run.record["versions"].keys() >= {"hyperrl", "torch", "stable-baselines3", "gymnasium", "python"}
+    assert run.record["command"]
+    assert run.family.context_space == hyperrl.load_family("pendulum").context_space
+    assert run.agent.definition == agent_spec(quick).definition
+    loaded = run.model("cpu")
+    assert isinstance(loaded, PPO)
+    assert_array_equal(loaded.policy.parameters_to_vector(), model.policy.parameters_to_vector())
+    normalizer, loaded_normalizer = model.get_vec_normalize_env(), loaded.get_vec_normalize_env()
+    assert normalizer is not None
+    assert loaded_normalizer is not None
+    assert loaded_normalizer.ret_rms.var == normalizer.ret_rms.var != 1
+    log = EventAccumulator(str(out)).Reload()
+    assert {"train/approx_kl", "hyper/effective_rank"} <= set(log.Tags()["scalars"])
+    assert not list(tmp_path.glob("runs/*partial"))
+    assert not (out / "checkpoint.pkl").exists()
+
+
+def test_the_same_seed_gives_the_same_model(quick: Path) -> None:
+    first, again, other = (train("cartpole", quick, 256, seed, device="cpu").policy for seed in (1, 1, 2))
+    assert_array_equal(first.parameters_to_vector(), again.parameters_to_vector())
+    assert not np.array_equal(first.parameters_to_vector(), other.parameters_to_vector())
+
+
+def test_a_fixed_set_of_contexts(quick: Path) -> None:
+    model = build(hyperrl.load_family("cartpole"), agent_spec(quick), seed=5, contexts=3, device="cpu")
+    seen: set[tuple[float, ...]] = set()
+
+    class Look(BaseCallback):
+        def _on_step(self) -> bool:
+            seen.update(tuple(row) for row in self.locals["new_obs"]["context"])
+            return True
+
+    model.learn(2000, callback=Look())
+    expected = hyperrl.load_family("cartpole").context_space.sample("train", 3, 5).astype(np.float32)
+    assert seen == {tuple(row) for row in expected}
+
+
+@pytest.mark.parametrize(
+    ("policy", "algorithm", "family"),
+    [("hyper", "SAC", "pendulum"), ("concat", "TD3", "pendulum"), ("unaware", "DQN", "cartpole")],
+)
+def test_off_policy_agents_resume_exactly(
+    quick: Path, tmp_path: Path, algorithm: str, family: str, policy: str
+) -> None:
+    """With the replay buffer, its generators of random actions, and noise; random actions are still drawn by then."""
+    recipe = OFF_POLICY.replace("SAC", algorithm).replace('"hyper"', f'"{policy}"')
+    if algorithm == "TD3":
+        recipe = recipe.replace("[hyperparameters]", "[hyperparameters]\naction_noise = 0.2")
+    if algorithm == "DQN":
+        recipe = recipe.replace("[hyperparameters]", "[hyperparameters]\nexploration_final_eps = 0.5")
+    quick.write_text(recipe)
+    arguments: Any = dict(steps=128, seed=2, device="cpu", checkpoint_seconds=0)
+    whole = train(family, quick, **arguments)
+    for at in (12, 60):
+        out = tmp_path / f"{at}"
+        with pytest.raises(KeyboardInterrupt):
+            train(family, quick, out=out, callback=Interrupt(at=at), **arguments)
+        np.random.seed(99)  # noqa: NPY002 (whatever the process did before)
+        resumed = train(family, quick, out=out, resume=True, **arguments)
+        assert resumed.num_timesteps == whole.num_timesteps == 128
+        assert_array_equal(resumed.policy.parameters_to_vector(), whole.policy.parameters_to_vector())
+        loaded = Run.open(out).model("cpu")
+        assert_array_equal(loaded.policy.parameters_to_vector(), whole.policy.parameters_to_vector())
+
+
+SMALL = {"n_envs = 64": "n_envs = 4", "n_envs = 16": "n_envs = 4", "n_steps = 128": "n_steps = 16"}
+SMALL |= {"batch_size = 1024": "batch_size = 32", "n_epochs = 10": "n_epochs = 2"}
+SMALL |= {"learning_starts = 1600": "learning_starts = 16", "buffer_size = 200_000": "buffer_size = 400"}
+SMALL |= {"gradient_steps = 8": "gradient_steps = 1"}
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_every_agent_resumes_exactly_and_is_evaluated(agent: str, tmp_path: Path) -> None:
+    """The packaged recipes, with small rollouts."""
+    recipe = tmp_path / f"{agent}.toml"
+    text = agent_spec(agent).source.read_text()
+    for old, new in SMALL.items():
+        text = text.replace(old, new)
+    recipe.write_text(text)
+    arguments: Any = dict(steps=128, seed=2, device="cpu", checkpoint_seconds=0)
+    whole = train("pendulum", recipe, **arguments)
+    with pytest.raises(KeyboardInterrupt):
+        train("pendulum", recipe, out=tmp_path / "x", callback=Interrupt(at=80), **arguments)
+    resumed = train("pendulum", recipe, out=tmp_path / "x", resume=True, **arguments)
+    assert_array_equal(resumed.policy.parameters_to_vector(), whole.policy.parameters_to_vector())
+    run = Run.open(tmp_path / "x")
+    reports = [hyperrl.evaluate(m, run.family, contexts=2, episodes=2, seed=1) for m in (whole, run.model("cpu"))]
+    for split in reports[0].splits:
+        assert_array_equal(reports[0].splits[split].returns, reports[1].splits[split].returns)
+    on_policy = agent_spec(agent).definition.algorithm == "PPO"
+    assert (reports[1].splits["train"].values is not None) == on_policy
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("family", ["pendulum", "cartpole"])
+def test_resuming_equals_not_having_been_interrupted(quick: Path, tmp_path: Path, family: str, normalize: bool) -> None:
+    quick.write_text(QUICK.replace("normalize_reward = true", f"normalize_reward = {str(normalize).lower()}"))
+    arguments: Any = dict(steps=1000, seed=2, device="cpu", checkpoint_seconds=0)
+    whole = train(family, quick, **arguments)
+    out = tmp_path / "x"
+    with pytest.raises(KeyboardInterrupt):
+        train(family, quick, out=out, callback=Interrupt(at=500), **arguments)
+    assert not out.exists()
+    with pytest.raises(ValueError, match=r"x\.partial holds an interrupted training: continue it with --resume"):
+        train(family, quick, out=out, **arguments)
+    with pytest.raises(ValueError, match=r"holds another training: seed was 2, now 3; steps was 1000, now 900"):
+        train(family, quick, out=out, resume=True, **(arguments | dict(seed=3, steps=900)))
+    with pytest.raises(ValueError, match="was interrupted: continue it with --resume"):
+        Run.open(out)
+    np.random.seed(99)  # noqa: NPY002 (whatever the process did before)
+    resumed = train(family, quick, out=out, resume=True, **arguments)
+    assert resumed.num_timesteps == whole.num_timesteps
+    assert_array_equal(resumed.policy.parameters_to_vector(), whole.policy.parameters_to_vector())
+    assert_array_equal(Run.open(out).model("cpu").policy.parameters_to_vector(), whole.policy.parameters_to_vector())
+    steps = [event.step for event in EventAccumulator(str(out)).Reload().Scalars("train/approx_kl")]
+    assert max(steps) == whole.num_timesteps
+
+
+def test_nothing_is_left_of_a_training_that_never_got_anywhere(quick: Path, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train("pendulum", quick, steps=1000, out=tmp_path / "x", callback=Interrupt(at=1))
+    assert list(tmp_path.iterdir()) == [quick]
+
+
+def test_resume_begins_where_nothing_is(quick: Path, tmp_path: Path) -> None:
+    train("pendulum", quick, steps=1, out=tmp_path / "x", resume=True)
+    assert (tmp_path / "x" / "model.zip").exists()
+
+
+def test_a_run_folder_is_never_overwritten(quick: Path, tmp_path: Path) -> None:
+    out = tmp_path / "x"
+    train("pendulum", quick, steps=1, out=out)
+    before = {path: path.read_bytes() for path in out.iterdir()}
+    for resume in (False, True):
+        with pytest.raises(ValueError, match="exists already and is never overwritten"):
+            train("pendulum", quick, steps=1, out=out, resume=resume)
+    assert {path: path.read_bytes() for path in out.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            '"PPO"',
+            '"PPPO"',
+            "unknown algorithm 'PPPO': known are ['PPO', 'A2C', 'SAC', 'TD3', 'DDPG', 'DQN', 'TRPO', 'TQC', ",
+        ),
+        (
+            '"hyper"',
+            '"hiper"',
+            "unknown policy 'hiper': known are ['hyper', 'film', 'concat', 'unaware']. Did you mean 'hyper'?",
+        ),
+        ("n_steps", "nsteps", "unknown hyperparameter 'nsteps'"),
+        ("n_steps", "nsteps", "Did you mean 'n_steps'?"),
+        ("[policy_kwargs]", "[policy_kwargs]\nrnk = 3", "policy_kwargs: HyperPolicy knows no 'rnk'"),
+        ('"lin_1e-2"', '"linear"', "learning_rate must be a number, or such as 'lin_1e-3'"),
+        ('"lin_1e-2"', '"lin_x"', "learning_rate must be a number, or such as 'lin_1e-3'"),
+    ],
+)
+def test_faults_in_a_recipe_are_named(quick: Path, old: str, new: str, message: str) -> None:
+    quick.write_text(QUICK.replace(old, new))
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
+        train("pendulum", quick, steps=1)
+    assert str(error.value).startswith(str(quick))
+
+
+def test_bad_arguments_are_refused(quick: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="at least one step"):
+        train("pendulum", quick, steps=0)
+    with pytest.raises(ValueError, match=r"^expected a seed ≥ 0, got seed=-1"):
+        train("pendulum", quick, steps=1, seed=-1)
+    with pytest.raises(ValueError, match=r"^expected a device such as .*, got 'gpu'"):
+        train("pendulum", quick, steps=1, device="gpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match=r"^device 'cuda': torch finds no CUDA device here"):
+            train("pendulum", quick, steps=1, device="cuda")
+    with pytest.raises(ValueError, match=r"nowhere is no run folder.*"):
+        Run.open(tmp_path / "nowhere")
+
+
+def test_a_run_is_read_where_the_definitions_have_changed(quick: Path, tmp_path: Path) -> None:
+    family = tmp_path / "mine.toml"
+    shutil.copy(hyperrl.load_family("pendulum").spec.source, family)
+    train(family, quick, steps=1, out=tmp_path / "x")
+    family.unlink()
+    quick.unlink()
+    run = Run.open(tmp_path / "x")
+    assert run.family.name == "mine"
+    assert run.family.context_space.names == run.model("cpu").policy.context_space.names
+    assert json.loads((run.path / "run.json").read_text())["family"] == "mine"
+
+
+@pytest.mark.slow
+def test_hypernetwork_learns_what_domain_randomisation_cannot() -> None:
+    """The demo in small: with an inverting motor, who does not know its sign cannot swing the pendulum up."""
+    family = hyperrl.load_family("pendulum")
+    returns = {
+        agent: hyperrl.evaluate(train(family, agent, 300_000, device="cpu"), family, contexts=10, episodes=5).splits
+        for agent in ("hyper-ppo", "unaware-ppo")
+    }
+    for split in returns["hyper-ppo"]:
+        assert returns["hyper-ppo"][split].mean > returns["unaware-ppo"][split].mean + 400
+    assert returns["hyper-ppo"]["train"].mean > -350
