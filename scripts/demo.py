@@ -19,7 +19,7 @@ def work(agent: str, family: str, seed: int, steps: int, run: Path) -> None:
         hyperrl.train(family, agent, steps, seed, run, resume=True, device="cpu", callback=parallel.Count())
     opened = Run.open(run)
     if not opened.evaluation_path.exists():
-        hyperrl.evaluate(opened.model("cpu"), opened.family, plane=13, sweep=13).save(opened.evaluation_path)
+        hyperrl.evaluate(opened.model("cpu"), opened.family, plane=13, sensitivity=13).save(opened.evaluation_path)
 
 
 def main(family: str = "pendulum", seeds: int = 5, steps: int = 400_000, jobs: int = os.cpu_count() or 1) -> None:

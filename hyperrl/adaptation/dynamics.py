@@ -31,7 +31,7 @@ MOST: Final = 50.0  # standard errors: what one held-out context can add to an i
 
 
 class Dynamics(nn.Module):
-    """Foretells the next observation and the reward, in each context, by a network that a hypernetwork generates.
+    """Predicts the next observation and the reward, in each context, by a network that a hypernetwork generates.
 
     :param observation: the observations, a vector.
     :param action: the actions, a box or a discrete space.
@@ -59,7 +59,7 @@ class Dynamics(nn.Module):
         """By how much errors in contexts held out exceeded the standard deviation, or 1, shape ``(d,)``."""
 
     def forward(self, observation: Tensor, action: Tensor, context: Tensor) -> tuple[Tensor, ...]:
-        """Foretell each of o observed numbers after a step, and the reward: ``(n, o), (n, *a), (n, d) -> (n,), …``."""
+        """Predict each of o observed numbers after a step, and the reward: ``(n, o), (n, *a), (n, d) -> (n,), …``."""
         change = self._normalized(observation, action, context) * self.output_std + self.output_mean  # (n, o + 1)
         return *(observation + change[:, :-1]).unbind(1), change[:, -1]
 
@@ -90,8 +90,8 @@ class Dynamics(nn.Module):
         draw = torch.Generator().manual_seed(seed)
         for _ in range(steps):
             batch = torch.randint(len(target), (BATCH,), generator=draw).to(device)
-            foretold = self._normalized(observation[batch], action[batch], context[batch])
-            loss = (foretold - target[batch]).square().mean()
+            predicted = self._normalized(observation[batch], action[batch], context[batch])
+            loss = (predicted - target[batch]).square().mean()
             adam.zero_grad()
             loss.backward()
             adam.step()

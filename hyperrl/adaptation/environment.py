@@ -30,7 +30,7 @@ Act = Callable[[Any], np.ndarray]
 class Episode(NamedTuple):
     """One episode."""
 
-    earned: float
+    return_: float
     """Undiscounted return."""
     steps: int
     """Its length."""
@@ -82,10 +82,10 @@ class WithoutContext(VecEnvWrapper):
         return {key: entry for key, entry in observation.items() if key != self.context_key}
 
 
-class Plant:
+class AdaptationEnv:
     """One environment to adapt to, and others like it to measure in.
 
-    What the environments say of their context is read by :meth:`told_context` and by nothing else.
+    What the environments say of their context is read by :meth:`observed_context` and by nothing else.
 
     :param model: the agent that is to adapt.
     :param env: a Gymnasium environment, or a ``VecEnv`` of one.
@@ -127,7 +127,7 @@ class Plant:
         self.seed = seed
         self.observation: Any = None
 
-    def told_context(self) -> Vector:
+    def observed_context(self) -> Vector:
         """Return the context that the environment itself observes, shape ``(d,)``, physical units.
 
         :raises ValueError: where it observes none.
@@ -191,8 +191,8 @@ class Plant:
             returns.append(first_returns(self.eval_env, act, min(n, self.evaluations - begun)))
         return np.concatenate(returns)
 
-    def told(self, context: Vector, deterministic: bool = True) -> Act:
-        """Return how the agent acts when it is told a context, shape ``(d,)``."""
+    def given(self, context: Vector, deterministic: bool = True) -> Act:
+        """Return how the agent acts when it is given a context, shape ``(d,)``."""
         normalizer = self.model.get_vec_normalize_env()
 
         def act(observation: Any) -> np.ndarray:

@@ -18,30 +18,30 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, VecMonitor, VecNormalize
 from torch.optim import Optimizer
 
-from hyperrl.adaptation.environment import Plant, adaptation_stream
+from hyperrl.adaptation.environment import AdaptationEnv, adaptation_stream
 from hyperrl.contexts import Vector
 from hyperrl.export.specialization import specialize
 from hyperrl.utils.errors import nearest
 
 
 def learner(
-    plant: Plant, context: Vector, hyperparameters: Mapping[str, Any] | None = None, fresh: bool = False
+    environment: AdaptationEnv, context: Vector, hyperparameters: Mapping[str, Any] | None = None, fresh: bool = False
 ) -> BaseAlgorithm:
-    """Make the plain Stable-Baselines3 agent that learns in a plant's environment.
+    """Make the plain Stable-Baselines3 agent that learns in a environment's environment.
 
     Hyperparameters are the model's, and schedules stay at their beginning, where those of a finished training are at
     their end. Statistics of the ``VecNormalize`` that the model was trained in are applied, and stay as they are.
 
-    :param plant: environment and model.
+    :param environment: environment and model.
     :param context: where the weights come from, shape ``(d,)``.
     :param hyperparameters: those to change, by the names of the algorithm's constructor.
     :param fresh: begin with random weights instead, as the algorithm itself would. Otherwise an off-policy algorithm
         leaves out its random beginning, which is for agents that know nothing.
     :raises ValueError: for an unknown hyperparameter, and for a model that cannot be specialised.
     """
-    model = plant.model
-    env: VecEnv = plant.env if plant.env.env_is_wrapped(Monitor)[0] else VecMonitor(plant.env)
-    plain = specialize(model, context, env=_normalized(env, model.get_vec_normalize_env(), plant.other_key))
+    model = environment.model
+    env: VecEnv = environment.env if environment.env.env_is_wrapped(Monitor)[0] else VecMonitor(environment.env)
+    plain = specialize(model, context, env=_normalized(env, model.get_vec_normalize_env(), environment.other_key))
     state = copy.deepcopy(plain.policy.state_dict())
     variables = {name: copy.deepcopy(getattr(plain, name, None)) for name in plain._get_torch_save_params()[1]}
     changes = dict(hyperparameters or {})
@@ -55,7 +55,7 @@ def learner(
             changes = dict(exploration_initial_eps=getattr(plain, "exploration_final_eps")) | changes  # noqa: B009
     for name, value in (dict(learning_rate=model.lr_schedule(1.0)) | changes).items():
         setattr(plain, name, value)
-    plain.seed = plant.seed
+    plain.seed = environment.seed
     plain.tensorboard_log = None
     plain._setup_model()
     if not fresh:

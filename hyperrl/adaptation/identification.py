@@ -21,7 +21,7 @@ SHARP = 0.1  # a feature is identified where its standard deviation is below thi
 FLAT = 10.0  # ... and a direction of features that data make less than this many times sharper than the prior ...
 SHARE = 0.03  # ... leads along it by less than this much
 
-Foretell = Callable[[Tensor, Tensor, Tensor], Sequence[Tensor]]
+Predict = Callable[[Tensor, Tensor, Tensor], Sequence[Tensor]]
 """Observations ``(n, o)``, actions and contexts ``(n, d)`` to each observed number after the step, then the reward."""
 
 
@@ -65,12 +65,12 @@ class Identified:
 
 
 def identify(
-    dynamics: Physics | Foretell,
+    dynamics: Physics | Predict,
     space: ContextSpace,
     transitions: Transitions,
     seed: int = 0,
 ) -> Identified:
-    """Find the context under which a model of the dynamics foretells transitions best, one step ahead.
+    """Find the context under which a model of the dynamics predicts transitions best, one step ahead.
 
     It maximises the posterior of independent Gaussian errors of each observed number and of the reward, their size
     estimated too, and of a Gaussian prior, half as wide as the outer bounds. The prior's centre is the default context;
@@ -80,7 +80,7 @@ def identify(
     optimum, optima weighed by their posterior. A number that does not depend smoothly on the context, such as a reward
     that counts steps, or the end of an episode, teaches nothing.
 
-    :param dynamics: the physics of a family, or a function that foretells one step of the relevant features' contexts.
+    :param dynamics: the physics of a family, or a function that predicts one step of the relevant features' contexts.
     :param space: the features; irrelevant ones stay at their default.
     :param transitions: what was seen in the context to be found, of any number of episodes.
     :param seed: seed of the starting points, and of the choice among more than 2000 transitions.
@@ -100,8 +100,8 @@ def identify(
         raise ValueError("expected transitions to identify the context from, got none")
     rng = np.random.default_rng(seed)
     k = len(space.relevant)
-    foretell = by_physics(dynamics, space.relevant) if isinstance(dynamics, Physics) else dynamics
-    problem = _Problem(foretell, space.relevant)
+    predict = by_physics(dynamics, space.relevant) if isinstance(dynamics, Physics) else dynamics
+    problem = _Problem(predict, space.relevant)
     starts = space.relevant.from_uniform(latin_hypercube(STARTS, k, rng), bounds=True)
 
     few = _rows(transitions, _subset(len(transitions.reward), SEARCHED, rng))
@@ -131,19 +131,19 @@ def identify(
     return Identified(space.names, context, every * (space.high - space.low) / 2, known)
 
 
-def by_physics(physics: Physics, space: ContextSpace) -> Foretell:
-    """Foretell by the physics of a family, in contexts of these features."""
+def by_physics(physics: Physics, space: ContextSpace) -> Predict:
+    """Predict by the physics of a family, in contexts of these features."""
 
-    def foretell(observation: Tensor, action: Tensor, context: Tensor) -> Sequence[Tensor]:
+    def predict(observation: Tensor, action: Tensor, context: Tensor) -> Sequence[Tensor]:
         c = dict(zip(space.names, context.unbind(1), strict=True))
         following, reward, _ = physics.step(physics.state_of(observation), action, c)
         return *physics.observe(following).unbind(1), reward
 
-    return foretell
+    return predict
 
 
 class _Rows(NamedTuple):
-    """Transitions as tensors; ``start`` and ``target`` are what is foretold, before and after, shape ``(n, o + 1)``."""
+    """Transitions as tensors; ``start`` and ``target`` hold what is predicted, each ``(n, o + 1)``."""
 
     observation: Tensor
     action: Tensor
@@ -161,8 +161,8 @@ def _rows(transitions: Transitions, chosen: NDArray[np.int64]) -> _Rows:
 class _Problem:
     """The fit in normalised features θ: 0 is the default context, 1 half of the bounds' width away from it."""
 
-    def __init__(self, foretell: Foretell, space: ContextSpace) -> None:
-        self.foretell = foretell
+    def __init__(self, predict: Predict, space: ContextSpace) -> None:
+        self.predict = predict
         self.space = space
         self.centre = torch.as_tensor(space.default)
         self.width = torch.as_tensor((space.high - space.low) / 2)
@@ -177,14 +177,14 @@ class _Problem:
         return torch.clamp(self.centre + self.width * theta, low, high).numpy()
 
     def residuals(self, rows: _Rows, theta: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what is foretold less what was seen ``(m, n, o + 1)``, and its derivatives ``(m, n, o + 1, d)``.
+        """Return what is predicted less what was seen ``(m, n, o + 1)``, and its derivatives ``(m, n, o + 1, d)``.
 
         Where a number does not depend on θ in a way that has derivatives, both are zero.
         """
         (m, d), n = theta.shape, len(rows.target)
         leaf = theta.repeat_interleave(n, dim=0).requires_grad_()  # (m * n, d)
         action = rows.action.repeat(m, *[1] * (rows.action.ndim - 1))
-        outputs = self.foretell(rows.observation.repeat(m, 1), action, self.centre + self.width * leaf)
+        outputs = self.predict(rows.observation.repeat(m, 1), action, self.centre + self.width * leaf)
         residual = torch.zeros(m * n, len(outputs), dtype=torch.float64)
         jacobian = torch.zeros(m * n, len(outputs), d, dtype=torch.float64)
         for i, output in enumerate(outputs):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from stable_baselines3.common.vec_env import VecEnv
 
     from hyperrl.adaptation.dynamics import Dynamics
-    from hyperrl.adaptation.environment import Act, Plant
+    from hyperrl.adaptation.environment import Act, AdaptationEnv
     from hyperrl.adaptation.identification import Identified
 
 AFTER = (0, 1, 2, 5, 10, 20)
@@ -27,7 +27,7 @@ AFTER = (0, 1, 2, 5, 10, 20)
 METHODS = ("zero-shot", "search", "identify", "finetune", "scratch")
 """How an agent can adapt."""
 NEED_CONTEXT = ("zero-shot", "finetune")
-"""The methods that are told the true context."""
+"""The methods that are given the true context."""
 
 
 @dataclass(frozen=True)
@@ -39,26 +39,26 @@ class Adaptation:
     :param steps: environment steps that it had taken by then, shape ``(k,)``.
     :param returns: undiscounted returns of evaluation episodes then, played with its most likely actions, the same
         initial states every time, shape ``(k, evaluations)``.
-    :param told: the context that it was told, or that its weights began from, then, shape ``(k, d)``; for ``scratch``
-        ``None``.
-    :param earned: return of each episode played to adapt, shape ``(episodes,)``.
+    :param reported: the context that the agent was given, or that its weights began from, at each measurement, shape
+        ``(k, d)``; ``None`` for ``scratch``.
+    :param episode_returns: return of each episode played to adapt, shape ``(episodes,)``.
     :param identified: the last estimate of the context, by ``identify``.
     :param model: the agent at the end. For ``finetune`` and ``scratch`` it is a plain one, for the others the agent
-        itself, to be told the last context of ``told``.
+        itself, to be given the last context of ``reported``.
     """
 
     method: str
     after: NDArray[np.int64]
     steps: NDArray[np.int64]
     returns: Vector
-    told: Vector | None
-    earned: Vector
+    reported: Vector | None
+    episode_returns: Vector
     identified: Identified | None
     model: BaseAlgorithm
 
     def regret(self, best: float) -> Vector:
-        """Return what was lost up to each episode against an agent that earns ``best`` in each, ``(episodes,)``."""
-        return np.cumsum(best - self.earned)
+        """Return the cumulative regret ``(episodes,)`` against an agent whose return is ``best`` in each episode."""
+        return np.cumsum(best - self.episode_returns)
 
     def reached(self, target: float) -> tuple[int, int] | None:
         """Return episodes and environment steps until the mean return was at least ``target``, ``None`` if never.
@@ -76,8 +76,8 @@ class Adaptation:
             "after": self.after.tolist(),
             "steps": self.steps.tolist(),
             "returns": self.returns.tolist(),
-            "told": None if self.told is None else self.told.tolist(),
-            "earned": self.earned.tolist(),
+            "reported": None if self.reported is None else self.reported.tolist(),
+            "episode_returns": self.episode_returns.tolist(),
             "identified": None
             if found is None
             else {
@@ -105,9 +105,9 @@ def adapt(
     """Let an agent adapt to one environment, and measure it after 0, 1, 2, 5, 10 and 20 episodes there.
 
     ==============  ======================================================================================
-    ``zero-shot``   is told the true context, and acts; nothing changes
-    ``search``      is told the context that has earned most so far, sought by CMA-ES
-    ``identify``    is told the context that explains the transitions seen so far, by a family's physics or ``dynamics``
+    ``zero-shot``   is given the true context, and acts; nothing changes
+    ``search``      is given the context that had the highest return so far, sought by CMA-ES
+    ``identify``    is given the context that explains the transitions seen so far, by physics or ``dynamics``
     ``finetune``    begins as :func:`~hyperrl.specialize` leaves it in the true context, and learns on
     ``scratch``     the same algorithm and network from random weights, which tells what the agent is worth
     ==============  ======================================================================================
@@ -141,11 +141,11 @@ def adapt(
     >>> model = PPO(HyperPolicy, family.vec_env(2), device="cpu")
     >>> env = family.make(context={"mass": 0.7, "action_factor": -1})
     >>> curve = adapt(model, env, "identify", episodes=1, evaluations=2)
-    >>> curve.told.round(3)
+    >>> curve.reported.round(3)
     array([[ 1. ,  1. ],
            [ 0.7, -1. ]])
     """
-    from hyperrl.adaptation.environment import Plant
+    from hyperrl.adaptation.environment import AdaptationEnv
 
     check_method(method)
     if episodes < 1:
@@ -156,17 +156,17 @@ def adapt(
         raise ValueError(f"method {method!r} learns no weights: hyperparameters and proximal are not for it")
     if dynamics is not None and method != "identify":
         raise ValueError(f"method {method!r} identifies no context: dynamics are not for it")
-    plant = Plant(model, env, eval_env, evaluations, seed)
-    curve = _Curve(plant, episodes)
+    environment = AdaptationEnv(model, env, eval_env, evaluations, seed)
+    curve = _Curve(environment, episodes)
     match method:
         case "zero-shot":
-            return _zero_shot(curve, _known(plant, context))
+            return _zero_shot(curve, _known(environment, context))
         case "search":
             return _search(curve)
         case "identify":
             return _identify(curve, dynamics)
         case "finetune":
-            return _finetune(curve, _known(plant, context), hyperparameters or {}, proximal)
+            return _finetune(curve, _known(environment, context), hyperparameters or {}, proximal)
         case _:
             return _scratch(curve, hyperparameters or {})
 
@@ -180,77 +180,77 @@ def check_method(method: str) -> None:
         raise ValueError(f"unknown method {method!r}: the methods are {list(METHODS)}.{nearest(method, METHODS)}")
 
 
-def _known(plant: Plant, context: Mapping[str, float] | ArrayLike | None) -> Vector:
+def _known(environment: AdaptationEnv, context: Mapping[str, float] | ArrayLike | None) -> Vector:
     """Return the true context, shape ``(d,)``: the one given, else that which the environment observes."""
     from hyperrl.export.specialization import context_vector
 
-    return context_vector(plant.reader, plant.told_context() if context is None else context)
+    return context_vector(environment.reader, environment.observed_context() if context is None else context)
 
 
 class _Curve:
     """The measurements as they come in.
 
-    :param plant: where the agent plays.
+    :param environment: where the agent plays.
     :param episodes: how many it may play.
     """
 
-    def __init__(self, plant: Plant, episodes: int) -> None:
-        self.plant = plant
+    def __init__(self, environment: AdaptationEnv, episodes: int) -> None:
+        self.environment = environment
         self.episodes = episodes
         self.after: list[int] = []
         self.steps: list[int] = []
         self.returns: list[Vector] = []
-        self.told: list[Vector] = []
-        self.earned: list[float] = []
+        self.reported: list[Vector] = []
+        self.episode_returns: list[float] = []
         self.played = 0
 
-    def measure(self, act: Act, told: Vector | None = None) -> None:
+    def measure(self, act: Act, reported: Vector | None = None) -> None:
         """Measure an agent as it stands, if it is time."""
-        n = len(self.earned)
+        n = len(self.episode_returns)
         if n not in AFTER and n != self.episodes:
             return
         self.after.append(n)
         self.steps.append(self.played)
-        self.returns.append(self.plant.measure(act))
-        if told is not None:
-            self.told.append(told)
+        self.returns.append(self.environment.measure(act))
+        if reported is not None:
+            self.reported.append(reported)
 
-    def add(self, earned: float, steps: int) -> None:
+    def add(self, episode_return: float, steps: int) -> None:
         """Take in an episode."""
-        self.earned.append(earned)
+        self.episode_returns.append(episode_return)
         self.played += steps
 
     def finish(self, method: str, model: BaseAlgorithm, identified: Identified | None = None) -> Adaptation:
         """Return the result."""
         after, steps, returns = np.array(self.after), np.array(self.steps), np.array(self.returns)
-        told = np.array(self.told) if self.told else None
-        return Adaptation(method, after, steps, returns, told, np.array(self.earned), identified, model)
+        reported = np.array(self.reported) if self.reported else None
+        return Adaptation(method, after, steps, returns, reported, np.array(self.episode_returns), identified, model)
 
 
 def _zero_shot(curve: _Curve, known: Vector) -> Adaptation:
-    act = curve.plant.told(known)
+    act = curve.environment.given(known)
     curve.measure(act, known)
-    curve.plant.begin()
+    curve.environment.begin()
     for _ in range(curve.episodes):
-        episode = curve.plant.play(act)
-        curve.add(episode.earned, episode.steps)
+        episode = curve.environment.play(act)
+        curve.add(episode.return_, episode.steps)
         curve.measure(act, known)
-    return curve.finish("zero-shot", curve.plant.model)
+    return curve.finish("zero-shot", curve.environment.model)
 
 
 def _search(curve: _Curve) -> Adaptation:
     from hyperrl.adaptation.search import ContextSearch
 
-    plant = curve.plant
-    search = ContextSearch(plant.context_space, plant.seed)
-    curve.measure(plant.told(search.best), search.best)
-    plant.begin()
+    environment = curve.environment
+    search = ContextSearch(environment.context_space, environment.seed)
+    curve.measure(environment.given(search.best), search.best)
+    environment.begin()
     for _ in range(curve.episodes):
-        episode = plant.play(plant.told(search.ask()))
-        search.tell(episode.earned)
-        curve.add(episode.earned, episode.steps)
-        curve.measure(plant.told(search.best), search.best)
-    return curve.finish("search", plant.model)
+        episode = environment.play(environment.given(search.ask()))
+        search.tell(episode.return_)
+        curve.add(episode.return_, episode.steps)
+        curve.measure(environment.given(search.best), search.best)
+    return curve.finish("search", environment.model)
 
 
 def _identify(curve: _Curve, dynamics: Dynamics | None) -> Adaptation:
@@ -258,37 +258,37 @@ def _identify(curve: _Curve, dynamics: Dynamics | None) -> Adaptation:
 
     from hyperrl.adaptation.identification import Transitions, identify
 
-    plant = curve.plant
-    space = plant.context_space
-    fit = partial(identify, plant.physics()) if dynamics is None else dynamics.identify
-    set_random_seed(plant.seed)  # actions are sampled
-    told, found, seen = space.default, None, []
-    curve.measure(plant.told(told), told)
-    plant.begin()
+    environment = curve.environment
+    space = environment.context_space
+    fit = partial(identify, environment.physics()) if dynamics is None else dynamics.identify
+    set_random_seed(environment.seed)  # actions are sampled
+    reported, found, seen = space.default, None, []
+    curve.measure(environment.given(reported), reported)
+    environment.begin()
     for _ in range(curve.episodes):
-        episode = plant.play(plant.told(told, deterministic=False))
+        episode = environment.play(environment.given(reported, deterministic=False))
         seen.append(episode.transitions)
         together: Any = map(np.concatenate, zip(*seen, strict=True))
-        found = fit(space, Transitions(*together), plant.seed)
-        told = found.context
-        curve.add(episode.earned, episode.steps)
-        curve.measure(plant.told(told), told)
-    return curve.finish("identify", plant.model, found)
+        found = fit(space, Transitions(*together), environment.seed)
+        reported = found.context
+        curve.add(episode.return_, episode.steps)
+        curve.measure(environment.given(reported), reported)
+    return curve.finish("identify", environment.model, found)
 
 
 def _finetune(curve: _Curve, known: Vector, hyperparameters: Mapping[str, Any], proximal: float) -> Adaptation:
     from hyperrl.adaptation.finetuning import learner
 
-    return _learn("finetune", curve, learner(curve.plant, known, hyperparameters), proximal, known)
+    return _learn("finetune", curve, learner(curve.environment, known, hyperparameters), proximal, known)
 
 
 def _scratch(curve: _Curve, hyperparameters: Mapping[str, Any]) -> Adaptation:
     from hyperrl.adaptation.finetuning import learner
 
-    reader = curve.plant.reader
+    reader = curve.environment.reader
     box = reader.box
     anywhere = box.context_space.default if isinstance(box, ContextBox) else reader.center.cpu().numpy()
-    return _learn("scratch", curve, learner(curve.plant, anywhere, hyperparameters, fresh=True), 0.0, None)
+    return _learn("scratch", curve, learner(curve.environment, anywhere, hyperparameters, fresh=True), 0.0, None)
 
 
 def _learn(method: str, curve: _Curve, plain: BaseAlgorithm, proximal: float, known: Vector | None) -> Adaptation:
@@ -296,9 +296,9 @@ def _learn(method: str, curve: _Curve, plain: BaseAlgorithm, proximal: float, kn
 
     curve.measure(act(plain), known)
 
-    def after_episode(number: int, earned: float, steps: int) -> None:
-        curve.add(earned, steps)
+    def after_episode(number: int, episode_return: float, steps: int) -> None:
+        curve.add(episode_return, steps)
         curve.measure(act(plain), known)
 
-    learn(plain, curve.plant.seed, curve.episodes, after_episode, proximal)
+    learn(plain, curve.environment.seed, curve.episodes, after_episode, proximal)
     return curve.finish(method, plain)

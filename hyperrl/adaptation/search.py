@@ -1,4 +1,4 @@
-"""Context search: the context that earns most, the agent being as it is."""
+"""Context search: the context that has the highest return, the agent being as it is."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ SIGMA = 0.3  # of the first candidates, in widths of the bounds
 class ContextSearch:
     """CMA-ES (Hansen and Ostermeier 2001) over the outer bounds, each feature's mapped to [0, 1].
 
-    The first candidate is the default context. After any number of episodes the answer is the candidate that earned
-    most: with a few episodes, the mean of CMA-ES's distribution has hardly moved yet. Since an easy initial state may
-    flatter a bad candidate, one that beats the best is played once more, and the mean of both episodes counts.
+    The first candidate is the default context. After any number of episodes the answer is the candidate with the
+    highest return: with a few episodes, the mean of CMA-ES's distribution has hardly moved yet. Since an easy
+    initial state may flatter a bad candidate, one that beats the best is played once more, and the mean of both
+    episodes counts.
 
-    :param space: the features; irrelevant ones are searched too, since nobody told the agent which they are.
+    :param space: the features; irrelevant ones are searched too, since the agent does not know which they are.
     :param seed: the same seed, the same candidates for the same returns.
     :raises ValueError: where the library ``cma`` is missing.
 
@@ -54,9 +55,9 @@ class ContextSearch:
         self._population: list[Any] = []
         self._costs: list[float] = []
         self._candidate = space.default
-        self._played: list[float] = []  # what the candidate has earned
+        self._played: list[float] = []  # the returns of the candidate
         self.best: Vector = space.default
-        """The context that earned most so far, shape ``(d,)``; the default one before the first episode."""
+        """The context with the highest return so far, shape ``(d,)``; the default one before the first episode."""
         self._best_earned = math.nan
 
     def ask(self) -> Vector:
@@ -68,9 +69,9 @@ class ContextSearch:
             self._candidate = self.space.from_uniform(point[None], bounds=True)[0]
         return self._candidate
 
-    def tell(self, earned: float) -> None:
-        """Say what the context asked for earned."""
-        self._played.append(earned)
+    def tell(self, episode_return: float) -> None:
+        """Say the return of the context asked for."""
+        self._played.append(episode_return)
         mean = sum(self._played) / len(self._played)
         if mean > self._best_earned and len(self._played) == 1:
             return  # ask for it again

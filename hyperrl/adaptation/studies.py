@@ -50,9 +50,9 @@ class Line:
         return np.array([[[result.returns for result in row] for row in rows] for rows in self.results])
 
     @property
-    def earned(self) -> Vector:
+    def episode_returns(self) -> Vector:
         """Returns of the episodes played to adapt, shape ``(trainings, seeds, contexts, episodes)``."""
-        return np.array([[[result.earned for result in row] for row in rows] for rows in self.results])
+        return np.array([[[result.episode_returns for result in row] for row in rows] for rows in self.results])
 
     def reached(self, targets: Vector) -> tuple[Estimate, Estimate]:
         """Return the median episodes and steps to a target for each context ``(n,)``, infinite where most fail."""

@@ -45,7 +45,7 @@ def adapt(
             Default: several of a split.
         contexts: Number of contexts of the split; they are among the 20 that `hyperrl evaluate` plays.
         split: Where the contexts come from: train, interpolation or extrapolation.
-        unknown: The agents are not told the context: only search, identify and scratch.
+        unknown: The agents are not given the context: only search, identify and scratch.
         method: Any of zero-shot, search, identify, finetune, scratch. Default: all that go.
         episodes: Number of episodes to adapt in.
         seeds: How often each agent adapts to each context.
@@ -123,16 +123,16 @@ def _print_study(result: Study) -> None:
         column.justify = "right"
     for line in result.lines:
         table.add_row(line.label, *(str(estimate).replace(" [", "\n[") for estimate in result.curves[line.label]))
-    costs = Table("agent, method", "earned per episode while adapting", title="The cost of adapting")
+    costs = Table("agent, method", "return per episode while adapting", title="The cost of adapting")
     targets = result.targets
     if targets is not None:
         costs.add_column("regret per episode")
         costs.add_column("episodes to 90 %")
         costs.add_column("steps to 90 %")
     for line in result.lines:
-        cells = [f"{line.earned.mean():.1f}"]
+        cells = [f"{line.episode_returns.mean():.1f}"]
         if targets is not None and result.best is not None:
-            cells.append(f"{(result.best[:, None] - line.earned).mean():.1f}")
+            cells.append(f"{(result.best[:, None] - line.episode_returns).mean():.1f}")
             cells += [_count(estimate) for estimate in line.reached(targets)]
         costs.add_row(line.label, *cells)
     console = Console()

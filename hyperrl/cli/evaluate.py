@@ -26,7 +26,7 @@ def evaluate(
     seed: int = 0,
     deterministic: bool = True,
     plane: int = 13,
-    sweep: int = 13,
+    sensitivity: int = 13,
     noise: tuple[float, ...] = (),
     offset: tuple[float, ...] = (),
     other: tuple[float, ...] = (),
@@ -45,7 +45,7 @@ def evaluate(
         seed: Seed of contexts and initial states.
         deterministic: Take the most likely action rather than a sample.
         plane: Grid points per feature of the context plane; 0 for no grid.
-        sweep: Values of each feature to try with the others at their default; 0 for none.
+        sensitivity: Values of each feature to try with the others at their default; 0 for none.
         noise: Also tell the agent noisy contexts: standard deviations, in half training ranges.
         offset: Also tell the agent contexts that are all off by this much, in half training ranges.
         other: Also tell the agent another context than the true one, with these probabilities.
@@ -62,7 +62,7 @@ def evaluate(
     target = opened.evaluation_path if out is None else out
     refuse_existing(target, "give another file with --out")
     found = find_reference(opened.family, reference)
-    misreports = {k: v for k, v in (("noise", noise), ("offset", offset), ("other", other)) if v}
+    perturbations = {k: v for k, v in (("noise", noise), ("offset", offset), ("other", other)) if v}
     report = evaluate(
         opened.model(device),
         opened.family,
@@ -72,8 +72,8 @@ def evaluate(
         seed,
         deterministic,
         plane,
-        sweep,
-        misreports,
+        sensitivity,
+        perturbations,
         progress,
     )
     report.provenance["run"] = {"path": str(run), **opened.record}
@@ -101,9 +101,9 @@ def _print_report(report: Report, reference: Reference | None, title: str) -> No
     console.print(returns, *notes, sep="\n")
     if critic.rows:
         console.print("The critic's values against the discounted returns seen, medians over contexts:", critic)
-    for kind, told in report.misreports.items():
+    for kind, reported in report.perturbations.items():
         table = Table(kind, "IQM [95 % interval]")
-        for level, returns in zip(told.values, told.returns, strict=True):
+        for level, returns in zip(reported.values, reported.returns, strict=True):
             table.add_row(f"{level:g}", str(bootstrap_iqm(returns[None])))
         console.print(f"Told a wrong context, on interpolation: {kind}", table)
     console.print("Interval over episodes of this one training; compare several seeds with `hyperrl compare`.")

@@ -47,8 +47,8 @@ def train(
 
     torch.set_num_threads(threads)
     if out is None:
-        distractors = f"-irrelevant{irrelevant}" if irrelevant else ""
-        out = Path("runs") / f"{Path(family).stem}-{Path(agent).stem}{distractors}-{seed}"
+        suffix = f"-irrelevant{irrelevant}" if irrelevant else ""
+        out = Path("runs") / f"{Path(family).stem}-{Path(agent).stem}{suffix}-{seed}"
     train(
         load_family(family).with_irrelevant(irrelevant),
         agent,

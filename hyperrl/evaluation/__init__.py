@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 from hyperrl.utils.lazy import attach
 
 if TYPE_CHECKING:
-    from hyperrl.evaluation.perturbations import MISREPORTS as MISREPORTS
-    from hyperrl.evaluation.perturbations import misreport as misreport
+    from hyperrl.evaluation.perturbations import PERTURBATIONS as PERTURBATIONS
+    from hyperrl.evaluation.perturbations import perturb as perturb
     from hyperrl.evaluation.protocol import evaluate as evaluate
     from hyperrl.evaluation.reference import Reference as Reference
     from hyperrl.evaluation.reference import find_reference as find_reference
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from hyperrl.evaluation.reference import reference_path as reference_path
     from hyperrl.evaluation.report import Plane as Plane
     from hyperrl.evaluation.report import Report as Report
+    from hyperrl.evaluation.report import Series as Series
     from hyperrl.evaluation.report import Split as Split
-    from hyperrl.evaluation.report import Sweep as Sweep
     from hyperrl.evaluation.statistics import Estimate as Estimate
     from hyperrl.evaluation.statistics import bootstrap_gap as bootstrap_gap
     from hyperrl.evaluation.statistics import bootstrap_improvement as bootstrap_improvement
@@ -32,8 +32,8 @@ __getattr__, __dir__ = attach(
     __name__,
     {
         "perturbations": (
-            "MISREPORTS",
-            "misreport",
+            "PERTURBATIONS",
+            "perturb",
         ),
         "protocol": ("evaluate",),
         "reference": (
@@ -46,7 +46,7 @@ __getattr__, __dir__ = attach(
             "Plane",
             "Report",
             "Split",
-            "Sweep",
+            "Series",
         ),
         "statistics": (
             "Estimate",

@@ -1,4 +1,4 @@
-"""Misreports: what an agent is told when the context of its environment is measured wrongly."""
+"""Perturbations: what an agent is given when the context of its environment is measured wrongly."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from hyperrl.contexts import ContextSpace, Vector
 from hyperrl.utils.errors import nearest
 
-Misreport = Callable[[Vector, float, ContextSpace, np.random.Generator], Vector]
+Perturbation = Callable[[Vector, float, ContextSpace, np.random.Generator], Vector]
 
 
 def noise(contexts: Vector, level: float, space: ContextSpace, rng: np.random.Generator) -> Vector:
@@ -28,24 +28,26 @@ def other(contexts: Vector, level: float, space: ContextSpace, rng: np.random.Ge
     return np.where(wrong[:, :, None], np.roll(contexts, 1, axis=0), contexts)
 
 
-MISREPORTS: dict[str, Misreport] = {"noise": noise, "offset": offset, "other": other}
+PERTURBATIONS: dict[str, Perturbation] = {"noise": noise, "offset": offset, "other": other}
 
 
-def misreport(kind: str, level: float, contexts: Vector, episodes: int, space: ContextSpace, seed: int = 0) -> Vector:
-    """Return what the agent is told in each episode, shape ``(n, episodes, d)``; level 0 is the truth.
+def perturb(kind: str, level: float, contexts: Vector, episodes: int, space: ContextSpace, seed: int = 0) -> Vector:
+    """Return the context that the agent is given in each episode, shape ``(n, episodes, d)``; level 0 is the truth.
 
-    :param kind: one of :data:`MISREPORTS`.
+    :param kind: one of :data:`PERTURBATIONS`.
     :param level: how wrong, not negative; each kind says in what.
     :param contexts: the true contexts, shape ``(n, d)``.
     :raises ValueError: for an unknown kind, or a level that makes no sense.
 
     >>> from hyperrl import load_family
     >>> space = load_family("double_integrator_friction").context_space
-    >>> misreport("offset", 0.2, space.default[None], 1, space)
+    >>> perturb("offset", 0.2, space.default[None], 1, space)
     array([[[1.1, 1.1]]])
     """
-    if kind not in MISREPORTS:
-        raise ValueError(f"unknown misreport {kind!r}: known are {list(MISREPORTS)}.{nearest(kind, MISREPORTS)}")
+    if kind not in PERTURBATIONS:
+        raise ValueError(
+            f"unknown perturbation {kind!r}: known are {list(PERTURBATIONS)}.{nearest(kind, PERTURBATIONS)}"
+        )
     if not np.isfinite(level) or level < 0 or (kind == "other" and level > 1):
         raise ValueError(
             f"expected a level of {kind!r} {'in [0, 1]' if kind == 'other' else 'of 0 or more'}, got {level}"
@@ -53,4 +55,4 @@ def misreport(kind: str, level: float, contexts: Vector, episodes: int, space: C
     if kind == "other" and len(contexts) < 2:
         raise ValueError("naming another context needs at least two of them, got one")
     repeated = np.repeat(contexts[:, None], episodes, axis=1)  # (n, episodes, d)
-    return MISREPORTS[kind](repeated, level, space, np.random.default_rng(seed))
+    return PERTURBATIONS[kind](repeated, level, space, np.random.default_rng(seed))

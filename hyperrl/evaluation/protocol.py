@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hyperrl.contexts import SPLITS, Vector
-from hyperrl.evaluation.perturbations import misreport
+from hyperrl.evaluation.perturbations import perturb
 from hyperrl.families.family import Family
 from hyperrl.rollouts.episodes import play
 from hyperrl.utils.provenance import describe_model, versions
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
-from hyperrl.evaluation.report import Plane, Report, Split, Sweep
+from hyperrl.evaluation.report import Plane, Report, Series, Split
 
 
 def evaluate(
@@ -28,8 +28,8 @@ def evaluate(
     seed: int = 0,
     deterministic: bool = True,
     plane: int = 0,
-    sweep: int = 0,
-    misreports: Mapping[str, Sequence[float]] | None = None,
+    sensitivity: int = 0,
+    perturbations: Mapping[str, Sequence[float]] | None = None,
     progress: bool = False,
 ) -> Report:
     """Measure a model's returns on the contexts of each split.
@@ -45,11 +45,11 @@ def evaluate(
     :param seed: seed of contexts and initial states.
     :param deterministic: take the most likely action rather than a sample.
     :param plane: points a feature of a grid over the family's context plane; 0 for no grid.
-    :param sweep: values of each feature, over its bounds, to play with the others at their default; 0 for none.
-    :param misreports: kind of misreport = levels to play the contexts of ``interpolation`` with, beside level 0; see
-        :data:`hyperrl.evaluation.perturbations.MISREPORTS`.
+    :param sensitivity: values of each feature, over its bounds, to play with the others at their default; 0 for none.
+    :param perturbations: kind = levels at which to play the contexts of ``interpolation`` again, beside level 0; see
+        :data:`hyperrl.evaluation.perturbations.PERTURBATIONS`.
     :param progress: show a progress bar.
-    :raises ValueError: for an unknown split or misreport, or a model of other observations.
+    :raises ValueError: for an unknown split or perturbation, or a model of other observations.
 
     >>> from stable_baselines3 import PPO
     >>> from hyperrl import HyperPolicy, load_family
@@ -63,19 +63,19 @@ def evaluate(
     space = family.context_space
     chosen = {split: space.sample(split, contexts, seed) for split in splits}
     grid, mask, axes = _grid(family, plane)
-    lines = _lines(family, sweep)
-    settings = dict(
-        contexts=contexts, episodes=episodes, seed=seed, deterministic=deterministic, plane=plane, sweep=sweep
-    ) | dict(misreports={kind: list(levels) for kind, levels in (misreports or {}).items()})
+    lines = _lines(family, sensitivity)
+    settings: dict[str, Any] = dict(contexts=contexts, episodes=episodes, seed=seed, deterministic=deterministic)
+    settings |= dict(plane=plane, sensitivity=sensitivity)
+    settings |= dict(perturbations={kind: list(levels) for kind, levels in (perturbations or {}).items()})
     between = space.sample("interpolation", contexts, seed)
-    told = {
-        kind: {level: misreport(kind, level, between, episodes, space, seed) for level in dict.fromkeys((0.0, *levels))}
-        for kind, levels in (misreports or {}).items()
+    reported = {
+        kind: {level: perturb(kind, level, between, episodes, space, seed) for level in dict.fromkeys((0.0, *levels))}
+        for kind, levels in (perturbations or {}).items()
     }
 
     from tqdm import tqdm
 
-    total = len(chosen) + (plane > 0) + len(lines) + sum(map(len, told.values()))
+    total = len(chosen) + (plane > 0) + len(lines) + sum(map(len, reported.values()))
     with tqdm(total=total, disable=not progress, desc="evaluate", unit="split") as bar:
 
         def measure(points: Vector, **kwargs: Any) -> Split:
@@ -89,13 +89,15 @@ def evaluate(
             returns = np.full(mask.shape, np.nan)
             returns[mask] = measure(grid).returns.mean(axis=1)
             pictured = Plane(family.plane, *axes, returns)
-        sweeps = {
-            name: Sweep(points[:, space.index(name)], measure(points).returns[:, None])
+        curves = {
+            name: Series(points[:, space.index(name)], measure(points).returns[:, None])
             for name, points in lines.items()
         }
-        misled = {
-            kind: Sweep(np.array(list(levels)), np.array([measure(between, told=t).returns for t in levels.values()]))
-            for kind, levels in told.items()
+        perturbed = {
+            kind: Series(
+                np.array(list(levels)), np.array([measure(between, reported=t).returns for t in levels.values()])
+            )
+            for kind, levels in reported.items()
         }
     provenance = {
         "versions": versions(),
@@ -103,7 +105,7 @@ def evaluate(
         "irrelevant": family.irrelevant,
         "model": describe_model(model),
     }
-    return Report(family.name, settings, provenance, measured, pictured, sweeps, misled)
+    return Report(family.name, settings, provenance, measured, pictured, curves, perturbed)
 
 
 def _grid(family: Family, n: int) -> tuple[Vector, NDArray[np.bool_], tuple[Vector, Vector]]:

@@ -61,7 +61,7 @@ class Plane:
 
 
 @dataclass(frozen=True)
-class Sweep:
+class Series:
     """Returns along one quantity that is varied.
 
     :param values: its ``k`` values.
@@ -82,8 +82,8 @@ class Report:
         which model it was.
     :param splits: the returns by split.
     :param plane: the returns over the context plane, if asked for.
-    :param sweeps: the returns along each feature with the others at their default, one context a value.
-    :param misreports: by kind of misreport, the returns in the contexts of ``interpolation`` along its level.
+    :param sensitivity: the returns along each feature with the others at their default, one context a value.
+    :param perturbations: by kind of perturbation, the returns in the contexts of ``interpolation`` along its level.
     """
 
     family: str
@@ -91,8 +91,8 @@ class Report:
     provenance: dict[str, Any]
     splits: dict[str, Split]
     plane: Plane | None = None
-    sweeps: dict[str, Sweep] = field(default_factory=dict)
-    misreports: dict[str, Sweep] = field(default_factory=dict)
+    sensitivity: dict[str, Series] = field(default_factory=dict)
+    perturbations: dict[str, Series] = field(default_factory=dict)
 
     def save(self, path: str | Path) -> None:
         """Write the report as one JSON file, whole or not at all; NaN becomes null."""
@@ -106,8 +106,8 @@ class Report:
                 for name, split in self.splits.items()
             },
             "plane": None if self.plane is None else _listed(vars(self.plane)),
-            "sweeps": {name: _listed(vars(sweep)) for name, sweep in self.sweeps.items()},
-            "misreports": {name: _listed(vars(sweep)) for name, sweep in self.misreports.items()},
+            "sensitivity": {name: _listed(vars(sensitivity)) for name, sensitivity in self.sensitivity.items()},
+            "perturbations": {name: _listed(vars(sensitivity)) for name, sensitivity in self.perturbations.items()},
         }
         write_text(path, json.dumps(data, allow_nan=False))
 
@@ -131,10 +131,11 @@ class Report:
             if plane is not None:
                 x, y = plane.pop("features")
                 plane = Plane((x, y), **_arrays(plane))
-            sweeps, misreports = (
-                {name: Sweep(**_arrays(sweep)) for name, sweep in data[key].items()} for key in ("sweeps", "misreports")
+            sensitivity, perturbations = (
+                {name: Series(**_arrays(sensitivity)) for name, sensitivity in data[key].items()}
+                for key in ("sensitivity", "perturbations")
             )
-            return cls(data["family"], data["settings"], data["provenance"], splits, plane, sweeps, misreports)
+            return cls(data["family"], data["settings"], data["provenance"], splits, plane, sensitivity, perturbations)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path}: not an evaluation written by this version of hyperrl: {error!r}") from None
 

@@ -88,7 +88,7 @@ class Comparison:
         first = next(iter(self.reports.values()))[0]
         self.settings = first.settings
         self.splits = list(first.splits)
-        self.misreports = list(first.misreports)
+        self.perturbations = list(first.perturbations)
         self.is_scored = all(
             known_scores(self.reference, split.contexts, split.returns).shape == split.returns.shape
             for split in first.splits.values()
@@ -148,14 +148,14 @@ class Comparison:
         return planes if all(planes.values()) else {}
 
     @property
-    def sweeps(self) -> dict[str, dict[str, tuple[Vector, Vector]]]:
+    def sensitivity(self) -> dict[str, dict[str, tuple[Vector, Vector]]]:
         """For each feature and each agent: its values ``(k,)`` and the mean return with its interval ``(3, k)``."""
-        features = list(next(iter(self.reports.values()))[0].sweeps)
+        features = list(next(iter(self.reports.values()))[0].sensitivity)
         return {
             feature: {
                 agent: (
-                    reports[0].sweeps[feature].values,
-                    bootstrap_mean([report.sweeps[feature].returns[:, 0] for report in reports]),
+                    reports[0].sensitivity[feature].values,
+                    bootstrap_mean([report.sensitivity[feature].returns[:, 0] for report in reports]),
                 )
                 for agent, reports in self.reports.items()
             }
@@ -163,26 +163,26 @@ class Comparison:
         }
 
     @property
-    def misled(self) -> dict[str, dict[str, tuple[Vector, Vector]]]:
-        """For each misreport and each agent: its levels ``(k,)`` and the IQM of the returns with its interval."""
+    def perturbed(self) -> dict[str, dict[str, tuple[Vector, Vector]]]:
+        """For each kind of perturbation and agent: its levels ``(k,)``, and the IQM of the returns with its interval."""
         return {
             kind: {
                 agent: (
-                    reports[0].misreports[kind].values,
+                    reports[0].perturbations[kind].values,
                     np.array(
                         [
-                            bootstrap_iqm([report.misreports[kind].returns[level] for report in reports])
-                            for level in range(len(reports[0].misreports[kind].values))
+                            bootstrap_iqm([report.perturbations[kind].returns[level] for report in reports])
+                            for level in range(len(reports[0].perturbations[kind].values))
                         ]
                     ).T,
                 )
                 for agent, reports in self.reports.items()
             }
-            for kind in self.misreports
+            for kind in self.perturbations
         }
 
     @property
-    def distracted(self) -> dict[str, dict[str, tuple[Vector, Vector]]]:
+    def by_irrelevant(self) -> dict[str, dict[str, tuple[Vector, Vector]]]:
         """For each split and each recipe: numbers of irrelevant features ``(k,)``, and the IQM with its interval.
 
         Scores where every context has a reference, else returns; nothing where all runs have as many.

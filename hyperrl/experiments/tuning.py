@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from hyperrl.families.family import Family, load_family
 from hyperrl.hypernet import HEADS
-from hyperrl.policies.generation import Generation
+from hyperrl.policies.hyper_config import HyperConfig
 from hyperrl.rollouts.episodes import play
 from hyperrl.training.models import build
 from hyperrl.training.recipe import AgentSpec, agent_spec
@@ -96,7 +96,7 @@ class _Search:
     def __init__(self, family: Family, agent: AgentSpec, steps: int, seed: int, out: Path, device: str) -> None:
         self.family = family
         self.agent = agent
-        self.embedding: list[int] = list(agent.definition.policy_kwargs.get("embedding", Generation.embedding))
+        self.embedding: list[int] = list(agent.definition.policy_kwargs.get("embedding", HyperConfig.embedding))
         self.text = agent.source.read_text(encoding="utf-8")
         self.steps = steps
         self.seed = seed

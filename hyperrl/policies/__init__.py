@@ -11,7 +11,7 @@ from hyperrl.policies.context import ContextPolicy as ContextPolicy
 from hyperrl.policies.context import ContextReader as ContextReader
 from hyperrl.policies.dqn import HyperDQNPolicy as HyperDQNPolicy
 from hyperrl.policies.film import FilmPolicy as FilmPolicy
-from hyperrl.policies.generation import GeneratedPolicy as GeneratedPolicy
+from hyperrl.policies.hyper_config import GeneratedPolicy as GeneratedPolicy
 from hyperrl.policies.sac import HyperSACPolicy as HyperSACPolicy
 from hyperrl.policies.td3 import HyperTD3Policy as HyperTD3Policy
 from hyperrl.utils.lazy import attach

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from hyperrl.hypernet import HyperNetwork, distinct
 from hyperrl.policies.context import ContextPolicy, ContextReader
-from hyperrl.policies.generation import GeneratedPolicy, add_to_loss
+from hyperrl.policies.hyper_config import GeneratedPolicy, add_to_loss
 from hyperrl.policies.latent import with_latent
 
 ALGORITHMS: Final = ("PPO", "A2C", "TRPO")
@@ -60,7 +60,7 @@ class HyperPolicy(GeneratedPolicy, ActorCriticPolicy):
     last hidden layer of the generated actor, and its log-std is common to all contexts.
 
     :param share_encoder: one context encoder for actor and critic.
-    :param kwargs: those of :class:`~hyperrl.policies.generation.Generation`, of
+    :param kwargs: those of :class:`~hyperrl.policies.hyper_config.HyperConfig`, of
         :class:`~hyperrl.policies.context.ContextPolicy` and of SB3's ``ActorCriticPolicy``.
 
     >>> from stable_baselines3 import PPO
@@ -84,9 +84,9 @@ class HyperPolicy(GeneratedPolicy, ActorCriticPolicy):
         critic = nn.Sequential(*self.mlp_extractor.value_net, self.value_net)
         del self.mlp_extractor, self.action_net, self.value_net
         if self.use_sde:
-            actor = with_latent(actor, self.generation.head)
-        self.actor = self.generation.network(actor, self.reader)
-        self.critic = self.generation.network(critic, self.reader, self.actor.encoder if self.share_encoder else None)
+            actor = with_latent(actor, self.hyper_config.head)
+        self.actor = self.hyper_config.network(actor, self.reader)
+        self.critic = self.hyper_config.network(critic, self.reader, self.actor.encoder if self.share_encoder else None)
         self.log_std_generator = None
         if isinstance(self.action_dist, DiagGaussianDistribution):
             del self._parameters["log_std"]
@@ -132,8 +132,8 @@ class HyperPolicy(GeneratedPolicy, ActorCriticPolicy):
         pi_features, vf_features = self._actor_critic_features(obs)
         distribution = self._distribution(condition, pi_features)
         values = self._value(condition, vf_features)
-        if self.generation.is_penalised and torch.is_grad_enabled():
-            penalties = [self.generation.penalty(net, condition.unique) for net in (self.actor, self.critic)]
+        if self.hyper_config.is_penalised and torch.is_grad_enabled():
+            penalties = [self.hyper_config.penalty(net, condition.unique) for net in (self.actor, self.critic)]
             values = add_to_loss(values, penalties[0] + penalties[1])
         return values, distribution.log_prob(actions), distribution.entropy()
 
@@ -142,7 +142,7 @@ class HyperPolicy(GeneratedPolicy, ActorCriticPolicy):
 
         :raises ValueError: where a gradient is asked for and the loss has penalties, which would be left out: TRPO's.
         """
-        if self.generation.is_penalised and torch.is_grad_enabled():
+        if self.hyper_config.is_penalised and torch.is_grad_enabled():
             raise ValueError(
                 "squared_norm and similarity are added to a loss computed from evaluate_actions, as PPO and A2C do; "
                 "TRPO computes its own from the distribution: leave them 0"

@@ -19,7 +19,7 @@ class HyperCrossQPolicy(GaussianPolicy, CrossQPolicy):
     Its layers of batch renormalisation are common to all contexts and normalise over all rows of a batch. CrossQ takes
     flat observations only: say by ``context_slice`` which entries are context.
 
-    :param kwargs: those of :class:`~hyperrl.policies.generation.Generation`, of
+    :param kwargs: those of :class:`~hyperrl.policies.hyper_config.HyperConfig`, of
         :class:`~hyperrl.policies.context.ContextPolicy` and of sb3-contrib's ``CrossQPolicy``.
 
     >>> from gymnasium import spaces

@@ -12,7 +12,7 @@ from hyperrl.policies.off_policy import OffPolicy
 class HyperDQNPolicy(OffPolicy, DQNPolicy):
     """DQN's policy with the weights of the Q-network generated from the context.
 
-    :param kwargs: those of :class:`~hyperrl.policies.generation.Generation`, of
+    :param kwargs: those of :class:`~hyperrl.policies.hyper_config.HyperConfig`, of
         :class:`~hyperrl.policies.context.ContextPolicy` and of SB3's ``DQNPolicy``.
 
     >>> from stable_baselines3 import DQN

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from hyperrl.hypernet import HyperNetwork, distinct
 from hyperrl.hypernet.measures import diagnostics
 from hyperrl.policies.context import ContextReader
-from hyperrl.policies.generation import GeneratedPolicy, Generation, add_to_loss
+from hyperrl.policies.hyper_config import GeneratedPolicy, HyperConfig, add_to_loss
 from hyperrl.policies.latent import with_latent
 
 
@@ -26,27 +26,27 @@ class GeneratedNetwork(nn.Module):
     :param target: the perceptron, for rows without context; what all contexts start from.
     :param start: the column where the context begins.
     :param reader: says what contexts are.
-    :param generation: how weights are generated.
+    :param hyper_config: how weights are generated.
 
     >>> from gymnasium import spaces
     >>> reader = ContextReader(spaces.Dict(position=spaces.Box(-1, 1, (3,)), context=spaces.Box(0, 10, (2,))))
-    >>> network = GeneratedNetwork(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1)), 3, reader, Generation())
+    >>> network = GeneratedNetwork(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1)), 3, reader, HyperConfig())
     >>> network(torch.randn(5, 3 + 2 + 1)).shape  # position, context, action
     torch.Size([5, 1])
     """
 
-    def __init__(self, target: nn.Sequential, start: int, reader: ContextReader, generation: Generation) -> None:
+    def __init__(self, target: nn.Sequential, start: int, reader: ContextReader, hyper_config: HyperConfig) -> None:
         super().__init__()
         self.start, self.stop = start, start + reader.dim
-        self.generation = generation
+        self.hyper_config = hyper_config
         self.parts = nn.ModuleList()
         encoder: nn.Module | None = None
         *_, last = parts = _cut(target)
         for part in parts:
             # An adapter goes before the output layer: all other layers are common to all contexts.
-            is_generated = any(isinstance(layer, nn.Linear) for layer in part) and generation.head != "adapter"
+            is_generated = any(isinstance(layer, nn.Linear) for layer in part) and hyper_config.head != "adapter"
             if is_generated or part is last:
-                network = generation.network(part, reader, encoder)
+                network = hyper_config.network(part, reader, encoder)
                 encoder = network.encoder
                 self.parts.append(network)
             else:
@@ -80,9 +80,9 @@ class GeneratedNetwork(nn.Module):
         embedding = self.encoder(unique)
         for part in self.parts:
             x = part.head(embedding, index, x) if isinstance(part, HyperNetwork) else part(x)
-        if self.generation.is_penalised and torch.is_grad_enabled():
+        if self.hyper_config.is_penalised and torch.is_grad_enabled():
             for network in self.networks:
-                x = add_to_loss(x, self.generation.penalty(network, unique))
+                x = add_to_loss(x, self.hyper_config.penalty(network, unique))
         return x
 
 
@@ -113,7 +113,7 @@ class OffPolicy(GeneratedPolicy):
 
     def _generated(self, target: nn.Sequential, extractor: Any) -> GeneratedNetwork:
         """Wrap a network of features, context and perhaps actions; ``extractor`` is what makes the features."""
-        network = GeneratedNetwork(target, extractor.extractor.features_dim, extractor.reader, self.generation)
+        network = GeneratedNetwork(target, extractor.extractor.features_dim, extractor.reader, self.hyper_config)
         return network.to(self.device)
 
 
@@ -140,7 +140,7 @@ class GaussianActor:
         if self.use_sde:
             clipped = isinstance(self.mu, nn.Sequential)
             mean, self.clip = (self.mu[0], self.mu[1]) if clipped else (self.mu, nn.Identity())
-            target = with_latent(nn.Sequential(*self.latent_pi, mean), policy.generation.head)
+            target = with_latent(nn.Sequential(*self.latent_pi, mean), policy.hyper_config.head)
         else:
             both = nn.Linear(self.mu.in_features, 2 * self.mu.out_features)
             with torch.no_grad():

@@ -12,7 +12,7 @@ from hyperrl.policies.off_policy import OffPolicy
 class HyperQRDQNPolicy(OffPolicy, QRDQNPolicy):
     """QR-DQN's policy with the weights of the network of quantiles generated from the context.
 
-    :param kwargs: those of :class:`~hyperrl.policies.generation.Generation`, of
+    :param kwargs: those of :class:`~hyperrl.policies.hyper_config.HyperConfig`, of
         :class:`~hyperrl.policies.context.ContextPolicy` and of sb3-contrib's ``QRDQNPolicy``.
 
     >>> from sb3_contrib import QRDQN

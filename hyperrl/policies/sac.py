@@ -16,7 +16,7 @@ class _Actor(GaussianActor, Actor):
 class HyperSACPolicy(GaussianPolicy, SACPolicy):
     """SAC's policy with the weights of actor and critics generated from the context.
 
-    :param kwargs: those of :class:`~hyperrl.policies.generation.Generation`, of
+    :param kwargs: those of :class:`~hyperrl.policies.hyper_config.HyperConfig`, of
         :class:`~hyperrl.policies.context.ContextPolicy` and of SB3's ``SACPolicy``.
 
     >>> from stable_baselines3 import SAC

@@ -14,7 +14,7 @@ from hyperrl.policies.off_policy import OffPolicyActorCritic
 class HyperTD3Policy(OffPolicyActorCritic, TD3Policy):
     """TD3's policy, and DDPG's, with the weights of actor and critics generated from the context.
 
-    :param kwargs: those of :class:`~hyperrl.policies.generation.Generation`, of
+    :param kwargs: those of :class:`~hyperrl.policies.hyper_config.HyperConfig`, of
         :class:`~hyperrl.policies.context.ContextPolicy` and of SB3's ``TD3Policy``.
 
     >>> from stable_baselines3 import TD3

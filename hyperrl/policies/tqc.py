@@ -16,7 +16,7 @@ class _Actor(GaussianActor, Actor):
 class HyperTQCPolicy(GaussianPolicy, TQCPolicy):
     """TQC's policy with the weights of actor and critics generated from the context.
 
-    :param kwargs: those of :class:`~hyperrl.policies.generation.Generation`, of
+    :param kwargs: those of :class:`~hyperrl.policies.hyper_config.HyperConfig`, of
         :class:`~hyperrl.policies.context.ContextPolicy` and of sb3-contrib's ``TQCPolicy``.
 
     >>> from sb3_contrib import TQC

@@ -73,14 +73,17 @@ def _draw(comparison: Comparison, out: Path) -> list[tuple[str, str]]:
     figures["profiles"] = "Performance profiles", plots.plot_profiles(thresholds, profiles, what)
     if planes := comparison.planes:
         figures["planes"] = "Return over the context plane", plots.plot_planes(planes, space, name)
-    if sweeps := comparison.sweeps:
+    if sensitivity := comparison.sensitivity:
         title = "Sensitivity to each feature, the others at their default (training range shaded)"
-        figures["sweeps"] = title, plots.plot_sweeps(sweeps, space)
-    if misled := comparison.misled:
-        figures["misreports"] = "Told a wrong context, in the contexts of interpolation", plots.plot_misreports(misled)
-    if distracted := comparison.distracted:
+        figures["sensitivity"] = title, plots.plot_sensitivity(sensitivity, space)
+    if perturbed := comparison.perturbed:
+        figures["perturbations"] = (
+            "Given a wrong context, in the contexts of interpolation",
+            plots.plot_perturbations(perturbed),
+        )
+    if by_irrelevant := comparison.by_irrelevant:
         title = "Features on which nothing depends, in training and evaluation"
-        figures["irrelevant"] = title, plots.plot_irrelevant(distracted, f"IQM of {what}s")
+        figures["irrelevant"] = title, plots.plot_irrelevant(by_irrelevant, f"IQM of {what}s")
     for file, (_, figure) in figures.items():
         plots.save(figure, out / f"{file}.png")
     return [(title, f"{file}.png") for file, (title, _) in figures.items()]

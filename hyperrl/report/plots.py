@@ -130,19 +130,19 @@ def plot_profiles(thresholds: Vector, profiles: Mapping[str, Mapping[str, Vector
     return figure
 
 
-def plot_sweeps(sweeps: Mapping[str, Mapping[str, Line]], space: ContextSpace) -> Figure:
+def plot_sensitivity(sensitivity: Mapping[str, Mapping[str, Line]], space: ContextSpace) -> Figure:
     """Draw the mean return along each feature, the others at their default; the training range is shaded.
 
-    :param sweeps: by feature and agent.
+    :param sensitivity: by feature and agent.
     :param space: the family's context space.
     """
-    columns = min(len(sweeps), 3)
-    rows = -(-len(sweeps) // columns)
+    columns = min(len(sensitivity), 3)
+    rows = -(-len(sensitivity) // columns)
     figure = Figure(figsize=(0.8 + 3.0 * columns, 0.6 + 2.7 * rows), layout="constrained")
     axes = figure.subplots(rows, columns, sharey=True, squeeze=False)
-    for axis in axes.flat[len(sweeps) :]:
+    for axis in axes.flat[len(sensitivity) :]:
         axis.remove()
-    for axis, (name, agents) in zip(axes.flat, sweeps.items(), strict=False):
+    for axis, (name, agents) in zip(axes.flat, sensitivity.items(), strict=False):
         feature = space.features[space.index(name)]
         for low, high in feature.train:
             axis.axvspan(low, high, color="0.9", lw=0, zorder=0)
@@ -151,21 +151,21 @@ def plot_sweeps(sweeps: Mapping[str, Mapping[str, Line]], space: ContextSpace) -
         axis.set_xlabel(_label(feature.name, feature.unit))
     for row in axes:
         row[0].set_ylabel("mean return")
-    _finish(figure, *axes.flat[: len(sweeps)])
+    _finish(figure, *axes.flat[: len(sensitivity)])
     return figure
 
 
-def plot_misreports(misled: Mapping[str, Mapping[str, Line]]) -> Figure:
-    """Draw the return against how wrong the context is that the agent is told, one panel per kind of misreport.
+def plot_perturbations(perturbed: Mapping[str, Mapping[str, Line]]) -> Figure:
+    """Draw the return against how wrong the reported context is, one panel per kind of perturbation.
 
-    :param misled: by kind and agent.
+    :param perturbed: by kind and agent.
     """
     levels = {
         "noise": "noise: standard deviation\n[half training ranges]",
         "offset": "offset of every feature\n[half training ranges]",
-        "other": "probability of being told\nanother context",
+        "other": "probability of being reported\nanother context",
     }
-    return _panels(misled, [levels[kind] for kind in misled], "IQM of returns")
+    return _panels(perturbed, [levels[kind] for kind in perturbed], "IQM of returns")
 
 
 def plot_irrelevant(lines: Mapping[str, Mapping[str, Line]], what: str) -> Figure:

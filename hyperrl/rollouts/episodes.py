@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class ValueAccuracy(NamedTuple):
-    """How well a critic V foretold the discounted returns G, in each of ``n`` contexts.
+    """How well a critic V predicted the discounted returns G, in each of ``n`` contexts.
 
     An episode that its time limit cut short goes on by V at its last observation, as in training. V is of the policy
     that samples its actions; where the most likely ones were played, the difference is part of the bias.
@@ -52,7 +52,7 @@ def play(
     seed: int = 0,
     deterministic: bool = True,
     *,
-    told: ArrayLike | None = None,
+    reported: ArrayLike | None = None,
     values: bool = False,
 ) -> Played:
     """Play episodes in each context, every one in an environment of its own.
@@ -64,7 +64,7 @@ def play(
     :param episodes: episodes per context.
     :param seed: seed of the initial states.
     :param deterministic: take the most likely action rather than a sample.
-    :param told: what the model is told that the context of each episode is, shape ``(n, episodes, d)``; the truth by
+    :param reported: the context that the model is given in each episode, shape ``(n, episodes, d)``; the true one by
         default.
     :param values: judge the critic too, where the model has one (an actor-critic without memory).
     :raises ValueError: for a model of other observations, contexts out of bounds, wrong shapes.
@@ -72,20 +72,19 @@ def play(
     contexts = family.context_space.matrix(contexts)
     n = len(contexts) * episodes
     vec_env = family.vec_env(n, contexts=np.repeat(contexts, episodes, axis=0), seed=seed)
-    if told is not None:
-        told = np.asarray(told, dtype=np.float32)
-        if told.shape != (len(contexts), episodes, len(family.context_space)):
-            raise ValueError(
-                f"expected 'told' of shape {(len(contexts), episodes, len(family.context_space))}, got {told.shape}"
-            )
-        told = told.reshape(n, -1)
-    observe = _adapter(model, vec_env.observation_space, told)
+    if reported is not None:
+        reported = np.asarray(reported, dtype=np.float32)
+        if reported.shape != (len(contexts), episodes, len(family.context_space)):
+            shape = (len(contexts), episodes, len(family.context_space))
+            raise ValueError(f"expected 'reported' of shape {shape}, got {reported.shape}")
+        reported = reported.reshape(n, -1)
+    observe = _adapter(model, vec_env.observation_space, reported)
     critic = _Critic(model) if values and _has_critic(model) else None
     every = np.arange(n)
     returns, playing, starts, state = np.zeros(n), np.ones(n, dtype=bool), np.ones(n, dtype=bool), None
     observation = observe(vec_env.reset(), every)
     with warnings.catch_warnings():
-        if told is not None:  # a wrong context may lie out of bounds, and a policy need not warn of it
+        if reported is not None:  # a wrong context may lie out of bounds, and a policy need not warn of it
             warnings.filterwarnings("ignore", "the context lies outside its bounds")
         while playing.any():
             action, state = model.predict(observation, state, starts, deterministic)
@@ -193,7 +192,7 @@ class _Critic:
 
 
 def _has_critic(model: BaseAlgorithm) -> bool:
-    """Say whether the policy foretells returns from an observation alone; one with memory needs its state too."""
+    """Say whether the policy predicts returns from an observation alone; one with memory needs its state too."""
     from stable_baselines3.common.policies import ActorCriticPolicy
 
     return isinstance(model.policy, ActorCriticPolicy) and not hasattr(model.policy, "lstm_actor")
@@ -204,7 +203,7 @@ def _stack(observations: list[dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any
 
 
 def _adapter(
-    model: BaseAlgorithm, space: spaces.Space[Any], told: NDArray[np.float32] | None
+    model: BaseAlgorithm, space: spaces.Space[Any], reported: NDArray[np.float32] | None
 ) -> Callable[[Any, NDArray[np.int64]], Any]:
     """Say how a model's observation is made from the family's, for the environments of the given rows."""
     assert isinstance(space, spaces.Dict)  # families make no others
@@ -213,8 +212,8 @@ def _adapter(
     normalizer = model.get_vec_normalize_env()
 
     def observe(observation: dict[str, NDArray[Any]], rows: NDArray[np.int64]) -> Any:
-        if told is not None:
-            observation = observation | {"context": told[rows]}
+        if reported is not None:
+            observation = observation | {"context": reported[rows]}
         if model.observation_space == space:
             chosen: Any = observation
         elif flat:

@@ -71,11 +71,11 @@ def test_one_episode_identifies_the_context(name: str) -> None:
         low, high = found.interval
         assert ((low <= context) & (context <= high))[hidden].all()
         # Other values than the true ones, where they are hidden, do the same.
-        again = foretold(family, seen(family, context, 9), found.context)
-        assert_allclose(again, foretold(family, seen(family, context, 9), context), rtol=1e-3, atol=1e-5)
+        again = predicted(family, seen(family, context, 9), found.context)
+        assert_allclose(again, predicted(family, seen(family, context, 9), context), rtol=1e-3, atol=1e-5)
 
 
-def foretold(family: hyperrl.Family, transitions: Transitions, context: Vector) -> Vector:
+def predicted(family: hyperrl.Family, transitions: Transitions, context: Vector) -> Vector:
     physics = family.physics()
     state = physics.state_of(torch.from_numpy(transitions.observation).double())
     c = {name: torch.full((len(state),), value) for name, value in family.context_space.as_dict(context).items()}
@@ -197,7 +197,7 @@ class Guess(gym.Env[Any, Any]):
 
 
 def repeating(env: gym.Env[Any, Any]) -> Any:
-    """An agent that answers with the context that it is told."""
+    """An agent that answers with the context that it is reported."""
     model = PPO(ConcatPolicy, env, policy_kwargs=dict(net_arch=[]), **SIZES)
     with torch.no_grad():
         model.policy.action_net.weight[:] = torch.tensor([[0.0, 1.0]])
@@ -209,11 +209,11 @@ def test_search_improves_an_agent_without_looking_at_the_context() -> None:
     assert_array_equal(results[0].returns, results[1].returns)
     assert results[0].returns[0] == pytest.approx(-2)
     assert results[0].returns[-1].mean() > -0.5
-    assert results[0].earned[0] == pytest.approx(-2)  # the first episode is played in the default context
-    told = adapt(repeating(Guess(2, None)), Guess(2, None), "zero-shot", 1)
-    assert_allclose(told.returns, 0, atol=1e-6)
-    misled = adapt(repeating(Guess(2, None)), Guess(2, None), "zero-shot", 1, context=[1.0])
-    assert_allclose(misled.returns, -1, atol=1e-6)
+    assert results[0].episode_returns[0] == pytest.approx(-2)  # the first episode is played in the default context
+    reported = adapt(repeating(Guess(2, None)), Guess(2, None), "zero-shot", 1)
+    assert_allclose(reported.returns, 0, atol=1e-6)
+    perturbed = adapt(repeating(Guess(2, None)), Guess(2, None), "zero-shot", 1, context=[1.0])
+    assert_allclose(perturbed.returns, -1, atol=1e-6)
 
 
 class Liar(gym.ObservationWrapper[Any, Any, Any]):
@@ -234,9 +234,9 @@ def test_the_same_seed_gives_the_same_numbers_and_an_unknown_context_is_never_re
     first = run(family.make(context=context), 0)
     assert first["after"] == [0, 1, 2]
     assert first["steps"] == [0, 200, 400]
-    assert len(first["earned"]) == 2
+    assert len(first["episode_returns"]) == 2
     assert run(family.make(context=context), 0) == first
-    assert run(family.make(context=context), 1)["earned"] != first["earned"]
+    assert run(family.make(context=context), 1)["episode_returns"] != first["episode_returns"]
     unread = run(Liar(family.make(context=context)), 0) == first
     assert unread == (method in ("search", "identify", "scratch"))
     for name, tensor in model.policy.state_dict().items():
@@ -325,7 +325,7 @@ def test_statistics_of_vec_normalize_come_along() -> None:
     new = tuned.model.get_vec_normalize_env()
     assert_array_equal(new.obs_rms.mean, env.obs_rms["observation"].mean)
     assert new.ret_rms.var == env.ret_rms.var
-    assert tuned.earned[0] < -100  # in the environment's units
+    assert tuned.episode_returns[0] < -100  # in the environment's units
 
 
 def test_environments_need_not_observe_a_context() -> None:
@@ -333,7 +333,7 @@ def test_environments_need_not_observe_a_context() -> None:
     result = adapt(model, plain, "zero-shot", 1, context={}, evaluations=2)
     same = adapt(model, PENDULUM.make(context={}), "zero-shot", 1, evaluations=2)
     assert_allclose(result.returns, same.returns, rtol=1e-4)
-    assert adapt(model, plain, "search", 1, evaluations=1).told.shape == (2, 4)
+    assert adapt(model, plain, "search", 1, evaluations=1).reported.shape == (2, 4)
     with pytest.raises(ValueError, match="does not observe its context"):
         adapt(model, plain, "finetune", 1)
     with pytest.raises(ValueError, match="needs an environment of a family with 'physics'"):

@@ -35,9 +35,9 @@ def test_it_foretells_what_the_physics_does(learnt: Dynamics) -> None:
     """In contexts, states and actions that it was not trained on, to a tenth of what they change."""
     contexts = torch.tensor(ODE.context_space.sample("extrapolation", 200, 1))
     x, action = 4 * torch.rand(200, 1, dtype=torch.float64) - 2, 2 * torch.rand(200, 2, dtype=torch.float64) - 1
-    foretold, _ = learnt(x, action, contexts)
+    predicted, _ = learnt(x, action, contexts)
     true, _ = by_physics(ODE.physics(), ODE.context_space)(x, action, contexts)
-    assert (foretold - true).square().mean().sqrt() < 0.1 * (true - x[:, 0]).square().mean().sqrt()
+    assert (predicted - true).square().mean().sqrt() < 0.1 * (true - x[:, 0]).square().mean().sqrt()
 
 
 @pytest.mark.parametrize("context", [(3.0, -4.0), (-8.0, 2.0), (1.0, 9.0)])
@@ -80,9 +80,9 @@ def test_a_family_without_physics_is_identified(tmp_path: Path, monkeypatch: pyt
         assert_array_equal(one, other)
     curve = hyperrl.adapt(model, env, "identify", episodes=1, evaluations=1, dynamics=made)
     assert curve.identified is not None
-    assert curve.told is not None
+    assert curve.reported is not None
     force = family.context_space.names.index("force")
-    assert abs(curve.told[1, force] + 0.0012) < abs(curve.told[0, force] + 0.0012)
+    assert abs(curve.reported[1, force] + 0.0012) < abs(curve.reported[0, force] + 0.0012)
     with pytest.raises(ValueError, match="identifies no context"):
         hyperrl.adapt(model, env, "search", episodes=1, dynamics=made)
 

@@ -72,7 +72,20 @@ def test_train_evaluate_compare(hyperrl: Command, tmp_path: Path) -> None:
         arguments = ("--steps", 1, "--seed", seed, "--irrelevant", irrelevant, "--device", "cpu", "--no-progress")
         assert "Next: hyperrl evaluate" in hyperrl("train", "cartpole", f"{agent}.toml", *arguments)
         run = f"runs/cartpole-{agent}{f'-irrelevant{irrelevant}' if irrelevant else ''}-{seed}"
-        options = ("--contexts", 3, "--episodes", 2, "--plane", 3, "--sweep", 3, "--noise", 0.1, 0.5, "--no-progress")
+        options = (
+            "--contexts",
+            3,
+            "--episodes",
+            2,
+            "--plane",
+            3,
+            "--sensitivity",
+            3,
+            "--noise",
+            0.1,
+            0.5,
+            "--no-progress",
+        )
         text = hyperrl("evaluate", run, *options)
         assert all(
             word in text for word in (*SPLITS, "raw returns", "variance", "wrong context, on interpolation: noise")
@@ -93,8 +106,8 @@ def test_train_evaluate_compare(hyperrl: Command, tmp_path: Path) -> None:
         "splits.png",
         "profiles.png",
         "planes.png",
-        "sweeps.png",
-        "misreports.png",
+        "sensitivity.png",
+        "perturbations.png",
         "irrelevant.png",
         "curves.png",
     } <= set(pictures)
@@ -150,7 +163,7 @@ def test_scores_where_there_is_a_reference(hyperrl: Command, tmp_path: Path) -> 
     small = ("--contexts", 2, "--episodes", 3, "--no-progress")
     assert "4 contexts" in hyperrl("reference", "ode", *small, "--splits", "train", "interpolation", "--out", "r.json")
     assert "is never overwritten" in hyperrl("reference", "ode", *small, "--out", "r.json", expect=2)
-    quick = (*small, "--plane", 0, "--sweep", 0)
+    quick = (*small, "--plane", 0, "--sensitivity", 0)
     text = hyperrl("evaluate", "runs/ode-unaware-ppo-0", *quick, "--reference", "r.json")
     assert "extrapolation: raw returns, 2 of 2 contexts have no reference" in text
     assert text.count("no reference") == 1

@@ -56,28 +56,30 @@ def test_a_sweep_varies_one_feature_at_a_time() -> None:
     inverting = hyperrl.evaluation.protocol._lines(FAMILY, 5)["force_mag"]
     assert_allclose(inverting[:, 4], [-20, -10, 10, 20])  # no force at all is out of bounds
     model = PPO(HyperPolicy, family.vec_env(2), **SIZES)
-    report = evaluate(model, family, ("train",), 2, 3, sweep=4)
-    assert_array_equal(report.sweeps["mass"].values, lines["mass"][:, 0])
-    assert_array_equal(report.sweeps["mass"].returns[:, 0], play(model, family, lines["mass"], 3).returns)
+    report = evaluate(model, family, ("train",), 2, 3, sensitivity=4)
+    assert_array_equal(report.sensitivity["mass"].values, lines["mass"][:, 0])
+    assert_array_equal(report.sensitivity["mass"].returns[:, 0], play(model, family, lines["mass"], 3).returns)
 
 
 def test_misreports_change_what_is_told_and_nothing_else() -> None:
     family = hyperrl.load_family("pendulum")
     model = PPO(ConcatPolicy, family.vec_env(2), **SIZES)
     levels = dict(noise=[0.5, 1.0], offset=[0.2], other=[1.0])
-    report = evaluate(model, family, ("interpolation",), 3, 2, seed=4, misreports=levels)
-    for kind, sweep in report.misreports.items():
-        assert_array_equal(sweep.values, [0, *levels[kind]])
-        assert_array_equal(sweep.returns[0], report.splits["interpolation"].returns)
-        assert len(np.unique(sweep.returns)) == sweep.returns.size  # every level is played, and plays otherwise
+    report = evaluate(model, family, ("interpolation",), 3, 2, seed=4, perturbations=levels)
+    for kind, sensitivity in report.perturbations.items():
+        assert_array_equal(sensitivity.values, [0, *levels[kind]])
+        assert_array_equal(sensitivity.returns[0], report.splits["interpolation"].returns)
+        assert (
+            len(np.unique(sensitivity.returns)) == sensitivity.returns.size
+        )  # every level is played, and plays otherwise
     unaware = PPO(UnawarePolicy, family.vec_env(2), **SIZES)
-    report = evaluate(unaware, family, ("interpolation",), 3, 2, misreports=levels)
-    for sweep in report.misreports.values():
-        assert_array_equal(sweep.returns, np.tile(sweep.returns[0], (len(sweep.values), 1, 1)))
+    report = evaluate(unaware, family, ("interpolation",), 3, 2, perturbations=levels)
+    for sensitivity in report.perturbations.values():
+        assert_array_equal(sensitivity.returns, np.tile(sensitivity.returns[0], (len(sensitivity.values), 1, 1)))
 
 
 def test_report_survives_its_file(model: PPO, tmp_path: Path) -> None:
-    report = evaluate(model, FAMILY, contexts=2, episodes=1, plane=2, sweep=2, misreports=dict(noise=[0.1]))
+    report = evaluate(model, FAMILY, contexts=2, episodes=1, plane=2, sensitivity=2, perturbations=dict(noise=[0.1]))
     report.save(tmp_path / "e.json")
     report.save(tmp_path / "again.json")
     again = Report.load(tmp_path / "e.json")

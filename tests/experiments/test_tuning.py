@@ -38,7 +38,7 @@ def quick(tmp_path: Path) -> Path:
 @pytest.fixture
 def score(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Let trials be judged by their rank alone, by a function that a test may replace."""
-    judge = {"by": lambda model: -abs((model.policy.generation.rank or 0) - 3)}
+    judge = {"by": lambda model: -abs((model.policy.hyper_config.rank or 0) - 3)}
     monkeypatch.setattr(hyperrl.experiments.tuning._Search, "returns", lambda self, model: float(judge["by"](model)))
     return judge
 
@@ -96,7 +96,7 @@ def test_a_killed_trial_does_not_count(quick: Path, tmp_path: Path, score: Any) 
 
 def test_the_search_finds_what_is_best(quick: Path, tmp_path: Path, score: Any) -> None:
     score["by"] = lambda model: (
-        -abs((model.policy.generation.rank or 0) - 12) - 10 * (model.policy.generation.head != "low_rank")
+        -abs((model.policy.hyper_config.rank or 0) - 12) - 10 * (model.policy.hyper_config.head != "low_rank")
     )
     best = tune("pendulum", quick, 12, 64, out=tmp_path / "search", device="cpu")
     assert best.definition.policy_kwargs["head"] == "low_rank"
@@ -156,7 +156,7 @@ def test_the_best_recipe_trains(quick: Path, tmp_path: Path) -> None:
     assert all(-2500 < value < 0 for value in values)
     assert f"mean return {max(values):.4g} after 128 steps" in best.source.read_text()
     model = hyperrl.train("pendulum", best.source, steps=64, device="cpu", out=tmp_path / "run")
-    assert model.policy.generation.head == best.definition.policy_kwargs["head"]
+    assert model.policy.hyper_config.head == best.definition.policy_kwargs["head"]
 
 
 @pytest.mark.parametrize("agent", [name for name in names("agents") if agent_spec(name).definition.policy != "hyper"])

@@ -20,7 +20,7 @@ import hyperrl
 from hyperrl.hypernet import HEADS, HyperNetwork, mlp
 from hyperrl.policies import POLICY_OF, HyperCrossQPolicy, HyperDQNPolicy, HyperSACPolicy, HyperTD3Policy
 from hyperrl.policies.context import ContextReader
-from hyperrl.policies.generation import Generation
+from hyperrl.policies.hyper_config import HyperConfig
 from hyperrl.policies.off_policy import GeneratedNetwork
 
 SIZES: dict[str, Any] = dict(learning_starts=8, buffer_size=200, batch_size=16, device="cpu", seed=0)
@@ -39,7 +39,7 @@ def test_each_row_goes_through_the_network_of_its_context(head: str, target: str
     """As through plain networks with the generated weights, one a context; normalisation sees all rows."""
     torch.manual_seed(0)
     reader = ContextReader(spaces.Dict(VECTOR))
-    network = GeneratedNetwork(TARGETS[target](), 3, reader, Generation(head=head))
+    network = GeneratedNetwork(TARGETS[target](), 3, reader, HyperConfig(head=head))
     perturb(network)
     contexts = torch.rand(3, 4) * 2 - 1
     index = torch.randint(3, (20,))

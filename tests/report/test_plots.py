@@ -42,7 +42,7 @@ FIGURES: dict[str, Callable[[], Figure]] = {
         {split: {agent: np.tile(np.linspace(1, 0, 50), (3, 1)) for agent in AGENTS} for split in SPLITS},
         "return",
     ),
-    "sweeps": lambda: plots.plot_sweeps(
+    "sensitivity": lambda: plots.plot_sensitivity(
         {
             feature.name: {
                 agent: line(np.linspace(feature.bounds[0][0], feature.bounds[-1][1], 12), -100.0 * i)
@@ -59,7 +59,7 @@ FIGURES: dict[str, Callable[[], Figure]] = {
         {f"{agent}, identify": line(np.array([0, 1, 2, 5, 10, 20]), 0.9 - i) for i, agent in enumerate(AGENTS)},
         is_scored=True,
     ),
-    "misreports": lambda: plots.plot_misreports(
+    "perturbations": lambda: plots.plot_perturbations(
         {kind: {agent: line(np.array([0, 0.1, 1]), 9.0) for agent in AGENTS} for kind in ("noise", "offset", "other")}
     ),
 }
@@ -127,5 +127,5 @@ def test_bars_and_their_intervals_are_the_estimates() -> None:
 
 def test_a_line_is_broken_where_a_feature_has_a_gap() -> None:
     x = np.array([-3, -1, -0.5, 0.5, 2.0])  # 0 is out of the bounds of torque_gain
-    figure = plots.plot_sweeps({"torque_gain": {"a": line(x, 1.0)}}, SPACE)
+    figure = plots.plot_sensitivity({"torque_gain": {"a": line(x, 1.0)}}, SPACE)
     assert [drawn.get_xdata().tolist() for drawn in figure.axes[0].lines] == [[-3, -1, -0.5], [0.5, 2]]  # pyright: ignore

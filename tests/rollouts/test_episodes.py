@@ -154,18 +154,18 @@ def test_an_aware_model_acts_on_what_it_is_told() -> None:
     contexts = PENDULUM.context_space.sample("train", 3, 0)
     truth = np.repeat(contexts[:, None], 2, axis=1)
     assert_array_equal(
-        play(model, PENDULUM, contexts, 2, told=truth).returns, play(model, PENDULUM, contexts, 2).returns
+        play(model, PENDULUM, contexts, 2, reported=truth).returns, play(model, PENDULUM, contexts, 2).returns
     )
     seen: list[Any] = []
     predict = model.predict
     model.predict = lambda observation, *args: (seen.append(observation), predict(observation, *args))[1]
-    told = np.arange(3 * 2 * 4).reshape(3, 2, 4) / 10
-    play(model, PENDULUM, contexts, 2, told=told)
+    reported = np.arange(3 * 2 * 4).reshape(3, 2, 4) / 10
+    play(model, PENDULUM, contexts, 2, reported=reported)
     for observation in seen:
-        assert_array_equal(observation["context"], told.reshape(6, 4).astype(np.float32))
-    play(PPO(ConcatPolicy, PENDULUM.vec_env(2), **SIZES), PENDULUM, contexts, 2, told=truth + 100)  # and no warning
-    with pytest.raises(ValueError, match=r"'told' of shape \(3, 2, 4\), got \(6, 4\)"):
-        play(model, PENDULUM, contexts, 2, told=told.reshape(6, 4))
+        assert_array_equal(observation["context"], reported.reshape(6, 4).astype(np.float32))
+    play(PPO(ConcatPolicy, PENDULUM.vec_env(2), **SIZES), PENDULUM, contexts, 2, reported=truth + 100)  # and no warning
+    with pytest.raises(ValueError, match=r"'reported' of shape \(3, 2, 4\), got \(6, 4\)"):
+        play(model, PENDULUM, contexts, 2, reported=reported.reshape(6, 4))
 
 
 def test_random_actions_are_uniform_and_seeded() -> None:

@@ -69,7 +69,7 @@ def test_it_trains_continues_and_plays(algorithm: Any, tmp_path: Path) -> None:
     first = algorithm.load(runs / "hyperrl-Pendulum-v0_1" / "hyperrl-Pendulum-v0.zip", device="cpu")
     assert type(first.policy) is getattr(hyperrl.policies, POLICY_OF[algorithm.__name__])
     assert first.policy.context_space == CONTEXT
-    assert first.policy.generation.rank == 8
+    assert first.policy.hyper_config.rank == 8
     assert first.num_timesteps >= 300
     again = ("-i", runs / "hyperrl-Pendulum-v0_1" / "hyperrl-Pendulum-v0.zip", "-n", 200, "--eval-freq", -1)
     zoo(tmp_path, "train", algorithm, *config(algorithm), *again)
@@ -86,4 +86,4 @@ def test_its_search_leaves_policy_kwargs_out_and_the_policy_finds_the_context(tm
     policy = PPO.load(best, device="cpu").policy
     assert isinstance(policy, HyperPolicy)
     assert policy.context_space == CONTEXT
-    assert policy.generation.rank is None  # the file says 8
+    assert policy.hyper_config.rank is None  # the file says 8

@@ -49,7 +49,7 @@ def test_encoders_are_saved_and_loaded(policy: type[BasePolicy], encoder: str) -
     loaded = policy.load(file, device="cpu")  # pyright: ignore[reportArgumentType]
     obs = {"observation": np.random.default_rng(0).normal(size=(8, 5)), "context": np.float32([[2], [3], [4], [5]] * 2)}
     assert_array_equal(loaded.predict(obs, deterministic=True)[0], made.predict(obs, deterministic=True)[0])
-    assert "encoder=" in repr(loaded.generation)  # pyright: ignore
+    assert "encoder=" in repr(loaded.hyper_config)  # pyright: ignore
 
 
 def test_what_each_encoder_computes() -> None:

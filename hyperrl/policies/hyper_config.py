@@ -18,7 +18,7 @@ ENCODERS: Final = ("mlp", "cos_sin", "task_embedding", "none")
 
 
 @dataclass(frozen=True)
-class Generation:
+class HyperConfig:
     """Keyword arguments of every hypernetwork policy: how weights are generated from the context.
 
     :param head: how weights are generated, one of :data:`~hyperrl.hypernet.HEADS`.
@@ -128,19 +128,19 @@ class Generation:
 
 
 class GeneratedPolicy(ContextPolicy):
-    """What hypernetwork policies have in common: the keyword arguments of :class:`Generation`."""
+    """What hypernetwork policies have in common: the keyword arguments of :class:`HyperConfig`."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        names = [option.name for option in fields(Generation)]
-        self.generation: Final = Generation(**{name: kwargs.pop(name) for name in names if name in kwargs})
+        names = [option.name for option in fields(HyperConfig)]
+        self.hyper_config: Final = HyperConfig(**{name: kwargs.pop(name) for name in names if name in kwargs})
         super().__init__(*args, **kwargs)
 
     @classmethod
     def _keywords(cls) -> list[str]:
-        return [option.name for option in fields(Generation)] + super()._keywords()
+        return [option.name for option in fields(HyperConfig)] + super()._keywords()
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
-        return super()._get_constructor_parameters() | asdict(self.generation)
+        return super()._get_constructor_parameters() | asdict(self.hyper_config)
 
 
 def add_to_loss(x: Tensor, penalty: Tensor) -> Tensor:
