@@ -164,7 +164,7 @@ class Comparison:
 
     @property
     def perturbed(self) -> dict[str, dict[str, tuple[Vector, Vector]]]:
-        """For each kind of perturbation and agent: its levels ``(k,)``, and the IQM of the returns with its interval."""
+        """For each kind of perturbation and agent: levels ``(k,)``, and the IQM of the returns with its interval."""
         return {
             kind: {
                 agent: (
