@@ -144,6 +144,15 @@ class ContextExtractor(BaseFeaturesExtractor):
         self.extractor = extractor
         self.include_context: Final = include_context
 
+    def __getattr__(self, name: str) -> Any:
+        """Return an attribute of the ordinary features extractor, as a stock policy's ``features_extractor`` has it."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == "extractor" or name.startswith("__"):
+                raise
+            return getattr(self.extractor, name)
+
     def forward(self, observations: PyTorchObs) -> Tensor:
         """Return ``(B, n)`` features, or with the context ``(B, n + d)``."""
         features = self.extractor(self.reader.others(observations))
@@ -246,8 +255,6 @@ class ContextPolicy(BasePolicy):
                     f"policy_kwargs: {type(self).__name__} knows no {name!r}: the names are {valid}."
                     f"{nearest(name, valid)}"
                 )
-        if kwargs.get("squash_output") and not kwargs.get("use_sde"):
-            raise ValueError("squash_output=True is for gSDE: give the algorithm use_sde=True too")
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         data = super()._get_constructor_parameters()

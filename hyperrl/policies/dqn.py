@@ -6,7 +6,12 @@ from typing import Any, ClassVar
 
 from stable_baselines3.dqn.policies import DQNPolicy, QNetwork
 
-from hyperrl.policies.off_policy import OffPolicy
+from hyperrl.policies.off_policy import GeneratedPart, OffPolicy
+
+
+class _QNetwork(GeneratedPart, QNetwork):
+    def _generate(self) -> None:
+        self.q_net: Any = self._generated(self.q_net)
 
 
 class HyperDQNPolicy(OffPolicy, DQNPolicy):
@@ -24,6 +29,4 @@ class HyperDQNPolicy(OffPolicy, DQNPolicy):
 
     def make_q_net(self) -> QNetwork:
         """Make the Q-network."""
-        network: Any = super().make_q_net()
-        network.q_net = self._generated(network.q_net, network.features_extractor)
-        return network
+        return self._make(_QNetwork, self.net_args)

@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import Any, ClassVar
 
 import torch
+from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.sac.policies import LOG_STD_MAX, LOG_STD_MIN
 from torch import Tensor, nn
@@ -101,6 +102,11 @@ class OffPolicy(GeneratedPolicy):
         kwargs = super()._update_features_extractor(net_kwargs, features_extractor)
         return kwargs | dict(features_dim=kwargs["features_extractor"].extractor.features_dim)
 
+    def _make(self, part: type, kwargs: dict[str, Any], features_extractor: BaseFeaturesExtractor | None = None) -> Any:
+        """Make a :class:`GeneratedPart`, with the features extractor of another one or one of its own."""
+        kwargs = self._update_features_extractor(kwargs, features_extractor)
+        return part(**kwargs, hyper_config=self.hyper_config).to(self.device)
+
     def generated_networks(self) -> dict[str, GeneratedNetwork]:
         """Return the networks that learn, by name: what acts, then each critic."""
         found: dict[str, GeneratedNetwork] = {}
@@ -111,10 +117,29 @@ class OffPolicy(GeneratedPolicy):
                 found[f"{name}_{count + 1}" if count else name] = module
         return found
 
-    def _generated(self, target: nn.Sequential, extractor: Any) -> GeneratedNetwork:
-        """Wrap a network of features, context and perhaps actions; ``extractor`` is what makes the features."""
-        network = GeneratedNetwork(target, extractor.extractor.features_dim, extractor.reader, self.hyper_config)
-        return network.to(self.device)
+
+class GeneratedPart(BasePolicy):
+    """A network of SB3's that is saved and loaded without its policy: to be inherited before it.
+
+    :param hyper_config: how weights are generated.
+    :param kwargs: arguments of SB3's network.
+    """
+
+    def __init__(self, *, hyper_config: HyperConfig, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.hyper_config = hyper_config
+        self._generate()
+
+    def _generate(self) -> None:
+        """Replace the layers that SB3 has made."""
+        raise NotImplementedError
+
+    def _generated(self, target: nn.Sequential) -> GeneratedNetwork:
+        """Wrap a network of features and context."""
+        return _generated(target, self.features_extractor, self.hyper_config)
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return super()._get_constructor_parameters() | dict(hyper_config=self.hyper_config)
 
 
 class OffPolicyActorCritic(OffPolicy):
@@ -123,24 +148,26 @@ class OffPolicyActorCritic(OffPolicy):
     def make_critic(self, features_extractor: BaseFeaturesExtractor | None = None) -> Any:
         """Make the critics, each with a hypernetwork of its own."""
         critic: Any = super().make_critic(features_extractor)  # pyright: ignore[reportAttributeAccessIssue]
-        critic.q_networks = [self._generated(network, critic.features_extractor) for network in critic.q_networks]
+        critic.q_networks = [
+            _generated(network, critic.features_extractor, self.hyper_config).to(self.device)
+            for network in critic.q_networks
+        ]
         for i, network in enumerate(critic.q_networks):
             critic.add_module(f"qf{i}", network)
         return critic
 
 
-class GaussianActor:
+class GaussianActor(GeneratedPart):
     """Generates mean and log-std of a Gaussian actor of SB3: to be inherited before the actors of SAC, TQC, CrossQ.
 
     With gSDE the last hidden layer and the mean are generated; the log-std is common to all contexts.
     """
 
-    def generate(self: Any, policy: OffPolicy) -> Any:
-        """Replace the layers that SB3 has made, and return the actor."""
+    def _generate(self: Any) -> None:
         if self.use_sde:
             clipped = isinstance(self.mu, nn.Sequential)
             mean, self.clip = (self.mu[0], self.mu[1]) if clipped else (self.mu, nn.Identity())
-            target = with_latent(nn.Sequential(*self.latent_pi, mean), policy.hyper_config.head)
+            target = with_latent(nn.Sequential(*self.latent_pi, mean), self.hyper_config.head)
         else:
             both = nn.Linear(self.mu.in_features, 2 * self.mu.out_features)
             with torch.no_grad():
@@ -149,8 +176,7 @@ class GaussianActor:
             target = nn.Sequential(*self.latent_pi, both)
             del self.log_std
         del self.latent_pi, self.mu
-        self.network = policy._generated(target, self.features_extractor)
-        return self
+        self.network = self._generated(target)
 
     def get_action_dist_params(self: Any, obs: Any) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Return mean ``(B, m)``, log-std, and for gSDE the features of its noise."""
@@ -169,8 +195,12 @@ class GaussianPolicy(OffPolicyActorCritic):
 
     def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> Any:
         """Make the actor, whose mean and log-std are generated."""
-        kwargs = self._update_features_extractor(self.actor_kwargs, features_extractor)  # pyright: ignore
-        return self.actor_class(**kwargs).generate(self)
+        return self._make(self.actor_class, self.actor_kwargs, features_extractor)  # pyright: ignore
+
+
+def _generated(target: nn.Sequential, extractor: Any, hyper_config: HyperConfig) -> GeneratedNetwork:
+    """Wrap a network of features, context and perhaps actions; ``extractor`` is what makes the features."""
+    return GeneratedNetwork(target, extractor.extractor.features_dim, extractor.reader, hyper_config)
 
 
 def _cut(target: nn.Sequential) -> list[nn.Sequential]:

@@ -6,7 +6,12 @@ from typing import Any, ClassVar
 
 from sb3_contrib.qrdqn.policies import QRDQNPolicy, QuantileNetwork
 
-from hyperrl.policies.off_policy import OffPolicy
+from hyperrl.policies.off_policy import GeneratedPart, OffPolicy
+
+
+class _QuantileNetwork(GeneratedPart, QuantileNetwork):
+    def _generate(self) -> None:
+        self.quantile_net: Any = self._generated(self.quantile_net)
 
 
 class HyperQRDQNPolicy(OffPolicy, QRDQNPolicy):
@@ -24,6 +29,4 @@ class HyperQRDQNPolicy(OffPolicy, QRDQNPolicy):
 
     def make_quantile_net(self) -> QuantileNetwork:
         """Make the network of quantiles."""
-        network: Any = super().make_quantile_net()
-        network.quantile_net = self._generated(network.quantile_net, network.features_extractor)
-        return network
+        return self._make(_QuantileNetwork, self.net_args)

@@ -8,7 +8,15 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.td3.policies import Actor, TD3Policy
 from torch import nn
 
-from hyperrl.policies.off_policy import OffPolicyActorCritic
+from hyperrl.policies.off_policy import GeneratedPart, OffPolicyActorCritic
+
+
+class _Actor(GeneratedPart, Actor):
+    """TD3's actor, generated up to the ``tanh`` behind its last layer."""
+
+    def _generate(self) -> None:
+        *layers, tanh = self.mu
+        self.mu = nn.Sequential(self._generated(nn.Sequential(*layers)), tanh)
 
 
 class HyperTD3Policy(OffPolicyActorCritic, TD3Policy):
@@ -25,8 +33,5 @@ class HyperTD3Policy(OffPolicyActorCritic, TD3Policy):
     algorithms: ClassVar = ("TD3", "DDPG")
 
     def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> Actor:
-        """Make the actor, generated up to the ``tanh`` behind its last layer."""
-        actor = super().make_actor(features_extractor)
-        *layers, tanh = actor.mu  # pyright: ignore[reportGeneralTypeIssues]
-        actor.mu = nn.Sequential(self._generated(nn.Sequential(*layers), actor.features_extractor), tanh)
-        return actor
+        """Make the actor."""
+        return self._make(_Actor, self.actor_kwargs, features_extractor)

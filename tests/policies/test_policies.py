@@ -42,6 +42,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "DQN": OFF_POLICY | dict(target_update_interval=4, tau=0.3),
     "QRDQN": OFF_POLICY | dict(target_update_interval=4, tau=0.3),
 }
+ON_POLICIES = ("PPO", "A2C", "TRPO")
 ALGORITHMS = [*POLICY_OF, *(f"{name} gSDE" for name in ("PPO", "A2C", "TRPO", "SAC", "TQC", "CrossQ"))]
 CASES = [(name, head) for name in ALGORITHMS for head in (("low_rank", "full") if "gSDE" in name else HEADS)]
 every_case = pytest.mark.parametrize(("name", "head"), CASES, ids=lambda value: value)
@@ -148,6 +149,19 @@ def test_the_same_actions_after_saving_loading_and_copying(name: str, head: str)
     if "gSDE" not in name:
         check(copy.deepcopy(policy))
         check(cloudpickle.loads(cloudpickle.dumps(policy)))
+
+
+@pytest.mark.parametrize(("name", "head"), [(name, head) for name, head in CASES if name.split()[0] not in ON_POLICIES])
+def test_what_acts_is_saved_and_loaded_without_its_policy(name: str, head: str) -> None:
+    model = trained(name, head)
+    part: Any = next(p for p in (getattr(model.policy, key, None) for key in ("actor", "q_net", "quantile_net")) if p)
+    file = io.BytesIO()
+    part.save(file)
+    file.seek(0)
+    loaded = type(part).load(file, device="cpu")
+    obs = to_numpy(observations(model))
+    assert_array_equal(loaded.predict(obs, deterministic=True)[0], part.predict(obs, deterministic=True)[0])
+    assert loaded._get_constructor_parameters().keys() == part._get_constructor_parameters().keys()
 
 
 @every_case

@@ -350,7 +350,6 @@ BOX = spaces.Box(-1, 1, (3,))
         (lambda new: new(BOX, context_slice=(2, 1)), "takes 0 of the observation's 3"),
         (lambda new: new(space(obs=BOX, context=BOX), context_slice=(0, 1)), "context_slice is for flat observations"),
         (lambda new: new(spaces.Discrete(3)), "expected a Dict observation"),
-        (lambda new: new(space(obs=BOX, context=BOX), squash_output=True), "squash_output=True is for gSDE"),
         (
             lambda new: new(space(obs=BOX, context=BOX), use_sde=True, head="adapter"),
             "use_sde=True with head='adapter'",

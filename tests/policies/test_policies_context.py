@@ -1,3 +1,4 @@
+import copy
 import io
 from typing import Any
 
@@ -7,7 +8,7 @@ import torch
 from gymnasium import spaces
 from numpy.testing import assert_array_equal
 from stable_baselines3 import PPO, SAC
-from stable_baselines3.common.torch_layers import CombinedExtractor, NatureCNN
+from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtractor, NatureCNN
 from toy import CONTEXT, IMAGE, observations, to_numpy, toy
 
 from hyperrl.policies import ContextExtractor, ContextReader, HyperPolicy
@@ -72,6 +73,33 @@ def test_the_extractor_of_the_rest_is_a_choice() -> None:
     extractor: Any = model.actor.features_extractor
     assert extractor.features_dim == 7 + 5 + 4
     assert isinstance(extractor.extractor.extractors["camera"], NatureCNN)
+
+
+class Counting(FlattenExtractor):
+    """A user's features extractor, with attributes of its own."""
+
+    def __init__(self, observation_space: spaces.Space[Any]) -> None:
+        super().__init__(observation_space)
+        self.calls = 0
+        self.norm = torch.nn.BatchNorm1d(self.features_dim)
+
+    def forward(self, observations: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return self.norm(super().forward(observations))
+
+
+def test_the_users_features_extractor_is_reached_as_on_a_stock_policy() -> None:
+    kwargs = dict(context_slice=(-4, None), features_extractor_class=Counting)
+    env = toy(flat=True)
+    policy = PPO(HyperPolicy, env, policy_kwargs=kwargs, n_steps=8, batch_size=8, device="cpu").policy
+    policy.predict(env.reset())
+    extractor: Any = policy.features_extractor
+    assert extractor.calls == 1
+    assert extractor.norm is extractor.extractor.norm
+    copied = copy.deepcopy(extractor)
+    assert copied.norm is copied.extractor.norm
+    with pytest.raises(AttributeError, match="'Counting' object has no attribute 'norms'"):
+        extractor.norms  # noqa: B018
 
 
 @pytest.mark.parametrize("bounds", [(-np.inf, np.inf), (-3.4e38, 3.4e38)])
