@@ -50,14 +50,13 @@ def physics(
     """Batched physics against Gymnasium's environments: environment steps per second with random actions, one core.
 
     Args:
-        families: Names of families. Default: all that have physics.
+        families: Names or paths of families. Default: all that have physics.
         sizes: Numbers of environments.
         seconds: How long each measurement takes.
         device: Where the batched environments are: cpu or cuda.
         subprocesses: Measure SubprocVecEnv too, one process an environment, up to 16.
     """
-    definitions = {name: family_spec(name).definition for name in names("envs")}
-    families = families or tuple(name for name, definition in definitions.items() if definition.physics)
+    families = families or tuple(name for name in names("envs") if family_spec(name).definition.physics)
     columns = ["family", "envs", "batched/s", "µs/step", "Dummy/s", "ratio"] + ["Subproc/s"] * subprocesses
     table = Table(*columns, title="Physics: env-steps per second")
     for name in track(families, console=Console(stderr=True), transient=True):
@@ -67,8 +66,8 @@ def physics(
             dummy = _steps_per_second(family.vec_env(n, backend="gymnasium"), seconds)
             cells = [f"{batched:,.0f}", f"{n / batched * 1e6:.0f}", f"{dummy:,.0f}", f"{batched / dummy:.1f}"]
             if subprocesses:
-                make = partial(gym.make, definitions[name].id)
-                cells.append(f"{_steps_per_second(SubprocVecEnv([make] * n), seconds):,.0f}" if n <= 16 else "")
+                speed = f"{_steps_per_second(SubprocVecEnv([family.make] * n), seconds):,.0f}" if n <= 16 else ""
+                cells.append(speed)
             table.add_row(name if n == sizes[0] else "", f"{n:,}", *cells)
         table.add_section()
     if "cartpole" in families:

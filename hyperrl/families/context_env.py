@@ -29,8 +29,8 @@ class ContextEnv(gym.Env[Any, Any]):
     :param apply: sets a context, a mapping from feature names to values, on the unwrapped environment.
     :param contexts: the contexts to go through, one an episode, round and round; shape ``(n, d)``.
     :param action_scale: the feature that multiplies the action, once clipped to the action space.
-    :param draw: draws the unwrapped environment's ``state`` in a context, for ``render_mode="rgb_array"``; the
-        environment draws itself by default.
+    :param draw: draws the unwrapped environment's attribute ``state`` in a context, for ``render_mode="rgb_array"``;
+        the environment draws itself by default, where it has no such attribute and where this returns ``None``.
 
     >>> from hyperrl import load_family
     >>> env = load_family("pendulum").make(context={"length": 0.7})
@@ -46,7 +46,7 @@ class ContextEnv(gym.Env[Any, Any]):
         apply: Callable[[gym.Env[Any, Any], Mapping[str, float]], None],
         contexts: ArrayLike | None = None,
         action_scale: str | None = None,
-        draw: Callable[[np.ndarray, Mapping[str, float]], np.ndarray] | None = None,
+        draw: Callable[[np.ndarray, Mapping[str, float]], np.ndarray | None] | None = None,
     ) -> None:
         self.env = env
         self.context_space = context_space
@@ -105,9 +105,11 @@ class ContextEnv(gym.Env[Any, Any]):
 
     def render(self) -> Any:
         """Draw the environment in its context; ``render_mode="rgb_array"`` gives an array (height, width, 3)."""
-        if self.render_mode == "rgb_array" and self._draw is not None:
-            state: Any = self.env.unwrapped
-            return self._draw(np.asarray(state.state, dtype=np.float64), self.context_space.as_dict(self.context))
+        state = getattr(self.env.unwrapped, "state", None)
+        if self.render_mode == "rgb_array" and self._draw is not None and state is not None:
+            frame = self._draw(np.asarray(state, dtype=np.float64), self.context_space.as_dict(self.context))
+            if frame is not None:
+                return frame
         return self.env.render()
 
     def close(self) -> None:

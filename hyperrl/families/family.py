@@ -172,16 +172,11 @@ class Family:
         return env
 
     def _bare_context_env(self, contexts: Vector | None, **kwargs: Any) -> ContextEnv:
-        draw = None
-        if kwargs.get("render_mode") == "rgb_array":
-            from hyperrl.physics.drawing import DRAWINGS
-
-            draw = DRAWINGS.get(self.spec.definition.physics or "")
         if self.spec.definition.base is None:
             from hyperrl.simulation.physics_env import PhysicsEnv
 
             env = PhysicsEnv(self.physics(), **kwargs)
-            return ContextEnv(env, self.context_space, _set_context, contexts, draw=draw)
+            return ContextEnv(env, self.context_space, _set_context, contexts)
         env = gym.make(self.spec.definition.base, disable_env_checker=True, **kwargs).unwrapped
         for attribute in self.spec.attributes:
             if not hasattr(env, attribute):
@@ -190,6 +185,8 @@ class Family:
                     f"{self.spec.source}: {self.spec.definition.base} has no attribute {attribute!r}."
                     f"{nearest(attribute, known)}"
                 )
+        drawn = kwargs.get("render_mode") == "rgb_array" and self.spec.definition.physics is not None
+        draw = self.physics().draw if drawn else None
         return ContextEnv(env, self.context_space, self._apply, contexts, self.spec.definition.action_scale, draw)
 
     def _apply(self, env: gym.Env[Any, Any], context: Mapping[str, float]) -> None:

@@ -5,9 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 from gymnasium import spaces
+from numpy.typing import NDArray
 from torch import Tensor
+
+from hyperrl.physics.canvas import Frame
 
 Context = Mapping[str, Tensor]
 """Feature name = its value in each of ``n`` environments, shape ``(n,)``."""
@@ -65,6 +69,14 @@ class Physics(ABC):
 
     def optimum(self, c: Context, steps: int) -> Tensor | None:
         """Return the greatest expected return of an episode of so many steps, shape ``(n,)``, where it is known."""
+        return None
+
+    def draw(self, state: NDArray[np.float64], context: Mapping[str, float]) -> Frame | None:
+        """Return a picture of one environment, or ``None`` where Gymnasium's own environment is to draw itself.
+
+        :param state: shape ``(s,)``.
+        :param context: feature name = value.
+        """
         return None
 
 

@@ -1,10 +1,16 @@
 """Double integrator: push a mass in the plane to the origin; as in Benad et al. (2026)."""
 
+import math
+from collections.abc import Mapping
+
+import numpy as np
 import torch
 from gymnasium import spaces
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hyperrl.physics.base import Context, Physics
+from hyperrl.physics.canvas import GREEN, GREY, RED, Canvas, Frame
 
 DT = 0.1  # s
 RADIUS = 0.1  # m
@@ -43,3 +49,11 @@ class DoubleIntegrator(Physics):
     def observe(self, state: Tensor) -> Tensor:
         """The state."""
         return state
+
+    def draw(self, state: NDArray[np.float64], context: Mapping[str, float]) -> Frame:
+        """The square, the goal in it, and the mass as a disc whose area is proportional to it."""
+        canvas = Canvas(1.25)
+        canvas.line([(-1, -1), (1, -1), (1, 1), (-1, 1), (-1, -1)], GREY, 0.02)
+        canvas.disc((0, 0), 0.1, GREEN)
+        canvas.disc((float(state[0]), float(state[1])), 0.09 * math.sqrt(context["mass"]), RED)
+        return canvas.frame()

@@ -1,14 +1,17 @@
 """ODE: keep a number near zero whose rate is a polynomial of the action; as in Beukman et al. (2023)."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from gymnasium import spaces
 from numpy.polynomial import Polynomial
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hyperrl.physics.base import Context, Physics
+from hyperrl.physics.canvas import GREEN, GREY, RED, Canvas, Frame
 
 DT = 0.01
 LIMIT = 20.0
@@ -65,6 +68,14 @@ class Ode(Physics):
             total += (value - previous) * (below + reach).clamp(max=1.0).sum(dim=1)
             previous = value
         return total.reshape(-1, 2).mean(dim=1)  # x₀ is as often positive as negative
+
+    def draw(self, state: NDArray[np.float64], context: Mapping[str, float]) -> Frame:
+        """The number on a line from -2 to 2; beyond that it is drawn at the end."""
+        canvas = Canvas(2.3)
+        canvas.line([(-2, 0), (2, 0)], GREY, 0.03)
+        canvas.line([(0, -0.3), (0, 0.3)], GREEN, 0.06)
+        canvas.disc((min(max(float(state[0]), -2.0), 2.0), 0.0), 0.1, RED)
+        return canvas.frame()
 
 
 def _extreme_rates(coefficients: list[float]) -> tuple[float, float]:

@@ -1,13 +1,16 @@
 """Pendulum: swing a rod up and hold it there; Gymnasium's ``Pendulum-v1`` with a gain on the torque."""
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 from gymnasium import spaces
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hyperrl.physics.base import Context, Physics, columns
+from hyperrl.physics.canvas import INK, RED, Canvas, Frame
 
 DT = 0.05  # s
 MAX_SPEED = 8.0  # rad/s
@@ -48,3 +51,12 @@ class Pendulum(Physics):
         """θ up to whole turns."""
         cos, sin, speed = observation.unbind(1)
         return columns(torch.atan2(sin, cos), speed)
+
+    def draw(self, state: NDArray[np.float64], context: Mapping[str, float]) -> Frame:
+        """The rod as long as it is, and as thick as its mass makes it; 1.6 m are shown either way."""
+        canvas = Canvas(1.6)
+        angle, length = float(state[0]), context["length"]
+        tip = (-length * math.sin(angle), length * math.cos(angle))
+        canvas.line([(0, 0), tip], RED, 0.16 * math.sqrt(context["mass"] / length))
+        canvas.disc((0, 0), 0.04, INK)
+        return canvas.frame()

@@ -10,13 +10,14 @@ import numpy as np
 import torch
 
 from hyperrl.physics.base import Physics
+from hyperrl.physics.canvas import Frame
 
 
 class PhysicsEnv(gym.Env[np.ndarray, Any]):
     """A Gymnasium environment of one row of physics, for :class:`hyperrl.ContextEnv` to vary.
 
     :param physics: the dynamics.
-    :param render_mode: ``"rgb_array"`` or ``None``; ``ContextEnv`` draws what :mod:`hyperrl.physics.drawing` can draw.
+    :param render_mode: ``"rgb_array"`` or ``None``.
 
     >>> from hyperrl.physics.registry import load
     >>> env = PhysicsEnv(load("ode"))
@@ -62,9 +63,17 @@ class PhysicsEnv(gym.Env[np.ndarray, Any]):
         """The state of the physics, shape ``(s,)``."""
         return self._state[0].numpy()
 
-    def render(self) -> None:
-        """Refuse: nobody has said how to draw this physics."""
-        raise NotImplementedError(f"hyperrl.physics.drawing has no drawing of {type(self.physics).__name__}")
+    def render(self) -> Frame | None:
+        """Draw the state in its context, with ``render_mode="rgb_array"``; shape ``(height, width, 3)``.
+
+        :raises ValueError: where the physics has no drawing.
+        """
+        if self.render_mode is None:
+            return None
+        frame = self.physics.draw(self.state, self.context)
+        if frame is None:
+            raise ValueError(f"{type(self.physics).__name__} has no drawing: give it a method draw()")
+        return frame
 
     def _observe(self) -> np.ndarray:
         return self.physics.observe(self._state)[0].to(torch.float32, copy=True).numpy()
