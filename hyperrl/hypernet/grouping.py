@@ -48,22 +48,24 @@ class Groups:
         batch = len(index)
         counts = torch.bincount(index, minlength=contexts)  # (K,)
         mean, largest = -(-batch // max(contexts, 1)), int(counts.max()) if batch else 0
-        self.one_chunk_each: Final = largest * contexts <= 2 * batch
-        self.size: Final = max(1, largest if self.one_chunk_each else mean)  # rows of a chunk
-        # (K,) chunks that each context fills
-        chunks = torch.ones_like(counts) if self.one_chunk_each else -(counts // -self.size)
+        fits = largest * contexts <= 2 * batch
+        self.size: Final = max(1, largest if fits else mean)  # rows of a chunk
+        chunks = -(counts // -self.size)  # (K,) chunks that each context fills: none, where it has no rows
+        self.context: Final = torch.repeat_interleave(torch.arange(contexts, device=index.device), chunks)  # (C,)
+        self.one_chunk_each: Final = fits and len(self.context) == contexts
         order = torch.argsort(index, stable=True)  # (B,)
         first_row = torch.cumsum(counts, 0) - counts  # (K,)
         first_chunk = torch.cumsum(chunks, 0) - chunks  # (K,)
         rank = torch.arange(batch, device=index.device) - first_row[index[order]]  # (B,) place within its context
-        self.slot: Final = torch.empty_like(order)
-        self.slot[order] = first_chunk[index[order]] * self.size + rank  # (B,)
-        self.context: Final = torch.repeat_interleave(torch.arange(contexts, device=index.device), chunks)  # (C,)
+        slot = first_chunk[index[order]] * self.size + rank  # (B,)
+        self.slot: Final = torch.empty_like(order).index_copy_(0, order, slot)
+        # An empty place gets a row of its context: another, such as zero, may be one that the target is not finite at.
+        row = order[first_row[self.context]].repeat_interleave(self.size)  # (C·size,)
+        self.row: Final = row.index_copy_(0, slot, order)
 
     def pad(self, x: Tensor) -> Tensor:
-        """Lay rows ``(B, *n)`` out as chunks ``(C, size, *n)``, empty places zero."""
-        padded = x.new_zeros(len(self.context) * self.size, *x.shape[1:])
-        return padded.index_copy(0, self.slot, x).unflatten(0, (len(self.context), self.size))
+        """Lay rows ``(B, *n)`` out as chunks ``(C, size, *n)``, empty places filled with a row of the same chunk."""
+        return x.index_select(0, self.row).unflatten(0, (len(self.context), self.size))
 
     def unpad(self, x: Tensor) -> Tensor:
         """Undo :meth:`pad`: chunks ``(C, size, *m)`` back to rows ``(B, *m)``."""

@@ -2,6 +2,7 @@ import copy
 import io
 import math
 import shutil
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -91,6 +92,61 @@ def test_batched_equals_one_network_a_row(
     hyper = make(head, mlp(widths, nn.Tanh))
     context = torch.randn(20, 3, dtype=torch.float64)[index]
     assert_equal_to_one_by_one(hyper, context, torch.randn(len(index), 5, dtype=torch.float64), context_is_learnt)
+
+
+class Elementwise(nn.Module):
+    """A layer of which zero is a singular point."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+SINGULAR_AT_ZERO: dict[str, Callable[[Tensor], Tensor]] = {
+    "direction": lambda x: x / x.norm(dim=-1, keepdim=True),
+    "log": lambda x: x.abs().log(),
+    "sqrt": lambda x: x.abs().sqrt(),
+    "inverse": lambda x: 1 / (x + x.sign()),
+    "standardised": lambda x: (x - x.mean(-1, keepdim=True)) / x.std(-1, keepdim=True),
+}
+
+
+@given(
+    st.lists(st.integers(0, 6), min_size=2, max_size=30),
+    st.sampled_from(list(HEADS)),
+    st.sampled_from(list(SINGULAR_AT_ZERO)),
+    st.booleans(),
+    st.booleans(),
+)
+def test_targets_need_not_be_finite_at_zero(
+    index: list[int], head: str, function: str, is_perceptron: bool, context_is_learnt: bool
+) -> None:
+    """Places of a chunk that hold no row of the batch have no influence, whatever the target does there."""
+    hidden = [nn.Linear(5, 5, bias=False), Elementwise(SINGULAR_AT_ZERO[function])]
+    target = (
+        nn.Sequential(*hidden, nn.Linear(5, 2))
+        if is_perceptron
+        else nn.Sequential(nn.Sequential(*hidden), nn.Linear(5, 2))
+    )
+    torch.manual_seed(0)
+    hyper = make(head, target)
+    context = torch.randn(7, 3, dtype=torch.float64)[index]
+    x = torch.randn(len(index), 5, dtype=torch.float64)
+    assert_equal_to_one_by_one(hyper, context, x, context_is_learnt)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_context_without_rows_gets_no_gradient(head: str) -> None:
+    hyper = make(head, nn.Sequential(Elementwise(SINGULAR_AT_ZERO["direction"]), nn.Linear(5, 2)))
+    z = torch.randn(4, hyper.encoder(torch.zeros(1, 3, dtype=torch.float64)).shape[1], dtype=torch.float64)
+    z.requires_grad_()
+    hyper.head(z, torch.tensor([0, 2, 2, 0]), torch.randn(4, 5, dtype=torch.float64)).sum().backward()
+    assert z.grad is not None
+    assert z.grad.isfinite().all()
+    assert z.grad.abs().sum(1).gt(0).tolist() == [True, False, True, False]
 
 
 @given(st.lists(st.integers(0, 6), max_size=60), st.sampled_from(list(HEADS)))
