@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -16,11 +16,25 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from hyperrl.families.family import Family
 from hyperrl.policies.registry import algorithm_class, policy_class
+from hyperrl.training.arguments import arguments, with_classes
 from hyperrl.training.recipe import AgentSpec, agent_spec
 from hyperrl.utils.devices import find_device
-from hyperrl.utils.errors import nearest
 from hyperrl.utils.provenance import n_parameters
 from hyperrl.utils.seeding import check_seed, stream
+
+GIVEN: Final = {
+    "policy": "it stands above, as 'policy'",
+    "policy_kwargs": "they have a table of their own, [policy_kwargs]",
+    "env": "the family is given with the recipe",
+    "seed": "give --seed, in Python seed=",
+    "device": "give --device, in Python device=",
+    "tensorboard_log": "the run folder holds the log",
+    "_init_setup_model": "models are always set up",
+}
+"""Arguments of algorithms that a recipe's hyperparameters do not set, and what does."""
+
+SPACES: Final = ("observation_space", "action_space", "lr_schedule")
+"""Arguments of policies that the algorithm sets."""
 
 
 def build(
@@ -37,19 +51,11 @@ def build(
     try:
         algorithm = algorithm_class(definition.algorithm)
         policy, policy_kwargs = policy_class(definition.policy, definition.algorithm)
-        valid = [
-            name for name in inspect.signature(algorithm).parameters if name not in ("policy", "env", "policy_kwargs")
-        ]
-        for name in definition.hyperparameters:
-            if name not in valid:
-                raise ValueError(f"unknown hyperparameter {name!r}: the names are {valid}.{nearest(name, valid)}")
-        policy_kwargs |= definition.policy_kwargs
+        hyperparameters = _hyperparameters(algorithm, definition.hyperparameters)
+        policy_kwargs |= arguments(policy, with_classes(definition.policy_kwargs), "policy_kwargs", hidden=SPACES)
         if definition.match_parameters is not None:
-            reference = build(family, agent_spec(definition.match_parameters), device="cpu")
+            reference = build(family, _reference(agent), device="cpu")
             policy_kwargs |= matched_width(policy, reference, policy_kwargs)
-        hyperparameters = dict(definition.hyperparameters)
-        if "learning_rate" in hyperparameters:
-            hyperparameters["learning_rate"] = _schedule(hyperparameters["learning_rate"])
         vec_env: VecEnv = family.vec_env(definition.n_envs, contexts=contexts, seed=seed)
         if definition.normalize_reward:
             vec_env = VecNormalize(vec_env, norm_obs=False, gamma=hyperparameters.get("gamma", 0.99))
@@ -60,6 +66,10 @@ def build(
         )
     except (ValueError, AssertionError) as error:  # SB3 asserts that an algorithm serves the family's actions
         raise ValueError(f"{agent.source}: {error}") from None
+    except TypeError as error:  # of a constructor that passes on **kwargs
+        if "unexpected keyword argument" in str(error):
+            raise ValueError(f"{agent.source}: {error}") from None
+        raise
     vec_env.seed(stream(seed))  # SB3 seeded it with the bare seed
     return model
 
@@ -91,10 +101,33 @@ def matched_width(policy: type[BasePolicy], reference: BaseAlgorithm, policy_kwa
     return sized(min((low, high), key=lambda w: abs(count(w) - wanted)))
 
 
+def _reference(agent: AgentSpec) -> AgentSpec:
+    """Read the recipe whose number of parameters another one is given, and which is given nobody's itself."""
+    reference = agent_spec(agent.definition.match_parameters or "")
+    if reference.definition.match_parameters is not None:
+        raise ValueError(
+            f"match_parameters: {reference.name!r} has 'match_parameters' itself, "
+            f"{reference.definition.match_parameters!r}: name a recipe whose sizes are its own"
+        )
+    return reference
+
+
+def _hyperparameters(algorithm: type[BaseAlgorithm], table: dict[str, Any]) -> dict[str, Any]:
+    """Make keyword arguments of an algorithm from what a recipe says of them."""
+    for name in table:
+        if name in GIVEN:
+            raise ValueError(f"{name!r} is no hyperparameter of a recipe: {GIVEN[name]}")
+    given = with_classes(table)
+    own = {"learning_rate": _schedule, "action_noise": _std}
+    checked = {name: read(given[name]) for name, read in own.items() if name in given}
+    rest = {name: value for name, value in given.items() if name not in checked}
+    return arguments(algorithm, rest, "hyperparameters", also=checked, hidden=GIVEN)
+
+
 def _schedule(learning_rate: float | str) -> float | Schedule:
     """Read a learning rate as RL Zoo writes it: a number, or ``"lin_1e-3"`` for one that falls linearly to zero."""
-    if isinstance(learning_rate, str):
-        kind, _, initial = learning_rate.partition("_")
+    if not isinstance(learning_rate, int | float):
+        kind, _, initial = str(learning_rate).partition("_")
         try:
             if kind == "lin":
                 return LinearSchedule(float(initial), 0.0, 1.0)
@@ -106,9 +139,13 @@ def _schedule(learning_rate: float | str) -> float | Schedule:
     return learning_rate
 
 
+def _std(std: float) -> float:
+    if not isinstance(std, int | float) or not 0 <= std < float("inf"):
+        raise ValueError(f"action_noise must be a standard deviation, got {std!r}")
+    return std
+
+
 def _noise(std: float, vec_env: VecEnv) -> NormalActionNoise:
     """Make the exploration noise of TD3 and DDPG from its standard deviation, actions being scaled to [-1, 1]."""
-    if not isinstance(std, int | float) or std < 0:
-        raise ValueError(f"action_noise must be a standard deviation, got {std!r}")
     shape = vec_env.action_space.shape or ()
     return NormalActionNoise(np.zeros(shape), np.full(shape, float(std)))

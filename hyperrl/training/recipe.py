@@ -12,12 +12,15 @@ from hyperrl.utils.definitions import build, read
 class AgentDefinition:
     """What a file in ``agents/`` says.
 
-    :param algorithm: a class of Stable-Baselines3 or sb3-contrib, such as ``"PPO"``.
-    :param policy: ``"hyper"``, ``"film"``, ``"concat"`` or ``"unaware"``.
+    :param algorithm: a class of Stable-Baselines3 or sb3-contrib, such as ``"PPO"``, or any other ``BaseAlgorithm`` as
+        ``"mypackage.algorithms:MyPPO"``.
+    :param policy: ``"hyper"``, ``"film"``, ``"concat"`` or ``"unaware"``, or any ``BasePolicy`` as
+        ``"mypackage.networks:MyPolicy"``.
     :param n_envs: how many environments are stepped together.
     :param hyperparameters: keyword arguments of the algorithm; ``learning_rate = "lin_1e-3"`` falls linearly,
         ``action_noise = 0.1`` is normal with that standard deviation.
-    :param policy_kwargs: keyword arguments of the policy.
+    :param policy_kwargs: keyword arguments of the policy. Those that are classes, here and among the hyperparameters,
+        are named as ``activation_fn = "torch.nn:ReLU"``.
     :param normalize_reward: divide rewards by a running estimate of the return's standard deviation.
     :param match_parameters: the recipe whose number of parameters this one is given, by its layers' width.
     """

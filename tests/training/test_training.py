@@ -265,9 +265,9 @@ def test_a_run_folder_is_never_overwritten(quick: Path, tmp_path: Path) -> None:
         (
             '"hyper"',
             '"hiper"',
-            "unknown policy 'hiper': known are ['hyper', 'film', 'concat', 'unaware']. Did you mean 'hyper'?",
+            "unknown policy 'hiper': known are ['hyper', 'film', 'concat', 'unaware'], or name any other",
         ),
-        ("n_steps", "nsteps", "unknown hyperparameter 'nsteps'"),
+        ("n_steps", "nsteps", "hyperparameters: PPO knows no 'nsteps': the names are ['learning_rate', 'n_steps',"),
         ("n_steps", "nsteps", "Did you mean 'n_steps'?"),
         ("[policy_kwargs]", "[policy_kwargs]\nrnk = 3", "policy_kwargs: HyperPolicy knows no 'rnk'"),
         ('"lin_1e-2"', '"linear"', "learning_rate must be a number, or such as 'lin_1e-3'"),
