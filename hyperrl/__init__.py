@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from hyperrl.policies import ConcatPolicy as ConcatPolicy
     from hyperrl.policies import HyperPolicy as HyperPolicy
     from hyperrl.policies import UnawarePolicy as UnawarePolicy
+    from hyperrl.training import Run as Run
     from hyperrl.training import train as train
 
 __version__ = "0.1.0"
@@ -33,7 +34,7 @@ __getattr__, __dir__ = attach(
         "export": ("specialize",),
         "hypernet": ("HyperNetwork",),
         "policies": ("ConcatPolicy", "HyperPolicy", "UnawarePolicy"),
-        "training": ("train",),
+        "training": ("Run", "train"),
     },
 )
 

@@ -78,11 +78,11 @@ def summary(comparisons: Sequence[Comparison]) -> str:
     """Return one table per split: IQM of returns, or of scores where every context has a reference."""
     tables = []
     for split in comparisons[0].splits:
-        agents = list(comparisons[0].runs)
+        agents = comparisons[0].agents
         rows = [
             (
                 f"{c.family.name}, {'score' if c.is_scored else 'return'}",
-                f"{len(c.runs[agents[0]])}",
+                f"{len(c.reports[agents[0]])}",
                 *(str(bootstrap_iqm(c.values(agent, split))) for agent in agents),
             )
             for c in comparisons

@@ -14,11 +14,13 @@ if TYPE_CHECKING:
     from hyperrl.adaptation.methods import METHODS as METHODS
     from hyperrl.adaptation.methods import NEED_CONTEXT as NEED_CONTEXT
     from hyperrl.adaptation.methods import Adaptation as Adaptation
+    from hyperrl.adaptation.methods import Curve as Curve
     from hyperrl.adaptation.methods import adapt as adapt
     from hyperrl.adaptation.methods import check_method as check_method
     from hyperrl.adaptation.search import ContextSearch as ContextSearch
     from hyperrl.adaptation.studies import Line as Line
     from hyperrl.adaptation.studies import Study as Study
+    from hyperrl.adaptation.studies import StudySettings as StudySettings
     from hyperrl.adaptation.studies import study as study
 
 __getattr__, __dir__ = attach(
@@ -38,6 +40,7 @@ __getattr__, __dir__ = attach(
             "METHODS",
             "NEED_CONTEXT",
             "Adaptation",
+            "Curve",
             "adapt",
             "check_method",
         ),
@@ -45,6 +48,7 @@ __getattr__, __dir__ = attach(
         "studies": (
             "Line",
             "Study",
+            "StudySettings",
             "study",
         ),
     },

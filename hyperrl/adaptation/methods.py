@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hyperrl.adaptation.identification import Identified
 from hyperrl.contexts import ContextBox, Vector
 from hyperrl.utils.errors import nearest
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
     from hyperrl.adaptation.dynamics import Dynamics
     from hyperrl.adaptation.environment import Act, AdaptationEnv
-    from hyperrl.adaptation.identification import Identified
 
 AFTER = (0, 1, 2, 5, 10, 20)
 """After how many episodes agents are measured."""
@@ -31,8 +31,8 @@ NEED_CONTEXT = ("zero-shot", "finetune")
 
 
 @dataclass(frozen=True)
-class Adaptation:
-    """What :func:`adapt` saw.
+class Curve:
+    """How an agent fared in one environment, measurement by measurement.
 
     :param method: how the agent adapted.
     :param after: numbers of episodes after which it was measured, shape ``(k,)``.
@@ -43,8 +43,6 @@ class Adaptation:
         ``(k, d)``; ``None`` for ``scratch``.
     :param episode_returns: return of each episode played to adapt, shape ``(episodes,)``.
     :param identified: the last estimate of the context, by ``identify``.
-    :param model: the agent at the end. For ``finetune`` and ``scratch`` it is a plain one, for the others the agent
-        itself, to be given the last context of ``reported``.
     """
 
     method: str
@@ -54,7 +52,6 @@ class Adaptation:
     reported: Vector | None
     episode_returns: Vector
     identified: Identified | None
-    model: BaseAlgorithm
 
     def regret(self, best: float) -> Vector:
         """Return the cumulative regret ``(episodes,)`` against an agent whose return is ``best`` in each episode."""
@@ -68,24 +65,21 @@ class Adaptation:
         above = np.flatnonzero(self.returns.mean(axis=1) >= target)
         return (int(self.after[above[0]]), int(self.steps[above[0]])) if len(above) else None
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return everything but the model, for JSON."""
-        found = self.identified
-        return {
-            "method": self.method,
-            "after": self.after.tolist(),
-            "steps": self.steps.tolist(),
-            "returns": self.returns.tolist(),
-            "reported": None if self.reported is None else self.reported.tolist(),
-            "episode_returns": self.episode_returns.tolist(),
-            "identified": None
-            if found is None
-            else {
-                "context": found.context.tolist(),
-                "std": found.std.tolist(),
-                "identified": found.identified.tolist(),
-            },
-        }
+
+@dataclass(frozen=True)
+class Adaptation(Curve):
+    """What :func:`adapt` saw: the measurements, and the agent.
+
+    :param model: the agent at the end. For ``finetune`` and ``scratch`` it is a plain one, for the others the agent
+        itself, to be given the last context of ``reported``.
+    """
+
+    model: BaseAlgorithm
+
+    @property
+    def curve(self) -> Curve:
+        """The measurements alone."""
+        return Curve(**{field.name: getattr(self, field.name) for field in fields(Curve)})
 
 
 def adapt(
@@ -157,7 +151,7 @@ def adapt(
     if dynamics is not None and method != "identify":
         raise ValueError(f"method {method!r} identifies no context: dynamics are not for it")
     environment = AdaptationEnv(model, env, eval_env, evaluations, seed)
-    curve = _Curve(environment, episodes)
+    curve = _Measurements(environment, episodes)
     match method:
         case "zero-shot":
             return _zero_shot(curve, _known(environment, context))
@@ -187,7 +181,7 @@ def _known(environment: AdaptationEnv, context: Mapping[str, float] | ArrayLike 
     return context_vector(environment.reader, environment.observed_context() if context is None else context)
 
 
-class _Curve:
+class _Measurements:
     """The measurements as they come in.
 
     :param environment: where the agent plays.
@@ -227,7 +221,7 @@ class _Curve:
         return Adaptation(method, after, steps, returns, reported, np.array(self.episode_returns), identified, model)
 
 
-def _zero_shot(curve: _Curve, known: Vector) -> Adaptation:
+def _zero_shot(curve: _Measurements, known: Vector) -> Adaptation:
     act = curve.environment.given(known)
     curve.measure(act, known)
     curve.environment.begin()
@@ -238,7 +232,7 @@ def _zero_shot(curve: _Curve, known: Vector) -> Adaptation:
     return curve.finish("zero-shot", curve.environment.model)
 
 
-def _search(curve: _Curve) -> Adaptation:
+def _search(curve: _Measurements) -> Adaptation:
     from hyperrl.adaptation.search import ContextSearch
 
     environment = curve.environment
@@ -253,7 +247,7 @@ def _search(curve: _Curve) -> Adaptation:
     return curve.finish("search", environment.model)
 
 
-def _identify(curve: _Curve, dynamics: Dynamics | None) -> Adaptation:
+def _identify(curve: _Measurements, dynamics: Dynamics | None) -> Adaptation:
     from stable_baselines3.common.utils import set_random_seed
 
     from hyperrl.adaptation.identification import Transitions, identify
@@ -276,13 +270,13 @@ def _identify(curve: _Curve, dynamics: Dynamics | None) -> Adaptation:
     return curve.finish("identify", environment.model, found)
 
 
-def _finetune(curve: _Curve, known: Vector, hyperparameters: Mapping[str, Any], proximal: float) -> Adaptation:
+def _finetune(curve: _Measurements, known: Vector, hyperparameters: Mapping[str, Any], proximal: float) -> Adaptation:
     from hyperrl.adaptation.finetuning import learner
 
     return _learn("finetune", curve, learner(curve.environment, known, hyperparameters), proximal, known)
 
 
-def _scratch(curve: _Curve, hyperparameters: Mapping[str, Any]) -> Adaptation:
+def _scratch(curve: _Measurements, hyperparameters: Mapping[str, Any]) -> Adaptation:
     from hyperrl.adaptation.finetuning import learner
 
     reader = curve.environment.reader
@@ -291,7 +285,9 @@ def _scratch(curve: _Curve, hyperparameters: Mapping[str, Any]) -> Adaptation:
     return _learn("scratch", curve, learner(curve.environment, anywhere, hyperparameters, fresh=True), 0.0, None)
 
 
-def _learn(method: str, curve: _Curve, plain: BaseAlgorithm, proximal: float, known: Vector | None) -> Adaptation:
+def _learn(
+    method: str, curve: _Measurements, plain: BaseAlgorithm, proximal: float, known: Vector | None
+) -> Adaptation:
     from hyperrl.adaptation.finetuning import act, learn
 
     curve.measure(act(plain), known)

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-from hyperrl.adaptation.methods import METHODS, NEED_CONTEXT, Adaptation, adapt, check_method
+from hyperrl.adaptation.methods import METHODS, NEED_CONTEXT, Curve, adapt, check_method
 from hyperrl.contexts import Vector
 from hyperrl.evaluation.statistics import Estimate, bootstrap_iqm, bootstrap_median
 from hyperrl.families.family import Family
-from hyperrl.utils.files import write_text
-from hyperrl.utils.provenance import describe_model, versions
+from hyperrl.training.record import Training
+from hyperrl.utils.provenance import ModelDescription, describe_model, versions
+from hyperrl.utils.records import read, write
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
@@ -37,7 +37,7 @@ class Line:
 
     agent: str
     method: str
-    results: list[list[list[Adaptation]]]
+    results: tuple[tuple[tuple[Curve, ...], ...], ...]
 
     @property
     def label(self) -> str:
@@ -66,27 +66,53 @@ class Line:
 
 
 @dataclass(frozen=True)
+class StudySettings:
+    """The arguments of :func:`study`, which says what they are.
+
+    :param learnt_dynamics: whether ``identify`` used a learnt model of the dynamics.
+    """
+
+    methods: tuple[str, ...]
+    episodes: int
+    seeds: int
+    evaluations: int
+    proximal: float = 0.0
+    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
+    learnt_dynamics: bool = False
+
+
+@dataclass(frozen=True)
 class Study:
     """What :func:`study` measured, and how.
 
     :param family: name of the family.
     :param contexts: shape ``(n, d)``, physical units.
     :param after: numbers of episodes after which agents were measured, shape ``(k,)``.
-    :param settings: the arguments of :func:`study`.
-    :param provenance: versions of the libraries, SHA-256 of the family's definition, and which models they were.
     :param lines: the results.
     :param random: mean return of random actions in each context, shape ``(n,)``; ``None`` without a reference in each.
     :param best: that of a specialist, or the optimum.
+    :param definition: digest of the family's definition.
+    :param irrelevant: how many features were appended that do nothing.
+    :param settings: the arguments of :func:`study`.
+    :param models: which models they were, by agent.
+    :param trainings: how they were trained, by agent, where ``hyperrl train`` did that.
+    :param versions: of the libraries.
     """
+
+    SCHEMA: ClassVar[str] = "adaptation-1"
 
     family: str
     contexts: Vector
-    after: list[int]
-    settings: dict[str, Any]
-    provenance: dict[str, Any]
-    lines: list[Line]
-    random: Vector | None
-    best: Vector | None
+    after: NDArray[np.int64]
+    lines: tuple[Line, ...]
+    random: Vector | None = None
+    best: Vector | None = None
+    definition: str | None = None
+    irrelevant: int = 0
+    settings: StudySettings | None = None
+    models: Mapping[str, tuple[ModelDescription, ...]] = field(default_factory=dict)
+    trainings: Mapping[str, tuple[Training, ...]] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_scored(self) -> bool:
@@ -114,24 +140,16 @@ class Study:
         return None if self.random is None or self.best is None else self.random + 0.9 * (self.best - self.random)
 
     def save(self, path: str | Path) -> None:
-        """Write everything but the models to one JSON file."""
-        data = {
-            "family": self.family,
-            "settings": self.settings,
-            "provenance": self.provenance,
-            "contexts": self.contexts.tolist(),
-            "random": None if self.random is None else self.random.tolist(),
-            "best": None if self.best is None else self.best.tolist(),
-            "lines": [
-                {
-                    "agent": line.agent,
-                    "method": line.method,
-                    "results": [[[result.as_dict() for result in row] for row in rows] for rows in line.results],
-                }
-                for line in self.lines
-            ],
-        }
-        write_text(path, json.dumps(data, allow_nan=False))
+        """Write everything to one JSON file, whole or not at all."""
+        write(self, path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Study:
+        """Read a study that :meth:`save` wrote.
+
+        :raises ValueError: where the file is damaged, no study, or of another schema.
+        """
+        return read(cls, path)
 
 
 def study(
@@ -173,43 +191,49 @@ def study(
     lines: list[Line] = []
     with tqdm(total=sum(len(agents[a]) for a, _ in pairs) * seeds * len(points), disable=not progress) as bar:
         for agent, method in pairs:
-            results: list[list[list[Adaptation]]] = []
+            results: list[tuple[tuple[Curve, ...], ...]] = []
             for model in agents[agent]:
-                results.append([])
+                by_seed: list[tuple[Curve, ...]] = []
                 for seed in range(seeds):
-                    results[-1].append([])
+                    curves: list[Curve] = []
                     for point in points:
                         bar.set_description(f"{agent}, {method}")
                         env, eval_env = (family.vec_env(n, contexts=point[None]) for n in (1, evaluations))
-                        results[-1][-1].append(
-                            adapt(
-                                model,
-                                env,
-                                method,
-                                episodes,
-                                context=point if method in NEED_CONTEXT else None,
-                                eval_env=eval_env,
-                                evaluations=evaluations,
-                                seed=seed,
-                                hyperparameters=hyperparameters if method in ("finetune", "scratch") else None,
-                                proximal=proximal if method == "finetune" else 0.0,
-                                dynamics=dynamics if method == "identify" else None,
-                            )
+                        adapted = adapt(
+                            model,
+                            env,
+                            method,
+                            episodes,
+                            context=point if method in NEED_CONTEXT else None,
+                            eval_env=eval_env,
+                            evaluations=evaluations,
+                            seed=seed,
+                            hyperparameters=hyperparameters if method in ("finetune", "scratch") else None,
+                            proximal=proximal if method == "finetune" else 0.0,
+                            dynamics=dynamics if method == "identify" else None,
                         )
+                        curves.append(adapted.curve)
                         bar.update()
-            lines.append(Line(agent, method, results))
+                    by_seed.append(tuple(curves))
+                results.append(tuple(by_seed))
+            lines.append(Line(agent, method, tuple(results)))
     random, best = _reference(family, points, reference)
-    settings: dict[str, Any] = dict(
-        methods=list(methods), episodes=episodes, seeds=seeds, evaluations=evaluations, proximal=proximal
-    ) | dict(hyperparameters=dict(hyperparameters or {}), learnt_dynamics=dynamics is not None)
-    provenance = {
-        "definition": family.digest,
-        "irrelevant": family.irrelevant,
-        "versions": versions(),
-        "models": {name: [describe_model(model) for model in models] for name, models in agents.items()},
-    }
-    after = lines[0].results[0][0][0].after.tolist()
-    return Study(family.name, points, after, settings, provenance, lines, random, best)
+    settings = StudySettings(
+        tuple(methods), episodes, seeds, evaluations, proximal, dict(hyperparameters or {}), dynamics is not None
+    )
+    return Study(
+        family.name,
+        points,
+        lines[0].results[0][0][0].after,
+        tuple(lines),
+        random,
+        best,
+        family.digest,
+        family.irrelevant,
+        settings,
+        {name: tuple(describe_model(model) for model in models) for name, models in agents.items()},
+        versions=versions(),
+    )
 
 
 def _reference(family: Family, points: Vector, reference: Reference | None) -> tuple[Vector | None, Vector | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -102,9 +103,8 @@ def adapt(
         found,
         progress,
     )
-    result.provenance["runs"] = {
-        agent: [{"path": str(run.path), **run.record} for run in group] for agent, group in grouped.items()
-    }
+    trainings = {agent: tuple(run.training for run in group) for agent, group in grouped.items()}
+    result = replace(result, trainings=trainings)
     write_study(result, target)
     _print_study(result)
     Console().print(f"Wrote {', '.join(str(path) for path in sorted(target.iterdir()))}", highlight=False)

@@ -9,33 +9,55 @@ from rich.console import Console
 from rich.table import Table
 from tyro.conf import Positional
 
+from hyperrl.utils.files import refuse_existing
+
 if TYPE_CHECKING:
-    from hyperrl.experiments.comparison import Comparison
+    from hyperrl.experiments.comparison import Comparison, PooledComparison
 
 
 def compare(runs: Positional[tuple[Path, ...]], out: Path | None = None, reference: Path | None = None) -> None:
-    """Print the evaluations of several runs side by side, seeds of one agent taken together.
+    """Print the evaluations of several agents side by side, seeds of one agent taken together.
+
+    Runs of several families are compared on each, and by their scores on all of them together.
 
     Args:
-        runs: Run folders, evaluated alike with `hyperrl evaluate`.
+        runs: Run folders, evaluated alike with `hyperrl evaluate`, and files of evaluations (.json) of other agents.
         out: New folder for a report in Markdown with pictures. Default: print only.
         reference: File of `hyperrl reference` for scores. Default: that beside the family's file, if there is one.
     """
-    from hyperrl.experiments.comparison import Comparison
+    from hyperrl.evaluation.report import Report
+    from hyperrl.experiments.comparison import PooledComparison, compare_by_family
     from hyperrl.report.markdown import write_report
     from hyperrl.training.run import Run
 
-    comparison = Comparison([Run.open(run) for run in runs], reference)
     if out is not None:
-        write_report(comparison, out)
-    _print_comparison(comparison)
+        refuse_existing(out)
+    sources = [Report.load(run) if run.suffix == ".json" else Run.open(run) for run in runs]
+    comparisons = compare_by_family(sources, reference)
+    pooled, reason = None, ""
+    if len(comparisons) > 1:
+        try:
+            pooled = PooledComparison(comparisons)
+        except ValueError as error:  # each family by itself is worth printing
+            reason = str(error)
+            if out is not None:
+                raise
     if out is not None:
-        Console().print(f"Wrote {out / 'report.md'} and its pictures", highlight=False)
+        write_report(comparisons[0] if pooled is None else pooled, out)
+    for comparison in comparisons:
+        _print_comparison(comparison)
+    console = Console()
+    if pooled is not None:
+        _print_pooled(pooled)
+    elif reason:
+        console.print(f"Nothing over all families: {reason}.", highlight=False, markup=False)
+    if out is not None:
+        console.print(f"Wrote {out / 'report.md'} and its pictures", highlight=False, markup=False)
 
 
 def _print_comparison(comparison: Comparison) -> None:
     rows = comparison.rows
-    title = f"{comparison.family.name}, {comparison.steps:,} steps"
+    title = comparison.family.name + ("" if comparison.steps is None else f", {comparison.steps:,} steps")
     returns = Table("agent", "seeds", "split", "mean", "IQM [95 % interval]", title=f"{title}: return")
     scores = Table("agent", "split", "IQM [95 % interval]", "optimality gap", title=f"{title}: score")
     previous = None
@@ -53,6 +75,26 @@ def _print_comparison(comparison: Comparison) -> None:
             column.no_wrap = True
         console.print(table)
     one = any(row.seeds == 1 for row in rows)
-    parameters = {row.agent: row.parameters for row in rows}
-    console.print("Parameters: " + ", ".join(f"{agent} {n:,}" for agent, n in parameters.items()), highlight=False)
+    parameters = {row.agent: row.parameters for row in rows if row.parameters is not None}
+    if parameters:
+        console.print("Parameters: " + ", ".join(f"{agent} {n:,}" for agent, n in parameters.items()), highlight=False)
     console.print(f"IQM: interquartile mean over contexts. Interval: bootstrap over {'episodes' if one else 'seeds'}.")
+
+
+def _print_pooled(pooled: PooledComparison) -> None:
+    title = f"{', '.join(pooled.families)} together: score"
+    table = Table("agent", "split", "IQM [95 % interval]", "optimality gap", title=title)
+    previous = None
+    for row in pooled.rows:
+        if previous not in (None, row.agent):
+            table.add_section()
+        table.add_row("" if previous == row.agent else row.agent, row.split, str(row.score), str(row.gap))
+        previous = row.agent
+    for column in table.columns[1:]:
+        column.no_wrap = True
+    console = Console()
+    console.print(table)
+    for i in pooled.improvements:
+        console.print(f"{i.first} better than {i.second}, {i.split}: {i.probability}", highlight=False, markup=False)
+    if pooled.left_out:
+        console.print(f"Left out, since not on every family: {', '.join(pooled.left_out)}", highlight=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -76,7 +77,8 @@ def evaluate(
         perturbations,
         progress,
     )
-    report.provenance["run"] = {"path": str(run), **opened.record}
+    training = opened.training
+    report = replace(report, agent=training.agent, seed=training.seed, training=training)
     report.save(target)
     _print_report(report, found, str(run))
 

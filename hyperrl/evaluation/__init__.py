@@ -7,6 +7,10 @@ from hyperrl.utils.lazy import attach
 if TYPE_CHECKING:
     from hyperrl.evaluation.perturbations import PERTURBATIONS as PERTURBATIONS
     from hyperrl.evaluation.perturbations import perturb as perturb
+    from hyperrl.evaluation.pooling import pooled_gap as pooled_gap
+    from hyperrl.evaluation.pooling import pooled_improvement as pooled_improvement
+    from hyperrl.evaluation.pooling import pooled_iqm as pooled_iqm
+    from hyperrl.evaluation.pooling import pooled_profile as pooled_profile
     from hyperrl.evaluation.protocol import evaluate as evaluate
     from hyperrl.evaluation.reference import Reference as Reference
     from hyperrl.evaluation.reference import find_reference as find_reference
@@ -15,6 +19,7 @@ if TYPE_CHECKING:
     from hyperrl.evaluation.report import Plane as Plane
     from hyperrl.evaluation.report import Report as Report
     from hyperrl.evaluation.report import Series as Series
+    from hyperrl.evaluation.report import Settings as Settings
     from hyperrl.evaluation.report import Split as Split
     from hyperrl.evaluation.statistics import Estimate as Estimate
     from hyperrl.evaluation.statistics import bootstrap_gap as bootstrap_gap
@@ -35,6 +40,12 @@ __getattr__, __dir__ = attach(
             "PERTURBATIONS",
             "perturb",
         ),
+        "pooling": (
+            "pooled_gap",
+            "pooled_improvement",
+            "pooled_iqm",
+            "pooled_profile",
+        ),
         "protocol": ("evaluate",),
         "reference": (
             "Reference",
@@ -45,8 +56,9 @@ __getattr__, __dir__ = attach(
         "report": (
             "Plane",
             "Report",
-            "Split",
             "Series",
+            "Settings",
+            "Split",
         ),
         "statistics": (
             "Estimate",

@@ -16,7 +16,7 @@ from hyperrl.utils.provenance import describe_model, versions
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
-from hyperrl.evaluation.report import Plane, Report, Series, Split
+from hyperrl.evaluation.report import Plane, Report, Series, Settings, Split
 
 
 def evaluate(
@@ -64,13 +64,12 @@ def evaluate(
     chosen = {split: space.sample(split, contexts, seed) for split in splits}
     grid, mask, axes = _grid(family, plane)
     lines = _lines(family, sensitivity)
-    settings: dict[str, Any] = dict(contexts=contexts, episodes=episodes, seed=seed, deterministic=deterministic)
-    settings |= dict(plane=plane, sensitivity=sensitivity)
-    settings |= dict(perturbations={kind: list(levels) for kind, levels in (perturbations or {}).items()})
+    levels_of = {kind: tuple(levels) for kind, levels in (perturbations or {}).items()}
+    settings = Settings(contexts, episodes, seed, deterministic, plane, sensitivity, levels_of)
     between = space.sample("interpolation", contexts, seed)
     reported = {
         kind: {level: perturb(kind, level, between, episodes, space, seed) for level in dict.fromkeys((0.0, *levels))}
-        for kind, levels in (perturbations or {}).items()
+        for kind, levels in levels_of.items()
     }
 
     from tqdm import tqdm
@@ -99,13 +98,18 @@ def evaluate(
             )
             for kind, levels in reported.items()
         }
-    provenance = {
-        "versions": versions(),
-        "definition": family.digest,
-        "irrelevant": family.irrelevant,
-        "model": describe_model(model),
-    }
-    return Report(family.name, settings, provenance, measured, pictured, curves, perturbed)
+    return Report(
+        family.name,
+        measured,
+        definition=family.digest,
+        irrelevant=family.irrelevant,
+        settings=settings,
+        model=describe_model(model),
+        versions=versions(),
+        plane=pictured,
+        sensitivity=curves,
+        perturbations=perturbed,
+    )
 
 
 def _grid(family: Family, n: int) -> tuple[Vector, NDArray[np.bool_], tuple[Vector, Vector]]:

@@ -7,10 +7,10 @@ reference and in no others: nothing is interpolated.
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -18,7 +18,25 @@ from numpy.typing import ArrayLike
 from hyperrl.contexts import Vector
 from hyperrl.families.family import Family
 from hyperrl.utils.definitions import folder
-from hyperrl.utils.files import refuse_existing, write_text
+from hyperrl.utils.files import refuse_existing
+from hyperrl.utils.records import read, write
+
+
+@dataclass(frozen=True)
+class ReferenceSettings:
+    """How a reference was made; the arguments of :func:`hyperrl.experiments.make_reference`, which says what they are.
+
+    :param best: ``"specialist"`` or ``"optimum"``; an optimum has no agent, steps and seeds.
+    """
+
+    best: str
+    seed: int
+    splits: tuple[str, ...]
+    contexts: int
+    episodes: int
+    agent: str | None = None
+    steps: int | None = None
+    seeds: int | None = None
 
 
 @dataclass(frozen=True)
@@ -27,18 +45,30 @@ class Reference:
 
     :param family: name of the family.
     :param features: names of its features.
-    :param provenance: how it was made, and the SHA-256 of the family's definition.
+    :param definition: digest of the family's definition, :attr:`Family.digest <hyperrl.Family.digest>`.
     :param contexts: shape ``(n, d)``, physical units.
     :param random: mean return of uniformly random actions in each, shape ``(n,)``.
     :param best: mean return of the specialist in each, or the optimum, shape ``(n,)``; above ``random``.
+    :param settings: how it was made.
+    :param versions: of the libraries.
     """
+
+    SCHEMA: ClassVar[str] = "reference-1"
 
     family: str
     features: tuple[str, ...]
-    provenance: dict[str, Any]
+    definition: str
     contexts: Vector
     random: Vector
     best: Vector
+    settings: ReferenceSettings
+    versions: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        n, d = len(self.contexts), len(self.features)
+        shapes = self.contexts.shape, self.random.shape, self.best.shape
+        if shapes != ((n, d), (n,), (n,)):
+            raise ValueError(f"expected contexts, random, best of shapes (n, {d}), (n,), (n,), got {shapes}")
 
     def scores(self, contexts: ArrayLike, returns: ArrayLike) -> Vector:
         """Return scores, 0 for random and 1 for the best, shape ``(..., n, episodes)``; NaN without a reference.
@@ -64,26 +94,18 @@ class Reference:
         :raises ValueError: where there is one.
         """
         refuse_existing(path, "remove it first, or give another file")
-        entries = [
-            {"context": dict(zip(self.features, context, strict=True)), "random": random, "best": best}
-            for context, random, best in zip(
-                self.contexts.tolist(), self.random.tolist(), self.best.tolist(), strict=True
-            )
-        ]
-        lines = ",\n".join(json.dumps(entry) for entry in entries)
-        head = json.dumps({"family": self.family, "features": self.features, "provenance": self.provenance}, indent=1)
-        write_text(path, f'{head[:-2]},\n "contexts": [\n{lines}\n]}}\n')
+        write(self, path)
 
     @classmethod
     def load(cls, path: str | Path, family: Family) -> Reference:
         """Read the reference of a family.
 
-        :raises ValueError: where the file is none, or of another family or definition.
+        :raises ValueError: where the file is damaged, or of another schema, family or definition.
         """
-        read = _read(path)
-        if not _fits(read, family):
-            raise ValueError(f"{path} was made for another definition of {read.family} than {family.spec.source}")
-        return read
+        found = read(cls, path)
+        if not _fits(found, family):
+            raise ValueError(f"{path} was made for another definition of {found.family} than {family.spec.source}")
+        return found
 
 
 def find_reference(family: Family, file: str | Path | None = None) -> Reference | None:
@@ -95,8 +117,8 @@ def find_reference(family: Family, file: str | Path | None = None) -> Reference 
     if file is not None:
         return Reference.load(file, family)
     for path in (reference_path(family), folder("envs") / f"{family.name}.reference.json"):
-        if path.is_file() and _fits(read := _read(path), family):
-            return read
+        if path.is_file() and _fits(found := read(Reference, path), family):
+            return found
     return None
 
 
@@ -118,22 +140,8 @@ def reference_path(family: Family) -> Path:
     return family.spec.source.with_suffix(".reference.json")
 
 
-def _read(path: str | Path) -> Reference:
-    try:
-        data = json.loads(Path(path).read_text(encoding="utf-8"))
-        features = tuple(data["features"])
-        contexts = np.array([[entry["context"][name] for name in features] for entry in data["contexts"]], float)
-        random, best = (np.array([entry[key] for entry in data["contexts"]], float) for key in ("random", "best"))
-        provenance = {"definition": data["provenance"]["definition"]} | data["provenance"]
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: not a reference written by hyperrl: {error!r}") from None
-    return Reference(data["family"], features, provenance, contexts, random, best)
-
-
 def _fits(reference: Reference, family: Family) -> bool:
-    return reference.provenance["definition"] == family.digest
+    return reference.definition == family.digest
 
 
 def _key(context: Vector) -> tuple[str, ...]:

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from numpy.typing import ArrayLike
+from typing import ClassVar
 
 from hyperrl.contexts import Vector
 from hyperrl.evaluation.statistics import Estimate, bootstrap_iqm
 from hyperrl.rollouts.episodes import ValueAccuracy
-from hyperrl.utils.files import write_text
-
-if TYPE_CHECKING:
-    pass
+from hyperrl.training.record import Training
+from hyperrl.utils.provenance import ModelDescription
+from hyperrl.utils.records import read, write
 
 
 @dataclass(frozen=True)
@@ -32,6 +27,13 @@ class Split:
     contexts: Vector
     returns: Vector
     values: ValueAccuracy | None = None
+
+    def __post_init__(self) -> None:
+        if self.contexts.ndim != 2 or self.returns.ndim != 2 or len(self.contexts) != len(self.returns):
+            raise ValueError(
+                "expected contexts of shape (n, d) and returns of shape (n, episodes), got shapes "
+                f"{self.contexts.shape} and {self.returns.shape}"
+            )
 
     @property
     def mean(self) -> float:
@@ -73,84 +75,63 @@ class Series:
 
 
 @dataclass(frozen=True)
+class Settings:
+    """The arguments of :func:`evaluate`, which says what they are."""
+
+    contexts: int
+    episodes: int
+    seed: int
+    deterministic: bool
+    plane: int = 0
+    sensitivity: int = 0
+    perturbations: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Report:
     """What :func:`evaluate` measured, and how.
 
+    The first two and, to be compared with others, ``agent`` and ``seed`` are all that a report of your own needs.
+
     :param family: the name of the family.
-    :param settings: the arguments of :func:`evaluate`.
-    :param provenance: versions of the libraries, SHA-256 of the family's definition, number of irrelevant features, and
-        which model it was.
     :param splits: the returns by split.
+    :param agent: what the agent is called.
+    :param seed: the seed of its training.
+    :param training: how it was trained, where ``hyperrl train`` did that.
+    :param definition: digest of the family's definition.
+    :param irrelevant: how many features were appended that do nothing.
+    :param settings: the arguments of :func:`evaluate`.
+    :param model: which model it was.
+    :param versions: of the libraries.
     :param plane: the returns over the context plane, if asked for.
     :param sensitivity: the returns along each feature with the others at their default, one context a value.
     :param perturbations: by kind of perturbation, the returns in the contexts of ``interpolation`` along its level.
     """
 
+    SCHEMA: ClassVar[str] = "evaluation-1"
+
     family: str
-    settings: dict[str, Any]
-    provenance: dict[str, Any]
-    splits: dict[str, Split]
+    splits: Mapping[str, Split]
+    agent: str | None = None
+    seed: int | None = None
+    training: Training | None = None
+    definition: str | None = None
+    irrelevant: int = 0
+    settings: Settings | None = None
+    model: ModelDescription | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
     plane: Plane | None = None
-    sensitivity: dict[str, Series] = field(default_factory=dict)
-    perturbations: dict[str, Series] = field(default_factory=dict)
+    sensitivity: Mapping[str, Series] = field(default_factory=dict)
+    perturbations: Mapping[str, Series] = field(default_factory=dict)
 
     def save(self, path: str | Path) -> None:
-        """Write the report as one JSON file, whole or not at all; NaN becomes null."""
-        data: dict[str, Any] = {
-            "family": self.family,
-            "settings": self.settings,
-            "provenance": self.provenance,
-            "splits": {
-                name: {"contexts": split.contexts.tolist(), "returns": split.returns.tolist()}
-                | ({} if split.values is None else {"values": _listed(split.values._asdict())})
-                for name, split in self.splits.items()
-            },
-            "plane": None if self.plane is None else _listed(vars(self.plane)),
-            "sensitivity": {name: _listed(vars(sensitivity)) for name, sensitivity in self.sensitivity.items()},
-            "perturbations": {name: _listed(vars(sensitivity)) for name, sensitivity in self.perturbations.items()},
-        }
-        write_text(path, json.dumps(data, allow_nan=False))
+        """Write the report as one JSON file, whole or not at all."""
+        write(self, path)
 
     @classmethod
     def load(cls, path: str | Path) -> Report:
         """Read a report that :meth:`save` wrote.
 
-        :raises ValueError: where the file is no such report.
+        :raises ValueError: where the file is damaged, no report, or of another schema.
         """
-        try:
-            data = json.loads(Path(path).read_text(encoding="utf-8"))
-            splits = {
-                name: Split(
-                    _array(split["contexts"]),
-                    _array(split["returns"]),
-                    ValueAccuracy(**_arrays(split["values"])) if "values" in split else None,
-                )
-                for name, split in data["splits"].items()
-            }
-            plane = data["plane"]
-            if plane is not None:
-                x, y = plane.pop("features")
-                plane = Plane((x, y), **_arrays(plane))
-            sensitivity, perturbations = (
-                {name: Series(**_arrays(sensitivity)) for name, sensitivity in data[key].items()}
-                for key in ("sensitivity", "perturbations")
-            )
-            return cls(data["family"], data["settings"], data["provenance"], splits, plane, sensitivity, perturbations)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path}: not an evaluation written by this version of hyperrl: {error!r}") from None
-
-
-def _listed(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn arrays into lists, NaN into ``None``."""
-    return {
-        name: np.where(np.isnan(value), None, value).tolist() if isinstance(value, np.ndarray) else value  # pyright: ignore
-        for name, value in values.items()
-    }
-
-
-def _array(value: ArrayLike) -> Vector:
-    return np.array(value, dtype=np.float64)
-
-
-def _arrays(values: Mapping[str, ArrayLike]) -> dict[str, Vector]:
-    return {name: _array(value) for name, value in values.items()}
+        return read(cls, path)

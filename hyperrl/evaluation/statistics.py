@@ -160,12 +160,12 @@ def _bootstrap(
         if not np.isfinite(array).all():
             raise ValueError("expected finite returns, got NaN or infinity")
     rng = np.random.default_rng(seed)
-    drawn = [_resample(array, resamples, rng) for array in arrays]
+    drawn = [resample(array, resamples, rng) for array in arrays]
     low, high = np.quantile(statistic(*drawn), [0.025, 0.975], axis=0)
     return np.stack([statistic(*(array.mean(axis=2) for array in arrays)), low, high])
 
 
-def _resample(returns: Vector, resamples: int, rng: np.random.Generator) -> Vector:
+def resample(returns: Vector, resamples: int, rng: np.random.Generator) -> Vector:
     """Return resampled scores, shape ``(resamples, seeds, contexts)``."""
     seeds, contexts, episodes = returns.shape
     if seeds > 1:

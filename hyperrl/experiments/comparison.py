@@ -1,19 +1,26 @@
-"""Comparison: the evaluations of several runs side by side."""
+"""Comparison: the evaluations of several agents side by side, on one family or on several."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import combinations
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from hyperrl.contexts import Vector
+from hyperrl.evaluation.pooling import pooled_gap, pooled_improvement, pooled_iqm, pooled_profile
 from hyperrl.evaluation.reference import find_reference, known_scores
-from hyperrl.evaluation.report import Plane, Report
+from hyperrl.evaluation.report import Plane, Report, Settings
 from hyperrl.evaluation.statistics import Estimate, bootstrap_gap, bootstrap_improvement, bootstrap_iqm, bootstrap_mean
+from hyperrl.families.family import Family, load_family
+from hyperrl.training.record import Training, distinguish
 from hyperrl.training.run import Run
+from hyperrl.utils.records import plain
 
 CURVE_POINTS = 60
 
@@ -22,8 +29,8 @@ CURVE_POINTS = 60
 class Row:
     """One agent on one split.
 
-    :param seeds: how many runs of the agent there are.
-    :param parameters: how many parameters its networks have.
+    :param seeds: how many trainings of the agent there are.
+    :param parameters: how many parameters its networks have, where that is known.
     :param mean: mean return over seeds, contexts and episodes.
     :param iqm: interquartile mean over seeds and contexts; see :func:`~hyperrl.evaluation.statistics.bootstrap_iqm`.
     :param score: interquartile mean of the scores, over the contexts that have a reference.
@@ -34,7 +41,7 @@ class Row:
     agent: str
     split: str
     seeds: int
-    parameters: int
+    parameters: int | None
     mean: float
     iqm: Estimate
     score: Estimate | None
@@ -42,99 +49,216 @@ class Row:
     scored: int
 
 
-class Comparison:
-    """Runs of one family, grouped in the order given by agent and number of irrelevant features.
+@dataclass(frozen=True)
+class Improvement:
+    """How probably the first of two agents is better than the second on a split."""
 
-    :param runs: evaluated runs, evaluated alike.
-    :param reference: file of a reference, for scores; that beside the family's file by default, if there is one.
-    :raises ValueError: where a run has no evaluation, or they differ in family or in how they were evaluated.
+    first: str
+    second: str
+    split: str
+    probability: Estimate
+
+
+@dataclass(frozen=True)
+class ComparisonRecord:
+    """What ``comparison.json`` says of agents on one family."""
+
+    SCHEMA: ClassVar[str] = "comparison-1"
+
+    family: str
+    steps: int | None
+    settings: Settings | None
+    rows: tuple[Row, ...]
+    improvements: tuple[Improvement, ...]
+
+
+@dataclass(frozen=True)
+class PooledRow:
+    """One agent on one split of all families.
+
+    :param seeds: how many trainings of the agent there are on each family.
+    :param score: interquartile mean of its scores.
+    :param gap: optimality gap.
     """
 
-    def __init__(self, runs: Sequence[Run], reference: str | Path | None = None) -> None:
-        if not runs:
+    agent: str
+    split: str
+    seeds: tuple[int, ...]
+    score: Estimate
+    gap: Estimate
+
+
+@dataclass(frozen=True)
+class PooledRecord:
+    """What ``comparison.json`` says of agents over several families."""
+
+    SCHEMA: ClassVar[str] = "pooled-comparison-1"
+
+    families: tuple[str, ...]
+    rows: tuple[PooledRow, ...]
+    improvements: tuple[Improvement, ...]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One evaluated training.
+
+    :param where: where it is from, for messages.
+    :param report: its evaluation, which names agent and seed.
+    :param run: its run folder, if it has one.
+    """
+
+    where: str
+    report: Report
+    run: Run | None
+
+    @classmethod
+    def of(cls, source: Run | Report) -> Entry:
+        """Read the evaluation of a run, or take a report as it is.
+
+        :raises ValueError: where a run has no evaluation or that of another model, and for a report that names no agent
+            or no seed.
+        """
+        if isinstance(source, Report):
+            if source.agent is None or source.seed is None:
+                raise ValueError(
+                    f"a report to be compared must name its agent and the seed of its training, got agent="
+                    f"{source.agent!r}, seed={source.seed!r}: dataclasses.replace(report, agent='mine', seed=0), or "
+                    '"agent" and "seed" in the file'
+                )
+            return cls(f"the report of {source.agent}, seed {source.seed}", source, None)
+        if not source.evaluation_path.is_file():
+            raise ValueError(f"{source.path} has not been evaluated: run `hyperrl evaluate {source.path}` first")
+        report = Report.load(source.evaluation_path)
+        if report.model is None or report.model.sha256 != source.result.model.sha256:
+            raise ValueError(
+                f"{source.evaluation_path} is the evaluation of another model than {source.path / 'model.zip'}: the "
+                "SHA-256 of their parameters differ. Remove it and run `hyperrl evaluate` again"
+            )
+        training = source.training
+        return cls(
+            str(source.path), replace(report, agent=training.agent, seed=training.seed, training=training), source
+        )
+
+    @property
+    def agent_digest(self) -> str:
+        """What tells its agent from others: what was trained where that is known, else the agent's name."""
+        training = self.report.training
+        return f"report of {self.report.agent}" if training is None else training.agent_digest
+
+    @property
+    def definition(self) -> str | None:
+        """The digest of the family's definition, where it is known."""
+        training = self.report.training
+        return self.report.definition if training is None else training.definition
+
+
+class Comparison:
+    """Agents on one family, in the order given. Trainings that differ in nothing but the seed are of one agent.
+
+    Agents of one name that were trained otherwise, by another recipe, in other contexts or with irrelevant features,
+    are told apart by their labels.
+
+    :param sources: evaluated runs, and reports of agents that have no run folder, evaluated alike.
+    :param reference: file of a reference, for scores; that beside the family's file by default, if there is one.
+    :raises ValueError: where a run has no evaluation, or that of another model; where they differ in family, steps or
+        in how they were evaluated; and for two trainings of one agent with the same seed.
+
+    >>> from hyperrl.evaluation import Report, Split
+    >>> split = Split(np.array([[1.0, 2.0]]), np.array([[90.0, 110.0]]))
+    >>> report = Report("ode", {"train": split}, agent="mine", seed=0)
+    >>> print(Comparison([report]).rows[0].mean)
+    100.0
+    """
+
+    def __init__(self, sources: Sequence[Run | Report], reference: str | Path | None = None) -> None:
+        if not sources:
             raise ValueError("expected at least one run to compare")
-        self.runs: dict[str, list[Run]] = {}
-        self.reports: dict[str, list[Report]] = {}
-        expected = None
-        for run in runs:
-            if not run.evaluation_path.is_file():
-                raise ValueError(f"{run.path} has not been evaluated: run `hyperrl evaluate {run.path}` first")
-            report = Report.load(run.evaluation_path)
-            irrelevant: int = run.record.get("irrelevant", 0)
-            name = run.record["agent"] + (f" +{irrelevant} irrelevant" if irrelevant else "")
-            settings = {
-                "family": report.family,
-                "definition of the family": report.provenance["definition"],
-                "steps": run.record["steps"],
-                "splits": list(report.splits),
-                **report.settings,
-            }
-            expected = expected or (settings, run.path)
-            for what in settings | expected[0]:
-                this, first = settings.get(what), expected[0].get(what)
-                if this != first:
+        entries = [Entry.of(source) for source in sources]
+        first = entries[0]
+        groups: dict[str, list[Entry]] = {}
+        for entry in entries:
+            _refuse_mismatch(entry, first)
+            group = groups.setdefault(entry.agent_digest, [])
+            for other in group:
+                if other.report.seed == entry.report.seed:
                     raise ValueError(
-                        f"runs must agree in family, steps and evaluation to be compared, and differ in {what}: "
-                        f"{run.path} has {this}, {expected[1]} has {first}"
+                        f"{entry.where} is a second run of {entry.report.agent} with seed {entry.report.seed}, beside "
+                        f"{other.where}"
                     )
-            seeds = {other.record["seed"] for other in self.runs.get(name, [])}
-            if run.record["seed"] in seeds:
-                raise ValueError(f"{run.path} is a second run of {name} with seed {run.record['seed']}")
-            self.runs.setdefault(name, []).append(run)
-            self.reports.setdefault(name, []).append(report)
-        self.family = runs[0].family
-        self.steps: int = runs[0].record["steps"]
+            group.append(entry)
+        self.labels = _labels(groups)
+        """The label of each agent by its digest."""
+        self.entries = {self.labels[digest]: group for digest, group in groups.items()}
+        """The trainings of each agent by its label."""
+        self.family = _family(entries)
+        self.steps = next((e.report.training.steps for e in entries if e.report.training is not None), None)
         self.reference = find_reference(self.family, reference)
-        first = next(iter(self.reports.values()))[0]
-        self.settings = first.settings
-        self.splits = list(first.splits)
-        self.perturbations = list(first.perturbations)
+        self.settings = next((e.report.settings for e in entries if e.report.settings is not None), None)
+        self.splits = list(first.report.splits)
         self.is_scored = all(
             known_scores(self.reference, split.contexts, split.returns).shape == split.returns.shape
-            for split in first.splits.values()
+            for split in first.report.splits.values()
         )
         """Whether every context has a reference."""
 
+    @property
+    def agents(self) -> list[str]:
+        """The labels of the agents."""
+        return list(self.entries)
+
+    @cached_property
+    def reports(self) -> dict[str, list[Report]]:
+        """The evaluations of each agent."""
+        return {agent: [entry.report for entry in group] for agent, group in self.entries.items()}
+
     def returns(self, agent: str, split: str) -> Vector:
-        """Return the returns of an agent's runs, shape ``(seeds, contexts, episodes)``."""
+        """Return the returns of an agent's trainings, shape ``(seeds, contexts, episodes)``."""
         return np.array([report.splits[split].returns for report in self.reports[agent]])
+
+    def scores(self, agent: str, split: str) -> Vector:
+        """Return the scores in the ``k`` contexts that have a reference, shape ``(seeds, k, episodes)``."""
+        return known_scores(self.reference, self.reports[agent][0].splits[split].contexts, self.returns(agent, split))
 
     def values(self, agent: str, split: str) -> Vector:
         """Return the scores where every context has a reference, else the returns; shape as :meth:`returns`."""
-        contexts = self.reports[agent][0].splits[split].contexts
-        returns = self.returns(agent, split)
-        return known_scores(self.reference, contexts, returns) if self.is_scored else returns
+        return self.scores(agent, split) if self.is_scored else self.returns(agent, split)
 
-    @property
+    @cached_property
     def rows(self) -> list[Row]:
         """The table: each agent on each split."""
         rows = []
         for agent, reports in self.reports.items():
-            parameters = self.runs[agent][0].record["parameters"]
+            model = reports[0].model
             for split in self.splits:
-                returns = self.returns(agent, split)
-                scores = known_scores(self.reference, reports[0].splits[split].contexts, returns)
+                returns, scores = self.returns(agent, split), self.scores(agent, split)
                 score, gap = (bootstrap_iqm(scores), bootstrap_gap(scores)) if scores.size else (None, None)
                 mean, iqm = float(returns.mean()), bootstrap_iqm(returns)
+                parameters = None if model is None else model.parameters
                 rows.append(Row(agent, split, len(reports), parameters, mean, iqm, score, gap, scores.shape[1]))
         return rows
 
-    @property
-    def improvements(self) -> dict[tuple[str, str, str], Estimate]:
+    @cached_property
+    def improvements(self) -> list[Improvement]:
         """For each pair of agents and each split, how probably the first one is better."""
-        return {
-            (first, second, split): bootstrap_improvement(self.returns(first, split), self.returns(second, split))
-            for first, second in combinations(self.reports, 2)
+        return [
+            Improvement(a, b, split, bootstrap_improvement(self.returns(a, split), self.returns(b, split)))
+            for a, b in combinations(self.agents, 2)
             for split in self.splits
-        }
+        ]
+
+    @property
+    def record(self) -> ComparisonRecord:
+        """The numbers of the tables."""
+        return ComparisonRecord(self.family.name, self.steps, self.settings, tuple(self.rows), tuple(self.improvements))
 
     @property
     def curves(self) -> dict[str, tuple[Vector, Vector]]:
         """For each agent that logged them: steps ``(points,)`` and mean return with its interval ``(3, points)``."""
         curves = {}
-        for agent, runs in self.runs.items():
-            logged = [run.learning_curve() for run in runs]
-            if all(len(steps) for steps, _ in logged):
+        for agent, group in self.entries.items():
+            logged = [entry.run.learning_curve() for entry in group if entry.run is not None]
+            if len(logged) == len(group) and all(len(steps) for steps, _ in logged):
                 start, end = max(steps[0] for steps, _ in logged), min(steps[-1] for steps, _ in logged)
                 grid = np.linspace(start, end, CURVE_POINTS)
                 seeds = np.array([np.interp(grid, steps, returns) for steps, returns in logged])
@@ -143,14 +267,13 @@ class Comparison:
 
     @property
     def planes(self) -> dict[str, list[Plane]]:
-        """The planes of each agent's runs; nothing where they were not evaluated."""
+        """The planes of each agent's trainings, of those that were evaluated on them."""
         planes = {agent: [r.plane for r in reports if r.plane is not None] for agent, reports in self.reports.items()}
-        return planes if all(planes.values()) else {}
+        return {agent: group for agent, group in planes.items() if len(group) == len(self.reports[agent])}
 
     @property
     def sensitivity(self) -> dict[str, dict[str, tuple[Vector, Vector]]]:
         """For each feature and each agent: its values ``(k,)`` and the mean return with its interval ``(3, k)``."""
-        features = list(next(iter(self.reports.values()))[0].sensitivity)
         return {
             feature: {
                 agent: (
@@ -158,8 +281,9 @@ class Comparison:
                     bootstrap_mean([report.sensitivity[feature].returns[:, 0] for report in reports]),
                 )
                 for agent, reports in self.reports.items()
+                if all(feature in report.sensitivity for report in reports)
             }
-            for feature in features
+            for feature in self._keys("sensitivity")
         }
 
     @property
@@ -177,25 +301,182 @@ class Comparison:
                     ).T,
                 )
                 for agent, reports in self.reports.items()
+                if all(kind in report.perturbations for report in reports)
             }
-            for kind in self.perturbations
+            for kind in self._keys("perturbations")
         }
 
     @property
     def by_irrelevant(self) -> dict[str, dict[str, tuple[Vector, Vector]]]:
-        """For each split and each recipe: numbers of irrelevant features ``(k,)``, and the IQM with its interval.
+        """For each split and each agent: numbers of irrelevant features ``(k,)``, and the IQM with its interval.
 
         Scores where every context has a reference, else returns; nothing where all runs have as many.
         """
-        groups = {
-            name: (runs[0].record["agent"], runs[0].record.get("irrelevant", 0)) for name, runs in self.runs.items()
-        }
-        if len({n for _, n in groups.values()}) < 2:
+        trainings = {agent: t for agent, reports in self.reports.items() if (t := reports[0].training) is not None}
+        if len({training.irrelevant for training in trainings.values()}) < 2:
             return {}
+        without = {agent: replace(training, irrelevant=0) for agent, training in trainings.items()}
+        labels = distinguish({training.agent_digest: training for training in without.values()})
         lines: dict[str, dict[str, tuple[Vector, Vector]]] = {split: {} for split in self.splits}
         for split, agents in lines.items():
-            for agent in dict.fromkeys(agent for agent, _ in groups.values()):
-                names = sorted((n, name) for name, (recipe, n) in groups.items() if recipe == agent)
-                estimates = [bootstrap_iqm(self.values(name, split)) for _, name in names]
-                agents[agent] = np.array([n for n, _ in names], dtype=np.float64), np.array(estimates).T
+            for digest, label in labels.items():
+                alike = sorted((trainings[a].irrelevant, a) for a, t in without.items() if t.agent_digest == digest)
+                estimates = [bootstrap_iqm(self.values(agent, split)) for _, agent in alike]
+                agents[label] = np.array([n for n, _ in alike], dtype=np.float64), np.array(estimates).T
         return lines
+
+    def _keys(self, name: str) -> list[str]:
+        """Name what some report has a series of."""
+        reports = [report for group in self.reports.values() for report in group]
+        return list(dict.fromkeys(key for report in reports for key in getattr(report, name)))
+
+
+class PooledComparison:
+    """Agents over several families, by their scores. Each family counts as much as another.
+
+    Statistics are those of Agarwal et al. (2021), families being the tasks: the scores of all families are pooled, and
+    each resample draws seeds family by family.
+
+    :param comparisons: one a family; agents that are not in all of them are left out.
+    :raises ValueError: where there are less than two, they have no agent or no split in common, or one has no scores.
+    """
+
+    def __init__(self, comparisons: Sequence[Comparison]) -> None:
+        if len(comparisons) < 2:
+            raise ValueError(f"expected comparisons on at least two families, got {len(comparisons)}")
+        self.comparisons = list(comparisons)
+        self.families = [comparison.family.name for comparison in comparisons]
+        first = comparisons[0]
+        self.splits = [split for split in first.splits if all(split in c.splits for c in comparisons)]
+        common = [digest for digest in first.labels if all(digest in c.labels for c in comparisons)]
+        if not common or not self.splits:
+            every = "; ".join(f"{c.family.name}: {', '.join(c.agents)} on {', '.join(c.splits)}" for c in comparisons)
+            raise ValueError(f"expected an agent that was evaluated on the same split of every family, got {every}")
+        for comparison in comparisons:
+            for split in self.splits:
+                if not comparison.scores(comparison.agents[0], split).size:
+                    name = comparison.family.name
+                    raise ValueError(
+                        f"figures over several families are of scores, and {name} has no reference in its contexts of "
+                        f"{split}: see `hyperrl reference {name}`"
+                    )
+        self.labels = _labels({digest: first.entries[first.labels[digest]] for digest in common})
+        self.left_out = sorted(
+            {label for c in comparisons for digest, label in c.labels.items() if digest not in self.labels}
+        )
+        """The labels of agents that are not on every family."""
+        self._digests = {label: digest for digest, label in self.labels.items()}
+
+    @property
+    def agents(self) -> list[str]:
+        """The labels of the agents."""
+        return list(self._digests)
+
+    def scores(self, agent: str, split: str) -> list[Vector]:
+        """Return an agent's scores on each family, each of shape ``(seeds, contexts, episodes)``."""
+        return [c.scores(c.labels[self._digests[agent]], split) for c in self.comparisons]
+
+    @cached_property
+    def rows(self) -> list[PooledRow]:
+        """The table: each agent on each split."""
+        return [
+            PooledRow(agent, split, tuple(map(len, scores)), pooled_iqm(scores), pooled_gap(scores))
+            for agent in self.agents
+            for split in self.splits
+            for scores in [self.scores(agent, split)]
+        ]
+
+    @cached_property
+    def improvements(self) -> list[Improvement]:
+        """For each pair of agents and each split, how probably the first one is better, the mean over families."""
+        return [
+            Improvement(a, b, split, pooled_improvement(self.scores(a, split), self.scores(b, split)))
+            for a, b in combinations(self.agents, 2)
+            for split in self.splits
+        ]
+
+    def profiles(self, thresholds: ArrayLike) -> dict[str, dict[str, Vector]]:
+        """Return by split and agent the fraction of scores above each threshold, with its interval, ``(3, t)``."""
+        return {
+            split: {agent: pooled_profile(self.scores(agent, split), thresholds) for agent in self.agents}
+            for split in self.splits
+        }
+
+    @property
+    def record(self) -> PooledRecord:
+        """The numbers of the tables."""
+        return PooledRecord(tuple(self.families), tuple(self.rows), tuple(self.improvements))
+
+
+def compare_by_family(sources: Sequence[Run | Report], reference: str | Path | None = None) -> list[Comparison]:
+    """Compare agents on each family that they were trained on; see :class:`Comparison` and :class:`PooledComparison`.
+
+    :raises ValueError: as :class:`Comparison` does; for two definitions of one family; and for a reference, which is of
+        one family, where there are several.
+    """
+    groups: dict[str, list[Run | Report]] = {}
+    for source in sources:
+        groups.setdefault(source.training.family if isinstance(source, Run) else source.family, []).append(source)
+    if reference is not None and len(groups) > 1:
+        raise ValueError(f"{reference} is the reference of one family, and there are runs of {', '.join(groups)}")
+    if not groups:
+        return [Comparison([], reference)]
+    return [Comparison(group, reference) for group in groups.values()]
+
+
+def _refuse_mismatch(entry: Entry, first: Entry) -> None:
+    """Refuse to compare what was not made alike, as far as that is known, and name the difference."""
+
+    def facts(of: Entry) -> dict[str, object]:
+        report, settings = of.report, of.report.settings
+        return {
+            "family": report.family,
+            "definition of the family": of.definition,
+            "steps": None if report.training is None else report.training.steps,
+            "splits": list(report.splits),
+            **({} if settings is None else plain(settings)),
+        }
+
+    this, that = facts(entry), facts(first)
+    beginning = "runs must agree in family, steps and evaluation to be compared, and differ in"
+    for what, value in this.items():
+        other = that.get(what)
+        if None not in (value, other) and value != other:
+            raise ValueError(f"{beginning} {what}: {entry.where} has {value}, {first.where} has {other}")
+    for name, split in entry.report.splits.items():
+        other = first.report.splits[name]
+        if split.returns.shape != other.returns.shape:
+            raise ValueError(
+                f"{beginning} the numbers of contexts and episodes of {name}: {entry.where} has {split.returns.shape}, "
+                f"{first.where} has {other.returns.shape}"
+            )
+        relevant = min(split.contexts.shape[1], other.contexts.shape[1])
+        if not np.allclose(split.contexts[:, :relevant], other.contexts[:, :relevant], rtol=1e-9):
+            raise ValueError(f"{beginning} the contexts of {name}: {entry.where} has other ones than {first.where}")
+
+
+def _labels(groups: dict[str, list[Entry]]) -> dict[str, str]:
+    """Give each agent a label of its own, by digest."""
+    trainings: dict[str, Training] = {
+        digest: training for digest, group in groups.items() if (training := group[0].report.training) is not None
+    }
+    labels = distinguish(trainings)
+    for digest, group in groups.items():
+        if digest not in labels:
+            name = str(group[0].report.agent)
+            labels[digest] = f"{name} (report)" if name in labels.values() else name
+    return {digest: labels[digest] for digest in groups}
+
+
+def _family(entries: Sequence[Entry]) -> Family:
+    """Load the family, with no irrelevant features: from a run folder where there is one, else by its name."""
+    for entry in entries:
+        if entry.run is not None:
+            return entry.run.family.with_irrelevant(0)
+    family = load_family(entries[0].report.family)
+    definition = entries[0].definition
+    if definition not in (None, family.digest):
+        raise ValueError(
+            f"{entries[0].where} was made on another definition of {family.name} than {family.spec.source}"
+        )
+    return family

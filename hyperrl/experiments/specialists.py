@@ -10,9 +10,11 @@ import numpy as np
 import torch
 
 from hyperrl.contexts import SPLITS, Vector
-from hyperrl.evaluation.reference import Reference
+from hyperrl.evaluation.reference import Reference, ReferenceSettings
 from hyperrl.families.family import Family, load_family
 from hyperrl.rollouts.episodes import play, random_returns
+from hyperrl.training.recipe import agent_spec
+from hyperrl.training.record import Training
 from hyperrl.training.run import Run
 from hyperrl.utils.provenance import versions
 
@@ -58,7 +60,7 @@ def make_reference(
     points = np.unique(np.concatenate([space.sample(split, contexts, seed) for split in splits]), axis=0)
     random = random_returns(family, points, episodes, seed)  # (n, episodes)
     best = optimum(family, points)
-    settings: dict[str, Any] = dict(seed=seed, splits=list(splits), contexts=contexts, episodes=episodes)
+    settings: dict[str, Any] = dict(seed=seed, splits=tuple(splits), contexts=contexts, episodes=episodes)
     if best is None:
         from hyperrl.experiments import parallel
 
@@ -81,8 +83,16 @@ def make_reference(
     clear = best - random.mean(axis=1) > np.maximum(3 * error, 1e-9)
     if not clear.any():
         raise ValueError(f"no specialist on {family.name} gets clearly more than random: train them for more steps")
-    provenance = {"definition": family.digest, "versions": versions(), "settings": settings}
-    made = Reference(family.name, space.names, provenance, points[clear], random.mean(axis=1)[clear], best[clear])
+    made = Reference(
+        family.name,
+        space.names,
+        family.digest,
+        points[clear],
+        random.mean(axis=1)[clear],
+        best[clear],
+        ReferenceSettings(**settings),
+        versions(),
+    )
     return made, points[~clear]
 
 
@@ -110,10 +120,7 @@ def _specialist(
     if not out.exists():
         train(family, agent, steps, seed, out, contexts=[context], resume=True, device="cpu", callback=Count())
     run = Run.open(out)
-    asked = dict(agent=Path(agent).stem, steps=steps, seed=seed, contexts=[context])
-    found = {key: run.record[key] for key in asked}
-    if found != asked or run.family.digest != family.digest:
-        raise ValueError(
-            f"{out} holds a specialist of {found}, expected {asked} and the same family: use another folder"
-        )
+    asked = Training.of(family, agent_spec(agent), steps, seed, [context])
+    if differences := run.training.differences(asked):
+        raise ValueError(f"{out} holds another specialist: {'; '.join(differences)}. Use another folder")
     return play(run.model("cpu"), family, [context], episodes, starts).returns[0].tolist()

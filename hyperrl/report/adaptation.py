@@ -8,17 +8,18 @@ import numpy as np
 
 from hyperrl.adaptation.studies import Study
 from hyperrl.report import plots
-from hyperrl.utils.files import refuse_existing
+from hyperrl.utils.files import new_folder
 
 
 def write_study(study: Study, out: str | Path) -> None:
-    """Write ``adaptation.json`` and ``adaptation.png`` to a new folder.
+    """Write ``adaptation.json`` and ``adaptation.png`` to a new folder; the numbers first, which took the time.
 
     :raises ValueError: where it exists.
     """
     out = Path(out)
-    refuse_existing(out)
-    out.mkdir(parents=True)
-    study.save(out / "adaptation.json")
-    curves = {label: (np.array(study.after), np.array(curve).T) for label, curve in study.curves.items()}
+    with new_folder(out) as folder:
+        study.save(folder / "adaptation.json")
+    curves = {
+        label: (np.array(study.after, dtype=np.float64), np.array(curve).T) for label, curve in study.curves.items()
+    }
     plots.save(plots.plot_adaptation(curves, study.is_scored), out / "adaptation.png")

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
-from hyperrl.evaluation.statistics import Estimate, bootstrap_iqm, bootstrap_profile
-from hyperrl.experiments.comparison import Comparison
+from hyperrl.evaluation.report import Settings
+from hyperrl.evaluation.statistics import bootstrap_iqm, bootstrap_profile
+from hyperrl.experiments.comparison import Comparison, PooledComparison
 from hyperrl.report import plots
-from hyperrl.utils.files import refuse_existing, write_text
+from hyperrl.utils.files import new_folder, write_text
+from hyperrl.utils.records import write
 
 READING = """\
 ## How to read this
@@ -25,27 +25,29 @@ READING = """\
   is 1. Contexts without a reference have no score; none is interpolated.
 - **Optimality gap**: by how much scores fall short of 1 on average; lower is better.
 - **Probability of improvement**: of the first agent's seed over the second's in a context drawn at random, ties half.
+- **Several families**: each weighs as much as another in every figure; seeds are resampled family by family.
 """
 
 
-def write_report(comparison: Comparison, out: str | Path) -> None:
-    """Write ``report.md``, its pictures and ``comparison.json`` to a new folder.
+def write_report(comparison: Comparison | PooledComparison, out: str | Path) -> None:
+    """Write ``report.md``, its pictures and ``comparison.json`` to a new folder; whole or not at all.
+
+    Of several families, there is a folder for each inside.
 
     :raises ValueError: where the folder exists.
     """
-    out = Path(out)
-    refuse_existing(out)
-    out.mkdir(parents=True)
-    rows = [asdict(row) | {k: v and v._asdict() for k, v in _estimates(row).items()} for row in comparison.rows]
-    improvements = [
-        {"first": first, "second": second, "split": split, **estimate._asdict()}
-        for (first, second, split), estimate in comparison.improvements.items()
-    ]
-    data = {"family": comparison.family.name, "steps": comparison.steps, "settings": comparison.settings}
-    text = json.dumps(data | {"rows": rows, "improvements": improvements}, indent=1)
-    write_text(out / "comparison.json", text)
-    pictures = _draw(comparison, out)
-    write_text(out / "report.md", _markdown(comparison, pictures))
+    with new_folder(out) as folder:
+        _write(comparison, folder)
+
+
+def _write(comparison: Comparison | PooledComparison, out: Path) -> None:
+    write(comparison.record, out / "comparison.json")
+    if isinstance(comparison, Comparison):
+        write_text(out / "report.md", _markdown(comparison, _draw(comparison, out)))
+        return
+    for of_family in comparison.comparisons:
+        _write(of_family, out / of_family.family.name)
+    write_text(out / "report.md", _pooled_markdown(comparison, _draw_pooled(comparison, out)))
 
 
 def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -57,12 +59,12 @@ def _draw(comparison: Comparison, out: Path) -> list[tuple[str, str]]:
     """Write the pictures and return title and file name of each."""
     what = "score" if comparison.is_scored else "return"
     values = {
-        split: {agent: comparison.values(agent, split) for agent in comparison.runs} for split in comparison.splits
+        split: {agent: comparison.values(agent, split) for agent in comparison.agents} for split in comparison.splits
     }
     every = np.concatenate([v.mean(axis=2).ravel() for agents in values.values() for v in agents.values()])
     thresholds = np.linspace(every.min(), every.max(), 101)
     space, name = comparison.family.context_space, comparison.family.name
-    iqms = {agent: {s: bootstrap_iqm(values[s][agent]) for s in values} for agent in comparison.runs}
+    iqms = {agent: {s: bootstrap_iqm(values[s][agent]) for s in values} for agent in comparison.agents}
     profiles = {
         split: {agent: bootstrap_profile(v, thresholds) for agent, v in agents.items()}
         for split, agents in values.items()
@@ -91,12 +93,12 @@ def _draw(comparison: Comparison, out: Path) -> list[tuple[str, str]]:
 
 def _markdown(comparison: Comparison, pictures: Iterable[tuple[str, str]]) -> str:
     settings = comparison.settings
-    played = f"{settings['contexts']} contexts a split, {settings['episodes']} episodes a context"
-    actions = "most likely actions" if settings["deterministic"] else "sampled actions"
+    after = "" if comparison.steps is None else f": agents after {comparison.steps:,} steps"
     scored = {row.split: row.scored for row in comparison.rows}
+    played = {split: comparison.returns(comparison.agents[0], split).shape[1] for split in scored}
     lines = [
-        f"# {comparison.family.name}: agents after {comparison.steps:,} steps",
-        f"{played}, {actions}, evaluation seed {settings['seed']}. Intervals are 95 %; see the end.",
+        f"# {comparison.family.name}{after}",
+        _settings(settings),
         "## Returns",
         markdown_table(
             (
@@ -112,7 +114,7 @@ def _markdown(comparison: Comparison, pictures: Iterable[tuple[str, str]]) -> st
             [
                 (
                     f"`{row.agent}`",
-                    f"{row.parameters:,}",
+                    "-" if row.parameters is None else f"{row.parameters:,}",
                     str(row.seeds),
                     row.split,
                     f"{row.mean:.1f}",
@@ -124,21 +126,11 @@ def _markdown(comparison: Comparison, pictures: Iterable[tuple[str, str]]) -> st
             ],
         ),
         "\n".join(
-            f"- {split}: {n} of {settings['contexts']} contexts have a reference{'' if n else ', so returns are raw'}."
+            f"- {split}: {n} of {played[split]} contexts have a reference{'' if n else ', so returns are raw'}."
             for split, n in scored.items()
         ),
     ]
-    if comparison.improvements:
-        lines += [
-            "## Probability of improvement",
-            markdown_table(
-                ("first", "second", "split", "probability that the first is better"),
-                [
-                    (f"`{first}`", f"`{second}`", split, str(estimate))
-                    for (first, second, split), estimate in comparison.improvements.items()
-                ],
-            ),
-        ]
+    lines += _improvements(comparison)
     for title, file in pictures:
         lines += [f"## {title}", f"![{title}]({file})"]
     lines += [
@@ -148,20 +140,69 @@ def _markdown(comparison: Comparison, pictures: Iterable[tuple[str, str]]) -> st
             ("run", "agent", "seed", "parameters' SHA-256", "hyperrl", "torch"),
             [
                 (
-                    f"`{run.path}`",
+                    "-" if entry.run is None else f"`{entry.run.path}`",
                     f"`{agent}`",
-                    str(run.record["seed"]),
-                    report.provenance["model"]["sha256"][:12],
-                    report.provenance["versions"]["hyperrl"],
-                    report.provenance["versions"]["torch"],
+                    str(entry.report.seed),
+                    "-" if entry.report.model is None else entry.report.model.sha256[:12],
+                    entry.report.versions.get("hyperrl", "-"),
+                    entry.report.versions.get("torch", "-"),
                 )
-                for agent, runs in comparison.runs.items()
-                for run, report in zip(runs, comparison.reports[agent], strict=True)
+                for agent, group in comparison.entries.items()
+                for entry in group
             ],
         ),
     ]
     return "\n\n".join(lines) + "\n"
 
 
-def _estimates(row: object) -> dict[str, Estimate | None]:
-    return {key: value for key, value in vars(row).items() if key in ("iqm", "score", "gap")}
+def _settings(settings: Settings | None) -> str:
+    if settings is None:
+        return "Intervals are 95 %; see the end."
+    played = f"{settings.contexts} contexts a split, {settings.episodes} episodes a context"
+    actions = "most likely actions" if settings.deterministic else "sampled actions"
+    return f"{played}, {actions}, evaluation seed {settings.seed}. Intervals are 95 %; see the end."
+
+
+def _improvements(comparison: Comparison | PooledComparison) -> list[str]:
+    if not comparison.improvements:
+        return []
+    table = markdown_table(
+        ("first", "second", "split", "probability that the first is better"),
+        [(f"`{i.first}`", f"`{i.second}`", i.split, str(i.probability)) for i in comparison.improvements],
+    )
+    return ["## Probability of improvement", table]
+
+
+def _draw_pooled(comparison: PooledComparison, out: Path) -> list[tuple[str, str]]:
+    scores = [comparison.scores(agent, split) for agent in comparison.agents for split in comparison.splits]
+    every = np.concatenate([family.mean(axis=2).ravel() for families in scores for family in families])
+    thresholds = np.linspace(every.min(), every.max(), 101)
+    iqms = {
+        agent: {row.split: row.score for row in comparison.rows if row.agent == agent} for agent in comparison.agents
+    }
+    plots.save(plots.plot_splits(iqms, "IQM of scores"), out / "splits.png")
+    plots.save(plots.plot_profiles(thresholds, comparison.profiles(thresholds), "score"), out / "profiles.png")
+    return [("Contexts of each split", "splits.png"), ("Performance profiles", "profiles.png")]
+
+
+def _pooled_markdown(comparison: PooledComparison, pictures: Iterable[tuple[str, str]]) -> str:
+    lines = [
+        f"# Agents over {len(comparison.families)} families",
+        "Scores of all families together, each family counting as much as another. By family: "
+        + ", ".join(f"[{name}]({name}/report.md)" for name in comparison.families)
+        + ".",
+        "## Scores",
+        markdown_table(
+            ("agent", "seeds by family", "split", "IQM of scores", "optimality gap"),
+            [
+                (f"`{row.agent}`", ", ".join(map(str, row.seeds)), row.split, str(row.score), str(row.gap))
+                for row in comparison.rows
+            ],
+        ),
+    ]
+    if comparison.left_out:
+        lines.append(f"Left out, since not on every family: {', '.join(f'`{name}`' for name in comparison.left_out)}.")
+    lines += _improvements(comparison)
+    for title, file in pictures:
+        lines += [f"## {title}", f"![{title}]({file})"]
+    return "\n\n".join([*lines, READING.rstrip()]) + "\n"

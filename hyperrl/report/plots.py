@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from matplotlib.patheffects import Normal, Stroke
 from hyperrl.contexts import ContextSpace, Interval, Vector
 from hyperrl.evaluation.report import Plane
 from hyperrl.evaluation.statistics import Estimate
+from hyperrl.utils.files import write_bytes
 
 Line = tuple[Vector, Vector]
 """Abscissae ``(k,)``, and values with both ends of their intervals ``(3, k)``."""
@@ -209,8 +211,10 @@ def plot_adaptation(lines: Mapping[str, Line], is_scored: bool) -> Figure:
 
 
 def save(figure: Figure, path: str | Path) -> None:
-    """Write a figure as PNG."""
-    figure.savefig(path, dpi=150, format="png")
+    """Write a figure as PNG, whole or not at all."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=150, format="png")
+    write_bytes(path, buffer.getvalue())
 
 
 def _panels(panels: Mapping[str, Mapping[str, Line]], xlabels: Sequence[str], ylabel: str) -> Figure:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from gymnasium import spaces
@@ -19,17 +19,20 @@ if TYPE_CHECKING:
     from stable_baselines3.common.vec_env import VecEnv
 
 
-class ValueAccuracy(NamedTuple):
+@dataclass(frozen=True)
+class ValueAccuracy:
     """How well a critic V predicted the discounted returns G, in each of ``n`` contexts.
 
     An episode that its time limit cut short goes on by V at its last observation, as in training. V is of the policy
     that samples its actions; where the most likely ones were played, the difference is part of the bias.
+
+    :param explained_variance: 1 - Var(G - V) / Var(G) over all steps, shape ``(n,)``: 1 at best; NaN where G never
+        varies.
+    :param bias: mean of V - G, in units of reward, shape ``(n,)``.
     """
 
     explained_variance: Vector
-    """1 - Var(G - V) / Var(G) over all steps, shape ``(n,)``: 1 at best; NaN where G never varies."""
     bias: Vector
-    """Mean of V - G, in units of reward, shape ``(n,)``."""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from hyperrl.training.recipe import AgentDefinition as AgentDefinition
     from hyperrl.training.recipe import AgentSpec as AgentSpec
     from hyperrl.training.recipe import agent_spec as agent_spec
+    from hyperrl.training.record import Result as Result
+    from hyperrl.training.record import RunRecord as RunRecord
+    from hyperrl.training.record import Training as Training
     from hyperrl.training.run import Run as Run
     from hyperrl.training.run import group_runs as group_runs
 
@@ -28,6 +31,11 @@ __getattr__, __dir__ = attach(
             "AgentDefinition",
             "AgentSpec",
             "agent_spec",
+        ),
+        "record": (
+            "Result",
+            "RunRecord",
+            "Training",
         ),
         "run": (
             "Run",

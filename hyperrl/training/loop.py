@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-import numpy as np
 from numpy.typing import ArrayLike
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
@@ -16,8 +15,9 @@ from hyperrl.training.checkpoint import Checkpoint, restore
 from hyperrl.training.diagnostics import HyperDiagnostics
 from hyperrl.training.models import build
 from hyperrl.training.recipe import agent_spec
-from hyperrl.training.run import NORMALIZER, UnfinishedRun
-from hyperrl.utils.provenance import n_parameters
+from hyperrl.training.record import Result, Training
+from hyperrl.training.run import MODEL, NORMALIZER, UnfinishedRun
+from hyperrl.utils.provenance import describe_model
 
 
 def train(
@@ -65,32 +65,29 @@ def train(
         callbacks.append(callback)
     if out is None:
         return model.learn(steps, callback=callbacks, progress_bar=progress)
-    fixed = contexts if contexts is None or isinstance(contexts, int) else np.asarray(contexts).tolist()
-    settings = dict(seed=seed, steps=steps, contexts=fixed, irrelevant=family.irrelevant)
-    run = UnfinishedRun(out, family, spec, settings, resume)
-    if run.checkpoint.exists():
-        model = restore(type(model), run.checkpoint, model.device)
-    callbacks.append(Checkpoint(run.checkpoint, checkpoint_seconds))
-    model.set_logger(Logger(str(run.path), [TensorBoardOutputFormat(str(run.path))]))
-    begun = time.monotonic()
-    try:
-        remaining = steps - model.num_timesteps
-        if remaining > 0:
-            model.learn(remaining, callback=callbacks, progress_bar=progress, reset_num_timesteps=False)
-    except BaseException:
-        if not run.checkpoint.exists():
-            run.discard()
-        raise
-    finally:
-        model.logger.close()
-    model.save(run.path / "model.zip")
-    normalizer = model.get_vec_normalize_env()
-    if normalizer is not None:
-        normalizer.save(str(run.path / NORMALIZER))
-    run.finish(
-        parameters=n_parameters(model.policy),
-        steps_trained=model.num_timesteps,
-        seconds=round(time.monotonic() - begun, 1),
-        device=str(model.device),
-    )
+    training = Training.of(family, spec, steps, seed, contexts)
+    with UnfinishedRun(out, family, spec, training, resume) as run:
+        if run.is_trained:
+            return run.publish().model(device)
+        if run.checkpoint.exists():
+            model = restore(type(model), run.checkpoint, model.device)
+        callbacks.append(Checkpoint(run.checkpoint, checkpoint_seconds))
+        model.set_logger(Logger(str(run.path), [TensorBoardOutputFormat(str(run.path))]))
+        begun = time.monotonic()
+        try:
+            remaining = steps - model.num_timesteps
+            if remaining > 0:
+                model.learn(remaining, callback=callbacks, progress_bar=progress, reset_num_timesteps=False)
+        except BaseException:
+            if not run.checkpoint.exists():
+                run.discard()
+            raise
+        finally:
+            model.logger.close()
+        model.save(run.path / MODEL)
+        normalizer = model.get_vec_normalize_env()
+        if normalizer is not None:
+            normalizer.save(str(run.path / NORMALIZER))
+        run.finish(Result(describe_model(model), round(time.monotonic() - begun, 1), str(model.device)))
+        run.publish()
     return model

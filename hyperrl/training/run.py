@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,24 +19,31 @@ from numpy.typing import NDArray
 from hyperrl.families.family import Family, load_family
 from hyperrl.policies.registry import algorithm_class
 from hyperrl.training.recipe import AgentSpec, agent_spec
+from hyperrl.training.record import Result, RunRecord, Training, distinguish
 from hyperrl.utils.devices import find_device
 from hyperrl.utils.errors import nearest
-from hyperrl.utils.files import refuse_existing, write_text
+from hyperrl.utils.files import held, new_folder, refuse_existing, write_text
 from hyperrl.utils.provenance import versions
+from hyperrl.utils.records import read, write
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
 
 
-NORMALIZER = "vecnormalize.pkl"
+RECORD: Final = "run.json"
+FAMILY: Final = "family.toml"
+AGENT: Final = "agent.toml"
+MODEL: Final = "model.zip"
+NORMALIZER: Final = "vecnormalize.pkl"
 
 
 @dataclass(frozen=True)
 class Run:
     """A finished training.
 
-    The folder holds ``run.json``, copies of the two definitions, ``model.zip``, ``vecnormalize.pkl`` where
-    observations or rewards were normalised, TensorBoard's log and, once evaluated, ``evaluation.json``.
+    The folder holds ``run.json``, copies of the two definitions as ``family.toml`` and ``agent.toml``, ``model.zip``,
+    ``vecnormalize.pkl`` where observations or rewards were normalised, TensorBoard's log and, once evaluated,
+    ``evaluation.json``.
 
     :param path: the folder.
     """
@@ -49,29 +57,46 @@ class Run:
         :raises ValueError: where there is none.
         """
         path = Path(path)
-        if not (path / "run.json").is_file():
+        if not (path / RECORD).is_file():
             if _partial(path).is_dir():
                 raise ValueError(f"the training of {path} was interrupted: continue it with --resume")
-            siblings = [str(other.parent) for other in path.parent.glob("*/run.json")]
-            raise ValueError(f"{path} is no run folder: it has no run.json.{nearest(str(path), siblings)}")
+            siblings = [str(other.parent) for other in path.parent.glob(f"*/{RECORD}")]
+            raise ValueError(f"{path} is no run folder: it has no {RECORD}.{nearest(str(path), siblings)}")
         return cls(path)
 
     @cached_property
-    def record(self) -> dict[str, Any]:
-        """What was run: family, agent, seed, steps, irrelevant features, versions, command."""
-        return json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+    def record(self) -> RunRecord:
+        """What was run, and how it ended.
+
+        :raises ValueError: where ``run.json`` is damaged or follows another schema.
+        """
+        return read(RunRecord, self.path / RECORD)
+
+    @property
+    def training(self) -> Training:
+        """What was trained."""
+        return self.record.training
+
+    @property
+    def result(self) -> Result:
+        """How the training ended.
+
+        :raises ValueError: where it has not.
+        """
+        if self.record.result is None:
+            raise ValueError(f"{self.path / RECORD}: the training has not ended: continue it with --resume")
+        return self.record.result
 
     @cached_property
     def family(self) -> Family:
         """The family as it was at training time."""
-        return load_family(self.path / f"{self.record['family']}.toml").with_irrelevant(
-            self.record.get("irrelevant", 0)
-        )
+        spec = replace(load_family(self.path / FAMILY).spec, name=self.training.family)
+        return Family(spec).with_irrelevant(self.training.irrelevant)
 
     @cached_property
     def agent(self) -> AgentSpec:
         """The recipe as it was at training time."""
-        return agent_spec(self.path / f"{self.record['agent']}.toml")
+        return replace(agent_spec(self.path / AGENT), name=self.training.agent)
 
     def model(self, device: str = "auto") -> BaseAlgorithm:
         """Load the trained model, with the statistics of the ``VecNormalize`` that it was trained in, if it was."""
@@ -81,7 +106,7 @@ class Run:
         env = None
         if (self.path / NORMALIZER).is_file():
             env = VecNormalize.load(str(self.path / NORMALIZER), self.family.vec_env(1))
-        return algorithm.load(self.path / "model.zip", env=env, device=find_device(device))
+        return algorithm.load(self.path / MODEL, env=env, device=find_device(device))
 
     def learning_curve(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return environment steps, and the mean return of the last 100 episodes of training at each.
@@ -103,86 +128,120 @@ class Run:
 
 
 def group_runs(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Return the runs of one family by agent, in the order given.
+    """Return the runs of one family by agent, in the order given: those that were trained alike but for the seed.
 
-    :raises ValueError: where there are none, or of different families.
+    Agents of one name that were trained otherwise get a label that says what is different.
+
+    :raises ValueError: where there are none, of different families or steps, and for two runs of one seed.
     """
     if not runs:
         raise ValueError("expected at least one run")
-    grouped: dict[str, list[Run]] = {}
     first = runs[0]
+    grouped: dict[str, list[Run]] = {}
     for run in runs:
-        if (run.family.digest, run.family.irrelevant) != (first.family.digest, first.family.irrelevant):
+        what, expected = run.training, first.training
+        if what.definition != expected.definition or what.irrelevant != expected.irrelevant:
             raise ValueError(f"expected runs of one family: {run.path} is of another than {first.path}")
-        grouped.setdefault(run.record["agent"], []).append(run)
-    return grouped
+        if what.steps != expected.steps:
+            raise ValueError(
+                f"expected trainings of equal length: {run.path} has steps={what.steps}, {first.path} has "
+                f"steps={expected.steps}"
+            )
+        group = grouped.setdefault(what.digest, [])
+        for other in group:
+            if other.training.seed == what.seed:
+                raise ValueError(f"{run.path} is the same training as {other.path}, with the same seed {what.seed}")
+        group.append(run)
+    labels = distinguish({digest: group[0].training for digest, group in grouped.items()})
+    return {labels[digest]: group for digest, group in grouped.items()}
 
 
 class UnfinishedRun:
     """The folder of a training under way: ``<out>.partial``, which becomes ``<out>`` when all is written.
 
+    A context manager: within it the folder is this process's alone. A process that is killed, at any moment, leaves a
+    folder that ``resume`` goes on with, or none.
+
     :param out: the run folder to be.
     :param family: the family.
     :param agent: the recipe.
-    :param settings: what else decides the result, such as seed and steps.
+    :param training: what is trained.
     :param resume: go on with an interrupted training, if there is one.
-    :raises ValueError: where ``out`` exists, an interrupted training is in the way, or it was another training.
+    :raises ValueError: where ``out`` exists, another process is training it, an interrupted training is in the way, or
+        it was another training.
     """
 
-    def __init__(
-        self, out: str | Path, family: Family, agent: AgentSpec, settings: dict[str, Any], resume: bool
-    ) -> None:
+    def __init__(self, out: str | Path, family: Family, agent: AgentSpec, training: Training, resume: bool) -> None:
         self.out = Path(out)
         self.path = _partial(self.out)
-        self.checkpoint = self.path / "checkpoint.pkl"
-        refuse_existing(self.out)
-        record = {
-            "family": family.name,
-            "agent": agent.name,
-            **settings,
-            "command": shlex.join(sys.argv),
-            "versions": versions(),
+        self.checkpoint = self.path / "checkpoint"
+        self.definitions = {
+            name: source.read_text(encoding="utf-8")
+            for name, source in ((FAMILY, family.spec.source), (AGENT, agent.source))
         }
-        definitions = {source.name: source.read_text(encoding="utf-8") for source in (family.spec.source, agent.source)}
-        if self.path.exists():
-            if not resume:
-                raise ValueError(
-                    f"{self.path} holds an interrupted training: continue it with --resume (resume=True), or remove it"
-                )
-            self._compare(record, definitions)
-            return
-        self.path.mkdir(parents=True)
-        for name, text in definitions.items():
-            write_text(self.path / name, text)
-        write_text(self.path / "run.json", json.dumps(record, indent=1))
+        self.record = RunRecord(training, shlex.join(sys.argv), versions())
+        self.resume = resume
+        self.exit = ExitStack()
 
-    def finish(self, **results: Any) -> Run:
-        """Add results to ``run.json`` and give the folder its name."""
-        record = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
-        write_text(self.path / "run.json", json.dumps(record | results, indent=1))
+    def __enter__(self) -> UnfinishedRun:
+        refuse_existing(self.out)
+        self.exit.enter_context(held(self.out, seconds=0))
+        try:
+            self._open()
+        except BaseException:
+            self.exit.close()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.exit.close()
+
+    def _open(self) -> None:
+        refuse_existing(self.out)  # it may have ended since
+        shutil.rmtree(self._discarded, ignore_errors=True)
+        if not self.path.exists():
+            with new_folder(self.path) as folder:
+                for name, text in self.definitions.items():
+                    write_text(folder / name, text)
+                write(self.record, folder / RECORD)
+            return
+        if not (self.path / RECORD).is_file():
+            raise ValueError(f"{self.path} is in the way, and no interrupted training: it has no {RECORD}")
+        if not self.resume:
+            raise ValueError(
+                f"{self.path} holds an interrupted training: continue it with --resume (resume=True), or remove it"
+            )
+        before = read(RunRecord, self.path / RECORD)
+        if differences := before.training.differences(self.record.training):
+            raise ValueError(f"{self.path} holds another training: {'; '.join(differences)}. Choose another folder")
+        self.record = before
+        for leftover in (*self.path.glob(".*.partial"), *self.path.glob(".*.lock")):  # of a process that was killed
+            leftover.unlink()
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the training has ended and only the folder's name was missing."""
+        return self.record.result is not None
+
+    def finish(self, result: Result) -> None:
+        """Write how the training ended. From then on there is nothing left to train."""
+        self.record = replace(self.record, result=result)
+        write(self.record, self.path / RECORD)
+
+    def publish(self) -> Run:
+        """Give the folder of a training that has ended its name."""
         self.checkpoint.unlink(missing_ok=True)
         self.path.rename(self.out)
         return Run(self.out)
 
     def discard(self) -> None:
         """Remove the folder: nothing worth resuming is in it."""
-        shutil.rmtree(self.path)
+        self.path.rename(self._discarded)
+        shutil.rmtree(self._discarded)
 
-    def _compare(self, record: dict[str, Any], definitions: dict[str, str]) -> None:
-        """Refuse to resume a training other than the one asked for."""
-        before = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
-        differences = [
-            f"{key} was {before.get(key)!r}, now {value!r}"
-            for key, value in record.items()
-            if key not in ("command", "versions") and before.get(key) != value
-        ]
-        differences += [
-            f"{name} has changed"
-            for name, text in definitions.items()
-            if not (self.path / name).is_file() or (self.path / name).read_text(encoding="utf-8") != text
-        ]
-        if differences:
-            raise ValueError(f"{self.path} holds another training: {'; '.join(differences)}. Choose another folder")
+    @property
+    def _discarded(self) -> Path:
+        return self.path.with_name(f".{self.path.name}.discarded")
 
 
 def _partial(out: Path) -> Path:

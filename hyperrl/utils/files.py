@@ -1,33 +1,98 @@
-"""Files written whole or not at all, and never over others."""
+"""Files and folders written whole or not at all, by one process at a time, and never over others.
+
+What is not whole yet is a hidden sibling, ``.<name>.partial``. Where the process that wrote it was killed, the next one
+that writes the same name removes it.
+"""
 
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
 def refuse_existing(path: str | Path, instead: str = "choose another folder, or remove it") -> None:
-    """Refuse a path where there is something already.
+    """Refuse a path where there is something already, or where nothing can be made: to be asked before the work.
 
     :param instead: what the user can do.
-    :raises ValueError: where there is.
+    :raises ValueError: where there is, or its folder can be neither found nor made.
     """
-    if Path(path).exists():
+    path = Path(path)
+    if path.exists() or path.is_symlink():
         raise ValueError(f"{path} exists already and is never overwritten: {instead}")
+    parent = next(parent for parent in path.absolute().parents if parent.exists())
+    if not parent.is_dir():
+        raise ValueError(f"{path} cannot be written: {parent} is a file and no folder")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise ValueError(f"{path} cannot be written: no permission to write to {parent}")
+
+
+@contextmanager
+def held(path: str | Path, seconds: float = 10.0) -> Iterator[None]:
+    """Hold a path, so that no other process that asks writes to it. A process that is killed lets go.
+
+    :param seconds: how long to wait for another.
+    :raises ValueError: where another process goes on holding it.
+    """
+    from filelock import FileLock, Timeout
+
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=seconds)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ValueError(
+            f"another process is writing {path}: wait until it has ended, or choose another name"
+        ) from None
+    try:
+        yield
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
+
+
+@contextmanager
+def new_folder(path: str | Path) -> Iterator[Path]:
+    """Make a folder: yield one to write to, which gets its name when all is written.
+
+    :raises ValueError: where there is something already.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as place:
+    ...     with new_folder(f"{place}/report") as folder:
+    ...         _ = (folder / "numbers.json").write_text("[1]")
+    ...     [str(file.relative_to(place)) for file in Path(place).rglob("*.json")]
+    ['report/numbers.json']
+    """
+    path = Path(path)
+    with held(path):
+        refuse_existing(path)
+        partial = path.with_name(f".{path.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        try:
+            yield partial
+            partial.rename(path)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
-    """Write a file so that a reader sees either its old content or all of the new one."""
+    """Write a file, and its folder, so that a reader sees either its old content or all of the new one."""
     path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with held(path):
+        partial = path.with_name(f".{path.name}.partial")
+        try:
+            with partial.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import platform
+from dataclasses import dataclass
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
@@ -19,18 +20,36 @@ def versions() -> dict[str, str]:
     return {library: version(library) for library in LIBRARIES} | {"python": platform.python_version()}
 
 
-def describe_model(model: BaseAlgorithm) -> dict[str, Any]:
-    """Return what a model is: algorithm, policy, steps trained, and number and SHA-256 of its policy's parameters."""
+@dataclass(frozen=True)
+class ModelDescription:
+    """What a model is.
+
+    :param algorithm: the name of its class.
+    :param policy: the name of its policy's class.
+    :param steps: environment steps that it was trained for.
+    :param parameters: how many its policy has.
+    :param sha256: of those parameters.
+    """
+
+    algorithm: str
+    policy: str
+    steps: int
+    parameters: int
+    sha256: str
+
+
+def describe_model(model: BaseAlgorithm) -> ModelDescription:
+    """Return what a model is."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.policy.state_dict().items()):
         digest.update(name.encode() + tensor.detach().cpu().numpy().tobytes())
-    return {
-        "algorithm": type(model).__name__,
-        "policy": type(model.policy).__name__,
-        "steps": model.num_timesteps,
-        "parameters": n_parameters(model.policy),
-        "sha256": digest.hexdigest(),
-    }
+    return ModelDescription(
+        type(model).__name__,
+        type(model.policy).__name__,
+        model.num_timesteps,
+        n_parameters(model.policy),
+        digest.hexdigest(),
+    )
 
 
 def n_parameters(module: nn.Module) -> int:

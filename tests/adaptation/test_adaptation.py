@@ -1,5 +1,4 @@
 import copy
-import json
 from typing import Any
 
 import gymnasium as gym
@@ -16,7 +15,7 @@ import hyperrl
 from hyperrl.adaptation.environment import adaptation_stream
 from hyperrl.adaptation.finetuning import pull_to_anchor
 from hyperrl.adaptation.identification import Transitions, identify
-from hyperrl.adaptation.methods import METHODS, Adaptation, adapt
+from hyperrl.adaptation.methods import METHODS, Adaptation, Curve, adapt
 from hyperrl.adaptation.search import ContextSearch
 from hyperrl.adaptation.studies import Line, Study, study
 from hyperrl.contexts import ContextBox, ContextSpace, Feature, Vector
@@ -25,6 +24,7 @@ from hyperrl.policies import ConcatPolicy, HyperDQNPolicy, HyperPolicy, HyperSAC
 from hyperrl.report import write_study
 from hyperrl.rollouts.episodes import play
 from hyperrl.utils.definitions import names
+from hyperrl.utils.records import plain
 
 SIZES: dict[str, Any] = dict(n_steps=50, batch_size=25, n_epochs=2, device="cpu", seed=0)
 CARTPOLE = hyperrl.load_family("cartpole")
@@ -222,7 +222,7 @@ class Liar(gym.ObservationWrapper[Any, Any, Any]):
 
 
 def numbers(result: Adaptation) -> dict[str, Any]:
-    return json.loads(json.dumps(result.as_dict()))
+    return plain(result.curve)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -391,9 +391,11 @@ def test_a_study_gives_every_method_the_same_episodes_and_is_never_overwritten(t
     assert hyper.reached(low) == ((0, 0, 0), (0, 0, 0))
     assert hyper.reached(high) == ((np.inf,) * 3, (np.inf,) * 3)
     write_study(result, tmp_path / "out")
-    data = json.loads((tmp_path / "out" / "adaptation.json").read_text())
-    assert data["lines"][0]["results"][0][0][0] == hyper.results[0][0][0].as_dict()
-    assert data["provenance"]["models"]["concat"][0]["policy"] == "ConcatPolicy"
+    again = Study.load(tmp_path / "out" / "adaptation.json")
+    assert plain(again) == plain(result)
+    assert_array_equal(again.lines[0].returns, hyper.returns)
+    assert again.models["concat"][0].policy == "ConcatPolicy"
+    assert again.curves == result.curves
     assert (tmp_path / "out" / "adaptation.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(ValueError, match="is never overwritten"):
         write_study(result, tmp_path / "out")
@@ -406,14 +408,16 @@ def test_the_curve_of_a_study_takes_trainings_for_independent_and_their_adaptati
     random, best = np.array([-10.0, -200.0]), np.array([10.0, 200.0])
     returns = np.random.default_rng(0).uniform(-100, 100, (3, 2, 2, 1, 5))  # trainings, seeds, contexts, k, evaluations
 
+    after = np.array([0])
+
     def curve(returns: np.ndarray) -> Estimate:
-        after, steps = np.array([0]), np.array([0])
-        results = [
-            [[Adaptation("identify", after, steps, r, None, np.zeros(1), None, agent()) for r in row] for row in rows]
+        steps = np.array([0])
+        results = tuple(
+            tuple(tuple(Curve("identify", after, steps, r, None, np.zeros(1), None) for r in row) for row in rows)
             for rows in returns
-        ]
+        )
         references = dict(random=random, best=best) if is_scored else dict(random=None, best=None)
-        study = Study("x", np.zeros((2, 1)), [0], {}, {}, [Line("a", "identify", results)], **references)
+        study = Study("x", np.zeros((2, 1)), after, (Line("a", "identify", results),), **references)
         return study.curves["a, identify"][0]
 
     scale, shift = ((best - random)[:, None], random[:, None]) if is_scored else (1.0, 0.0)

@@ -91,8 +91,8 @@ def test_train_evaluate_compare(hyperrl: Command, tmp_path: Path) -> None:
             word in text for word in (*SPLITS, "raw returns", "variance", "wrong context, on interpolation: noise")
         )
         written = json.loads((tmp_path / run / "evaluation.json").read_text())
-        assert written["provenance"]["run"]["seed"] == seed
-        assert written["provenance"]["irrelevant"] == irrelevant
+        assert written["training"]["seed"] == written["seed"] == seed
+        assert written["training"]["irrelevant"] == irrelevant
         assert len(written["splits"]["train"]["contexts"][0]) == 5 + irrelevant
         assert "is never overwritten" in hyperrl("evaluate", run, expect=2)
     runs = sorted(str(path) for path in (tmp_path / "runs").iterdir())
@@ -121,7 +121,7 @@ def test_train_evaluate_compare(hyperrl: Command, tmp_path: Path) -> None:
     }
     for row in rows:
         assert f"`{row['agent']}` | {row['parameters']:,} | {row['seeds']} | {row['split']} | " in written
-        assert str(Estimate(**row["iqm"])) in written
+        assert str(Estimate(*row["iqm"])) in written
     assert "is never overwritten" in hyperrl("compare", *runs, "--out", tmp_path / "comparison", expect=2)
     assert "is a second run of hyper-ppo with seed 0" in hyperrl("compare", runs[0], runs[0], expect=2)
     hyperrl("evaluate", runs[0], "--contexts", 2, "--plane", 0, "--out", tmp_path / "other.json", "--no-progress")
@@ -179,7 +179,7 @@ def test_adapt(hyperrl: Command, tmp_path: Path) -> None:
     assert "zero-shot" not in text
     data = json.loads((tmp_path / run / "adaptation" / "adaptation.json").read_text())
     assert data["contexts"] == [[9.8, 1.0, 0.1, 0.7, 10.0]]
-    assert data["provenance"]["runs"]["hyper-ppo"][0]["steps"] == 1
+    assert data["trainings"]["hyper-ppo"][0]["steps"] == 1
     assert "is never overwritten" in hyperrl("adapt", run, *quick, expect=2)
     learning = ("--method", "finetune", "--hyperparameters", "n_steps=5", "learning_rate=1e-4", "--contexts", 1)
     text = hyperrl("adapt", "runs/ode-hyper-ppo-0", *learning, "--out", "other", *quick)

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -107,26 +108,46 @@ def assert_report_equal(x: Any, y: Any) -> None:
 
 def test_a_report_says_what_it_is_of(model: PPO, tmp_path: Path) -> None:
     arguments: Any = dict(splits=("train",), contexts=1, episodes=1)
-    provenance = evaluate(model, FAMILY, **arguments).provenance
-    assert provenance["versions"].keys() >= {"hyperrl", "torch", "stable-baselines3", "gymnasium", "numpy", "python"}
-    described = provenance["model"]
-    assert described["algorithm"] == "PPO"
-    assert described["policy"] == "HyperPolicy"
-    assert described["parameters"] == sum(p.numel() for p in model.policy.parameters())
+    report = evaluate(model, FAMILY, **arguments)
+    assert report.versions.keys() >= {"hyperrl", "torch", "stable-baselines3", "gymnasium", "numpy", "python"}
+    described = report.model
+    assert described is not None
+    assert described.algorithm == "PPO"
+    assert described.policy == "HyperPolicy"
+    assert described.parameters == sum(p.numel() for p in model.policy.parameters())
     again = PPO(HyperPolicy, FAMILY.vec_env(2), **SIZES)
     assert describe_model(again) == described
-    assert describe_model(again.learn(8))["sha256"] != described["sha256"]
+    assert describe_model(again.learn(8)).sha256 != described.sha256
     text = FAMILY.spec.source.read_text()
     for change, same in (("# a comment\n" + text, True), (text.replace("default = 9.8", "default = 9.7"), False)):
         (tmp_path / "f.toml").write_text(change)
-        assert (hyperrl.load_family(tmp_path / "f.toml").digest == provenance["definition"]) is same
+        assert (hyperrl.load_family(tmp_path / "f.toml").digest == report.definition) is same
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"family": "x"}', '{"family": 1, "settings": 2, "splits": 3}'])
-def test_a_file_that_is_no_report_is_refused(tmp_path: Path, text: str) -> None:
-    (tmp_path / "e.json").write_text(text)
-    with pytest.raises(ValueError, match=r"e\.json: not an evaluation written by this version of hyperrl"):
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"evaluation-1"', '"evaluation-3"', "was written by schema evaluation-3; this hyperrl reads evaluation-1"),
+        ('"evaluation-1"', '"run-1"', "expected a record of schema evaluation-1, got one of schema run-1"),
+        ('"schema"', '"chema"', "got a file without one"),
+        ('"family": "cartpole"', '"family": 3', "damaged, or edited: Expected `str`, got `int` - at `$.family`"),
+        ('"family": "cartpole",', "", "Object missing required field `family`"),
+        ('"splits"', '"slpits"', "missing required field `splits`"),
+        ('"sha256"', '"sha"', "missing required field `sha256` - at `$.model`"),
+        ('"agent"', '"agnet"', "unknown key 'agnet' - at `$`. Did you mean 'agent'?"),
+        ('"returns": [', '"returns": [[1], 2, ', "inhomogeneous"),
+        ('"returns": [', '"returns": [[1.0], ', "expected contexts of shape (n, d) and returns of shape (n, episodes)"),
+        ("{", "", "got no JSON"),
+    ],
+)
+def test_a_file_that_is_no_report_is_refused(model: PPO, tmp_path: Path, old: str, new: str, message: str) -> None:
+    evaluate(model, FAMILY, ("train",), 2, 1).save(tmp_path / "e.json")
+    text = (tmp_path / "e.json").read_text()
+    assert old in text
+    (tmp_path / "e.json").write_text(text.replace(old, new, 1))
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
         Report.load(tmp_path / "e.json")
+    assert str(error.value).startswith(str(tmp_path / "e.json"))
 
 
 def test_bad_arguments_are_refused(model: PPO) -> None:

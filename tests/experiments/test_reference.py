@@ -1,4 +1,3 @@
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
 import hyperrl
-from hyperrl.evaluation.reference import Reference, find_reference, known_scores, reference_path
+from hyperrl.evaluation.reference import Reference, ReferenceSettings, find_reference, known_scores, reference_path
 from hyperrl.experiments import parallel
 from hyperrl.experiments.specialists import make_reference, optimum
 from hyperrl.families.family import Family
@@ -43,9 +42,9 @@ def family(tmp_path: Path) -> Family:
 
 
 def of(family: Family, contexts: Any, random: Any, best: Any) -> Reference:
-    provenance = {"definition": family.digest}
-    names = family.context_space.names
-    return Reference(family.name, names, provenance, *(np.array(a, dtype=float) for a in (contexts, random, best)))
+    names, settings = family.context_space.names, ReferenceSettings("optimum", 0, ("train",), 2, 10)
+    arrays = (np.array(a, dtype=float) for a in (contexts, random, best))
+    return Reference(family.name, names, family.digest, *arrays, settings, {"hyperrl": "0.1.0"})
 
 
 def test_scores_are_0_for_random_and_1_for_the_best() -> None:
@@ -72,7 +71,8 @@ def test_the_file_keeps_everything(tmp_path: Path) -> None:
     reference.save(tmp_path / "r.json")
     again = Reference.load(tmp_path / "r.json", ODE)
     assert again.features == reference.features
-    assert again.provenance == reference.provenance
+    assert again.settings == reference.settings
+    assert again.versions == reference.versions
     for key in ("contexts", "random", "best"):
         assert_array_equal(getattr(again, key), getattr(reference, key))
     with pytest.raises(ValueError, match="is never overwritten"):
@@ -83,7 +83,7 @@ def test_the_file_keeps_everything(tmp_path: Path) -> None:
         Reference.load(tmp_path / "nowhere.json", ODE)
     for text in ("", "[]", '{"family": "ode"}'):
         (tmp_path / "bad.json").write_text(text)
-        with pytest.raises(ValueError, match=r"bad\.json: not a reference"):
+        with pytest.raises(ValueError, match=r"bad\.json: expected a record of hyperrl's"):
             Reference.load(tmp_path / "bad.json", ODE)
 
 
@@ -94,7 +94,7 @@ def test_a_reference_is_found_beside_the_file_or_by_the_name(family: Family, tmp
     assert find_reference(family) is not None
     whole = reference_path(family).read_text()
     reference_path(family).write_text(whole[:-20])
-    with pytest.raises(ValueError, match=r"mine\.reference\.json: not a reference"):
+    with pytest.raises(ValueError, match=r"mine\.reference\.json: .*got no JSON"):
         find_reference(family)
     reference_path(family).write_text(whole)
     changed = tmp_path / "mine.toml"
@@ -116,7 +116,7 @@ def test_packaged_references_are_of_the_packaged_families(name: str) -> None:
     family = hyperrl.load_family(name)
     reference = find_reference(family)
     assert reference is not None, "the family has changed: make its reference anew"
-    for split in reference.provenance["settings"]["splits"]:
+    for split in reference.settings.splits:
         contexts = family.context_space.sample(split, 20, 0)  # as `hyperrl evaluate` does by default
         assert known_scores(reference, contexts, np.zeros((20, 1))).shape[0] > 15
     best = optimum(family, reference.contexts)
@@ -176,19 +176,19 @@ def test_specialists_are_trained_once(family: Family, tmp_path: Path) -> None:
     assert {tuple(c) for c in (*made.contexts, *left_out)} == {tuple(c) for c in contexts}
     assert len(made.contexts)
     assert np.all(made.best > made.random + 5)
-    assert made.provenance["settings"]["best"] == "specialist"
+    assert made.settings.best == "specialist"
     stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "work").rglob("*")}
     again, _ = make_reference(family, tmp_path / "work", steps=4000, **arguments)
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "work").rglob("*")} == stamps
     assert_array_equal(again.best, made.best)
     best, _ = make_reference(family, tmp_path / "work", steps=4000, **arguments, seeds=2)
     assert {path: path.stat().st_mtime_ns for path in stamps if path != tmp_path / "work"}.items() <= stamps.items()
-    assert best.provenance["settings"]["seeds"] == 2
+    assert best.settings.seeds == 2
     second = [Run.open(tmp_path / "work" / f"{i:03d}-1") for i in range(2)]
-    assert [run.record["seed"] for run in second] == [1, 1]
-    own = [play(run.model("cpu"), family, run.record["contexts"], 40, 0).returns.mean() for run in second]
+    assert [run.training.seed for run in second] == [1, 1]
+    own = [play(run.model("cpu"), family, run.training.contexts or (), 40, 0).returns.mean() for run in second]
     assert_allclose(best.best, np.maximum(made.best, own))
-    with pytest.raises(ValueError, match=r"000 holds a specialist of .*'steps': 4000"):
+    with pytest.raises(ValueError, match=r"000 holds another specialist: steps was 4000, now 9000"):
         make_reference(family, tmp_path / "work", steps=9000, **arguments | dict(jobs=1))
 
 
@@ -209,6 +209,7 @@ def test_a_known_optimum_needs_no_training(tmp_path: Path) -> None:
     made, left_out = make_reference(ODE, tmp_path / "work", contexts=4, episodes=20)
     assert not (tmp_path / "work").exists()
     assert len(made.contexts) + len(left_out) == 12
-    assert made.provenance["settings"]["best"] == "optimum"
+    assert made.settings.best == "optimum"
     assert np.all(made.best > made.random)
-    assert json.dumps(made.provenance)
+    made.save(tmp_path / "r.json")
+    assert Reference.load(tmp_path / "r.json", ODE).settings == made.settings

@@ -1,4 +1,3 @@
-import json
 import re
 import shutil
 from pathlib import Path
@@ -18,9 +17,10 @@ import hyperrl
 from hyperrl.training.loop import train
 from hyperrl.training.models import build
 from hyperrl.training.recipe import agent_spec
+from hyperrl.training.record import Training
 from hyperrl.training.run import Run
 from hyperrl.utils.definitions import names
-from hyperrl.utils.provenance import n_parameters
+from hyperrl.utils.provenance import describe_model, n_parameters
 
 AGENTS = names("agents")
 FAMILIES = names("envs")
@@ -109,14 +109,12 @@ def test_a_run_folder_holds_everything(quick: Path, tmp_path: Path) -> None:
     out = tmp_path / "runs" / "x"
     model = train("pendulum", quick, steps=2000, seed=3, out=out, device="cpu")
     run = Run.open(out)
-    assert model.num_timesteps == run.record["steps_trained"] == 2048
-    assert (
-        run.record.items()
-        >= {"family": "pendulum", "agent": "quick", "seed": 3, "steps": 2000, "contexts": None}.items()
-    )
-    assert run.record["parameters"] == n_parameters(model.policy)
-    assert run.record["versions"].keys() >= {"hyperrl", "torch", "stable-baselines3", "gymnasium", "python"}
-    assert run.record["command"]
+    assert run.training == Training.of(hyperrl.load_family("pendulum"), agent_spec(quick), 2000, 3)
+    assert (run.training.family, run.training.agent, run.training.contexts) == ("pendulum", "quick", None)
+    assert run.result.model == describe_model(model)
+    assert run.result.model.steps == 2048
+    assert run.record.versions.keys() >= {"hyperrl", "torch", "stable-baselines3", "gymnasium", "python"}
+    assert run.record.command
     assert run.family.context_space == hyperrl.load_family("pendulum").context_space
     assert run.agent.definition == agent_spec(quick).definition
     loaded = run.model("cpu")
@@ -129,7 +127,9 @@ def test_a_run_folder_holds_everything(quick: Path, tmp_path: Path) -> None:
     log = EventAccumulator(str(out)).Reload()
     assert {"train/approx_kl", "hyper/effective_rank"} <= set(log.Tags()["scalars"])
     assert not list(tmp_path.glob("runs/*partial"))
-    assert not (out / "checkpoint.pkl").exists()
+    assert {path.name for path in out.iterdir() if "tfevents" not in path.name} == {
+        *("run.json", "family.toml", "agent.toml", "model.zip", "vecnormalize.pkl")
+    }
 
 
 def test_the_same_seed_gives_the_same_model(quick: Path) -> None:
@@ -220,7 +220,7 @@ def test_resuming_equals_not_having_been_interrupted(quick: Path, tmp_path: Path
     assert not out.exists()
     with pytest.raises(ValueError, match=r"x\.partial holds an interrupted training: continue it with --resume"):
         train(family, quick, out=out, **arguments)
-    with pytest.raises(ValueError, match=r"holds another training: seed was 2, now 3; steps was 1000, now 900"):
+    with pytest.raises(ValueError, match=r"holds another training: steps was 1000, now 900; seed was 2, now 3"):
         train(family, quick, out=out, resume=True, **(arguments | dict(seed=3, steps=900)))
     with pytest.raises(ValueError, match="was interrupted: continue it with --resume"):
         Run.open(out)
@@ -304,7 +304,7 @@ def test_a_run_is_read_where_the_definitions_have_changed(quick: Path, tmp_path:
     run = Run.open(tmp_path / "x")
     assert run.family.name == "mine"
     assert run.family.context_space.names == run.model("cpu").policy.context_space.names
-    assert json.loads((run.path / "run.json").read_text())["family"] == "mine"
+    assert run.agent.name == "quick"
 
 
 @pytest.mark.slow

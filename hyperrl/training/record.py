@@ -1,0 +1,168 @@
+"""What a run is: the record of a training, and the digest of all that decided its result."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from hyperrl.families.family import Family
+from hyperrl.training.recipe import AgentSpec, agent_spec
+from hyperrl.utils.provenance import ModelDescription
+from hyperrl.utils.records import plain
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training: everything that decides its result but the versions of the code.
+
+    :param family: name of the family.
+    :param definition: digest of the family's definition, :attr:`Family.digest <hyperrl.Family.digest>`.
+    :param irrelevant: how many features were appended that do nothing.
+    :param agent: name of the recipe.
+    :param recipe: what the recipe says; ``match_parameters`` is what that recipe says, not its name.
+    :param contexts: how many fixed contexts there were, or which; ``None`` for a fresh one each episode.
+    :param steps: environment steps asked for.
+    :param seed: its seed.
+    """
+
+    family: str
+    definition: str
+    irrelevant: int
+    agent: str
+    recipe: Mapping[str, Any]
+    contexts: int | tuple[tuple[float, ...], ...] | None
+    steps: int
+    seed: int
+
+    @classmethod
+    def of(
+        cls, family: Family, agent: AgentSpec, steps: int, seed: int, contexts: int | ArrayLike | None = None
+    ) -> Training:
+        """Describe a training; the arguments are those of :func:`hyperrl.train`."""
+        if isinstance(contexts, int | np.integer):
+            contexts = int(contexts)
+        elif contexts is not None:
+            contexts = tuple(tuple(row) for row in np.asarray(contexts, dtype=np.float64).tolist())
+        recipe = plain(_contents(agent))
+        return cls(family.name, family.digest, family.irrelevant, agent.name, recipe, contexts, steps, seed)
+
+    @cached_property
+    def agent_digest(self) -> str:
+        """The SHA-256 of what the agent is, whatever the family: the recipe's contents, and what it is trained on.
+
+        Names count for nothing.
+        """
+        return _sha256({"recipe": self.recipe, "contexts": self.contexts, "irrelevant": self.irrelevant})
+
+    @cached_property
+    def digest(self) -> str:
+        """The SHA-256 of what was trained: two runs of one digest differ in nothing but the seed."""
+        return _sha256({"agent": self.agent_digest, "definition": self.definition, "steps": self.steps})
+
+    def differences(self, other: Training) -> list[str]:
+        """Say in words what is different in another training, whatever files and recipes are called.
+
+        >>> from dataclasses import replace
+        >>> from hyperrl import load_family
+        >>> from hyperrl.training import agent_spec
+        >>> one = Training.of(load_family("ode"), agent_spec("hyper-ppo"), steps=1000, seed=0)
+        >>> one.differences(replace(one, steps=2000, agent="renamed"))
+        ['steps was 1000, now 2000']
+        """
+        mine, others = _flat(plain(self)), _flat(plain(other))
+        return [
+            f"{key} was {mine.get(key, 'not given')!r}, now {others.get(key, 'not given')!r}"
+            for key in dict.fromkeys((*mine, *others))
+            if key not in ("family", "agent") and mine.get(key) != others.get(key)
+        ]
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a training ended.
+
+    :param model: the model.
+    :param seconds: how long its last part took, the whole of it where it was not interrupted.
+    :param device: where its networks were.
+    """
+
+    model: ModelDescription
+    seconds: float
+    device: str
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What ``run.json`` says.
+
+    :param training: what is trained.
+    :param command: the command that began it.
+    :param versions: of the libraries that decide the result.
+    :param result: how it ended; ``None`` while it is under way.
+    """
+
+    SCHEMA: ClassVar[str] = "run-1"
+
+    training: Training
+    command: str
+    versions: Mapping[str, str]
+    result: Result | None = None
+
+
+def distinguish(trainings: Mapping[str, Training]) -> dict[str, str]:
+    """Give agents names that tell them apart.
+
+    :param trainings: a training of each, by digest; they differ in more than the family and steps.
+    :return: by digest, the recipe's name, and what in it is unlike others of that name.
+
+    >>> from dataclasses import replace
+    >>> from hyperrl import load_family
+    >>> from hyperrl.training import agent_spec
+    >>> one = Training.of(load_family("ode"), agent_spec("hyper-ppo"), steps=1000, seed=0)
+    >>> distinguish({"1": one, "2": replace(one, contexts=20)})
+    {'1': 'hyper-ppo (contexts=None)', '2': 'hyper-ppo (contexts=20)'}
+    """
+    names = {
+        digest: t.agent + (f" +{t.irrelevant} irrelevant" if t.irrelevant else "") for digest, t in trainings.items()
+    }
+    labels = {}
+    for digest, name in names.items():
+        alike = [_flat(plain(trainings[other])) for other in names if names[other] == name]
+        mine = _flat(plain(trainings[digest]))
+        unlike = [
+            key
+            for key in dict.fromkeys(key for other in alike for key in other)
+            if key not in ("family", "definition", "agent", "steps", "seed")
+            and any(o.get(key) != mine.get(key) for o in alike)
+        ]
+        told = ", ".join(f"{key.rpartition('.')[2]}={mine.get(key, 'not given')}" for key in unlike)
+        if unlike:
+            name += f" ({told})" if len(told) <= 50 else f" ({digest[:6]})"
+        labels[digest] = name
+    return labels
+
+
+def _contents(agent: AgentSpec) -> dict[str, Any]:
+    """Return what a recipe says, with what the recipe says whose number of parameters it is given."""
+    contents = asdict(agent.definition)
+    if agent.definition.match_parameters is not None:
+        contents["match_parameters"] = _contents(agent_spec(agent.definition.match_parameters))
+    return contents
+
+
+def _flat(value: Any, name: str = "") -> dict[str, Any]:
+    """Name the leaves of nested dictionaries: ``{"a": {"b": 1}}`` to ``{"a.b": 1}``."""
+    if not isinstance(value, dict):
+        return {name: value}
+    return {k: v for key, item in value.items() for k, v in _flat(item, f"{name}.{key}" if name else key).items()}
+
+
+def _sha256(value: Any) -> str:
+    return hashlib.sha256(json.dumps(plain(value), sort_keys=True).encode()).hexdigest()
