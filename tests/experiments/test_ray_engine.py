@@ -1,0 +1,76 @@
+"""A real Ray cluster of two nodes on this machine, one of which is killed in the middle."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hyperrl.experiments.engines import State, Task, gather
+from tests.experiments import work
+
+ray = pytest.importorskip("ray")
+
+from ray.cluster_utils import Cluster  # noqa: E402
+
+from hyperrl.experiments.ray_engine import RayEngine  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # Ray warns of its own insides
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """A cluster whose first node, where the tasks are started, runs none."""
+    cluster = Cluster(initialize_head=True, head_node_args=dict(num_cpus=0, include_dashboard=False))
+    cluster.add_node(num_cpus=2)
+    ray.init(address=cluster.address, logging_level="ERROR", log_to_driver=False)
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+
+
+@pytest.fixture(params=[True, False], ids=["shared storage", "brought back"])
+def engine(request: Any, cluster: Any) -> RayEngine:
+    return RayEngine(shared_storage=request.param)
+
+
+def test_results_come_in_order_and_files_come_back(engine: RayEngine, tmp_path: Path) -> None:
+    tasks = [Task((n,), tmp_path / "cells" / str(n)) for n in range(4)]
+    assert gather(engine, work.square, tasks, 6, "test", progress=False) == [0, 1, 4, 9]
+    assert [task.out.read_text() for task in tasks] == ["0", "1", "4", "9"]
+    assert {path.name for path in (tmp_path / "cells").iterdir()} == {"0", "1", "2", "3"}
+
+
+def test_a_task_that_fails_takes_no_other_along(engine: RayEngine, tmp_path: Path) -> None:
+    tasks = [Task((n,), tmp_path / str(n)) for n in range(3)]
+    outcomes = {outcome.index: outcome for outcome in engine.run(work.fail_on_odd, tasks)}
+    assert (outcomes[0].value, outcomes[2].value) == (0, 4)
+    assert isinstance(outcomes[1].error, ValueError)
+    assert str(outcomes[1].error) == "1 is odd"
+
+
+def test_a_node_that_dies_costs_what_came_after_the_last_checkpoint(
+    engine: RayEngine, cluster: Any, tmp_path: Path
+) -> None:
+    n, doomed = 80, []
+    doomed.append(cluster.add_node(num_cpus=2))
+    cluster.wait_for_nodes()
+    tasks = [Task((n,), tmp_path / str(i)) for i in range(4)]  # two on either node
+
+    def kill_a_node_in_the_middle(state: State) -> None:
+        if doomed and min(state.steps) > n // 2:
+            cluster.remove_node(doomed.pop(), allow_graceful=False)
+
+    outcomes = list(engine.run(work.count, tasks, kill_a_node_in_the_middle))
+    assert not doomed
+    assert [outcome.error for outcome in outcomes] == [None] * 4
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1", "2", "3"]
+    assert [(task.out / "result").read_text() for task in tasks] == [f"counted to {n}"] * 4
+    counted = sorted(outcome.value for outcome in outcomes if outcome.value is not None)
+    assert counted[2:] == [n, n]  # those of the node that lived
+    assert all(0 < value < n for value in counted[:2])  # and those that went on from their checkpoint
+
+
+def test_bad_arguments_are_refused() -> None:
+    with pytest.raises(ValueError, match="num_cpus and num_gpus ≥ 0"):
+        RayEngine(num_cpus=-1)
