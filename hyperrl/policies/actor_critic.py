@@ -2,39 +2,129 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, NamedTuple
 
 import torch
+from gymnasium import spaces
 from stable_baselines3.common.distributions import DiagGaussianDistribution, Distribution
 from stable_baselines3.common.policies import ActorCriticPolicy, BaseModel
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
 from hyperrl.hypernet import HyperNetwork, distinct
+from hyperrl.policies.arguments import names_checked, passed_on
 from hyperrl.policies.context import ContextPolicy, ContextReader
 from hyperrl.policies.hyper_config import GeneratedPolicy, add_to_loss
 from hyperrl.policies.latent import with_latent
-
-ALGORITHMS: Final = ("PPO", "A2C", "TRPO")
 
 
 class UnawarePolicy(ContextPolicy, ActorCriticPolicy):
     """An ordinary actor-critic that does not see the context: domain randomisation, the baseline to beat first.
 
-    Keyword arguments are those of :class:`~hyperrl.policies.context.ContextPolicy` and of SB3's
-    ``ActorCriticPolicy``.
+    :param observation_space: a Dict with a one-dimensional ``Box`` as context, or a flat ``Box``.
+    :param action_space: one that the algorithm serves.
+    :param lr_schedule: learning rate as a function of the remaining progress.
+    :param net_arch: widths of the hidden layers; ``dict(pi=[...], vf=[...])`` for actor and critic apart.
+    :param activation_fn: activation of the hidden layers.
+    :param ortho_init: initialise orthogonally.
+    :param use_sde: explore by gSDE; the algorithm's ``use_sde`` sets it.
+    :param log_std_init: log-std of the actions at first.
+    :param full_std: gSDE: a std for each pair of feature and action, not one for each feature.
+    :param use_expln: gSDE: ``expln`` instead of ``exp``, which keeps the std from growing fast.
+    :param squash_output: gSDE: squash actions by ``tanh``.
+    :param features_extractor_class: features extractor of what is not context; SB3's usual one by default.
+    :param features_extractor_kwargs: its keyword arguments.
+    :param share_features_extractor: one features extractor for actor and critic.
+    :param normalize_images: divide images by 255.
+    :param optimizer_class: the optimiser. Adam is fused, unless ``optimizer_kwargs`` say otherwise.
+    :param optimizer_kwargs: its keyword arguments but the learning rate.
+    :param context_key: name of the context in a Dict observation.
+    :param context_slice: ``(start, stop)`` of the context in a flat observation, such as ``(-4, None)``.
     """
 
-    algorithms: ClassVar = ALGORITHMS
     include_context: ClassVar = False
+
+    @names_checked
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
+        lr_schedule: Schedule,
+        net_arch: list[int] | dict[str, list[int]] | None = None,
+        activation_fn: type[nn.Module] = nn.Tanh,
+        ortho_init: bool = True,
+        use_sde: bool = False,
+        log_std_init: float = 0.0,
+        full_std: bool = True,
+        use_expln: bool = False,
+        squash_output: bool = False,
+        features_extractor_class: type[BaseFeaturesExtractor] | None = None,
+        features_extractor_kwargs: dict[str, Any] | None = None,
+        share_features_extractor: bool = True,
+        normalize_images: bool = True,
+        optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
+        optimizer_kwargs: dict[str, Any] | None = None,
+        *,
+        context_key: str = "context",
+        context_slice: tuple[int, int | None] | None = None,
+    ) -> None:
+        super().__init__(**passed_on(locals()))
 
 
 class ConcatPolicy(ContextPolicy, ActorCriticPolicy):
-    """An ordinary actor-critic that gets the normalised context as extra inputs; otherwise as UnawarePolicy."""
+    """An ordinary actor-critic that gets the normalised context as extra inputs.
 
-    algorithms: ClassVar = ALGORITHMS
+    :param observation_space: a Dict with a one-dimensional ``Box`` as context, or a flat ``Box``.
+    :param action_space: one that the algorithm serves.
+    :param lr_schedule: learning rate as a function of the remaining progress.
+    :param net_arch: widths of the hidden layers; ``dict(pi=[...], vf=[...])`` for actor and critic apart.
+    :param activation_fn: activation of the hidden layers.
+    :param ortho_init: initialise orthogonally.
+    :param use_sde: explore by gSDE; the algorithm's ``use_sde`` sets it.
+    :param log_std_init: log-std of the actions at first.
+    :param full_std: gSDE: a std for each pair of feature and action, not one for each feature.
+    :param use_expln: gSDE: ``expln`` instead of ``exp``, which keeps the std from growing fast.
+    :param squash_output: gSDE: squash actions by ``tanh``.
+    :param features_extractor_class: features extractor of what is not context; SB3's usual one by default.
+    :param features_extractor_kwargs: its keyword arguments.
+    :param share_features_extractor: one features extractor for actor and critic.
+    :param normalize_images: divide images by 255.
+    :param optimizer_class: the optimiser. Adam is fused, unless ``optimizer_kwargs`` say otherwise.
+    :param optimizer_kwargs: its keyword arguments but the learning rate.
+    :param context_key: name of the context in a Dict observation.
+    :param context_slice: ``(start, stop)`` of the context in a flat observation, such as ``(-4, None)``.
+    """
+
     include_context: ClassVar = True
+
+    @names_checked
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
+        lr_schedule: Schedule,
+        net_arch: list[int] | dict[str, list[int]] | None = None,
+        activation_fn: type[nn.Module] = nn.Tanh,
+        ortho_init: bool = True,
+        use_sde: bool = False,
+        log_std_init: float = 0.0,
+        full_std: bool = True,
+        use_expln: bool = False,
+        squash_output: bool = False,
+        features_extractor_class: type[BaseFeaturesExtractor] | None = None,
+        features_extractor_kwargs: dict[str, Any] | None = None,
+        share_features_extractor: bool = True,
+        normalize_images: bool = True,
+        optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
+        optimizer_kwargs: dict[str, Any] | None = None,
+        *,
+        context_key: str = "context",
+        context_slice: tuple[int, int | None] | None = None,
+    ) -> None:
+        super().__init__(**passed_on(locals()))
 
 
 class LogStdGenerator(nn.Linear):
@@ -59,9 +149,46 @@ class HyperPolicy(GeneratedPolicy, ActorCriticPolicy):
     All contexts start from the networks that SB3 would make. With gSDE (``use_sde=True``), noise is linear in the
     last hidden layer of the generated actor, and its log-std is common to all contexts.
 
+    :param observation_space: a Dict with a one-dimensional ``Box`` as context, or a flat ``Box``.
+    :param action_space: one that the algorithm serves.
+    :param lr_schedule: learning rate as a function of the remaining progress.
+    :param net_arch: widths of the hidden layers; ``dict(pi=[...], vf=[...])`` for actor and critic apart.
+    :param activation_fn: activation of the hidden layers.
+    :param ortho_init: initialise orthogonally.
+    :param use_sde: explore by gSDE; the algorithm's ``use_sde`` sets it.
+    :param log_std_init: log-std of the actions at first.
+    :param full_std: gSDE: a std for each pair of feature and action, not one for each feature.
+    :param use_expln: gSDE: ``expln`` instead of ``exp``, which keeps the std from growing fast.
+    :param squash_output: gSDE: squash actions by ``tanh``.
+    :param features_extractor_class: features extractor of what is not context; SB3's usual one by default.
+    :param features_extractor_kwargs: its keyword arguments.
+    :param share_features_extractor: one features extractor for actor and critic.
+    :param normalize_images: divide images by 255.
+    :param optimizer_class: the optimiser. Adam is fused, unless ``optimizer_kwargs`` say otherwise.
+    :param optimizer_kwargs: its keyword arguments but the learning rate.
+    :param context_key: name of the context in a Dict observation.
+    :param context_slice: ``(start, stop)`` of the context in a flat observation, such as ``(-4, None)``.
+    :param head: how weights are generated, one of :data:`~hyperrl.hypernet.HEADS`.
+    :param rank: directions per layer, of the head ``"low_rank"``.
+    :param chunk_size: weights of a chunk, of the head ``"chunked"``.
+    :param chunk_embedding: length of a chunk's embedding, of the head ``"chunked"``.
+    :param bottleneck: width of the adapter, of the head ``"adapter"``.
+    :param embedding: widths of the context encoder's layers; a short last one generalises better beyond the training
+        range (docs/hypernetworks.md).
+    :param encoder: ``"mlp"``; ``"cos_sin"``, which puts the features' cosines and sines before the perceptron;
+        ``"task_embedding"``, a learnt vector for each whole number in the bounds of a context of one feature, as long
+        as the last width; ``"none"``: weights are linear in the context itself. Perceptrons begin as SB3's do,
+        orthogonal and with biases of zero: opposite contexts have opposite embeddings at first.
+    :param layer_norm: layer normalisation behind the encoder.
+    :param norm_bound: the largest norm of the embedding, see :class:`~hyperrl.hypernet.NormBound`.
+    :param init: ``"bias"``, ``"hyperfan_in"``, ``"hyperfan_out"`` or ``"naive"``.
+    :param generated: pattern of the names of the parameters to generate, or several, such as ``"*.bias"``.
+    :param base: learn weights common to all contexts too; ``init`` and ``base`` are those of
+        :class:`~hyperrl.hypernet.HyperNetwork`.
+    :param squared_norm: weight in the loss of the generated weights' mean squared norm over contexts.
+    :param similarity: weight in the loss of how alike the weights of different contexts are. Both are of the contexts
+        of a minibatch, added up over the networks that its loss is of: see :mod:`hyperrl.hypernet.measures`.
     :param share_encoder: one context encoder for actor and critic.
-    :param kwargs: those of :class:`~hyperrl.policies.hyper_config.HyperConfig`, of
-        :class:`~hyperrl.policies.context.ContextPolicy` and of SB3's ``ActorCriticPolicy``.
 
     >>> from stable_baselines3 import PPO
     >>> from hyperrl import load_family
@@ -70,13 +197,50 @@ class HyperPolicy(GeneratedPolicy, ActorCriticPolicy):
     ('m/s²', 'kg', 'm', '1')
     """
 
-    algorithms: ClassVar = ALGORITHMS
     include_context: ClassVar = False  # networks get features alone
 
-    def __init__(self, *args: Any, share_encoder: bool = False, **kwargs: Any) -> None:
+    @names_checked
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
+        lr_schedule: Schedule,
+        net_arch: list[int] | dict[str, list[int]] | None = None,
+        activation_fn: type[nn.Module] = nn.Tanh,
+        ortho_init: bool = True,
+        use_sde: bool = False,
+        log_std_init: float = 0.0,
+        full_std: bool = True,
+        use_expln: bool = False,
+        squash_output: bool = False,
+        features_extractor_class: type[BaseFeaturesExtractor] | None = None,
+        features_extractor_kwargs: dict[str, Any] | None = None,
+        share_features_extractor: bool = True,
+        normalize_images: bool = True,
+        optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
+        optimizer_kwargs: dict[str, Any] | None = None,
+        *,
+        context_key: str = "context",
+        context_slice: tuple[int, int | None] | None = None,
+        head: str = "low_rank",
+        rank: int | None = None,
+        chunk_size: int | None = None,
+        chunk_embedding: int | None = None,
+        bottleneck: int | None = None,
+        embedding: Sequence[int] = (64, 16),
+        encoder: str = "mlp",
+        layer_norm: bool = False,
+        norm_bound: float | None = None,
+        init: str = "bias",
+        generated: str | Sequence[str] = "*",
+        base: bool = True,
+        squared_norm: float = 0.0,
+        similarity: float = 0.0,
+        share_encoder: bool = False,
+    ) -> None:
         self.share_encoder: Final = share_encoder
         self._kept: _Kept | None = None
-        super().__init__(*args, **kwargs)
+        super().__init__(**passed_on(locals(), without=["share_encoder"]))
 
     def _build(self, lr_schedule: Schedule) -> None:
         super()._build(lr_schedule)  # SB3's networks, initialised as SB3 does: what generation starts from

@@ -2,35 +2,35 @@
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from typing import Any, ClassVar, Final
 
 import numpy as np
 import torch
 from gymnasium import spaces
-from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, FlattenExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
 from hyperrl.contexts import ContextBox, ContextSpace
+from hyperrl.policies.registry import who_serves_whom
 from hyperrl.utils.errors import nearest
 
-POLICY_OF: Final = {
-    "PPO": "HyperPolicy",
-    "A2C": "HyperPolicy",
-    "TRPO": "HyperPolicy",
-    "SAC": "HyperSACPolicy",
-    "TD3": "HyperTD3Policy",
-    "DDPG": "HyperTD3Policy",
-    "DQN": "HyperDQNPolicy",
-    "TQC": "HyperTQCPolicy",
-    "QRDQN": "HyperQRDQNPolicy",
-    "CrossQ": "HyperCrossQPolicy",
-}
-"""The hypernetwork policy of each algorithm, by names."""
+PARTS_OF_POLICIES: Final = frozenset(
+    (
+        *("actor", "actor_target", "critic", "critic_target", "q_net", "q_net_target"),
+        *(
+            "quantile_net",
+            "quantile_net_target",
+            "evaluate_actions",
+            "predict_values",
+            "get_distribution",
+            "lstm_actor",
+        ),
+    )
+)
+"""What algorithms take from policies, each something else."""
 
 
 class ContextReader(nn.Module):
@@ -173,12 +173,15 @@ class ContextPolicy(BasePolicy):
     :param context_slice: ``(start, stop)`` of the context in a flat observation, such as ``(-4, None)``.
     :param features_extractor_class: features extractor of the other entries; SB3's usual one by default.
     :param kwargs: keyword arguments of SB3's policy.
-    :raises ValueError: where no context is found, for keyword arguments that make no sense here, and where an
-        algorithm is given the policy of another one.
+    :raises ValueError: where no context is found, and for keyword arguments that make no sense here.
+
+    SB3 does not tell a policy which algorithm it is for. A policy that is given to the wrong algorithm says so when the
+    algorithm asks for a part that the policy lacks, or passes an argument that it does not know; in most cases that is
+    when the algorithm is made. These are noticed later, by an error of SB3's in training: a policy for SAC, TQC or
+    CrossQ given to PPO, A2C or TRPO; one for SAC, TD3 or TQC given to another of SAC, TQC and CrossQ;
+    ``HyperPolicy`` given to CrossQ.
     """
 
-    algorithms: ClassVar[tuple[str, ...]]
-    """The algorithms that the policy serves."""
     include_context: ClassVar[bool]
     """Whether features are followed by the context."""
 
@@ -195,7 +198,6 @@ class ContextPolicy(BasePolicy):
         features_extractor_class: type[BaseFeaturesExtractor] | None = None,
         **kwargs: Any,
     ) -> None:
-        self._refuse(kwargs)
         # SB3's constructor calls back into the methods below, which need these.
         self.context_key = context_key
         self.context_slice = None if context_slice is None else tuple(context_slice)
@@ -227,38 +229,21 @@ class ContextPolicy(BasePolicy):
             self.optimizer_kwargs = self.optimizer_kwargs | dict(fused=True)
         super()._build(lr_schedule)  # pyright: ignore[reportAttributeAccessIssue]
 
-    @classmethod
-    def _keywords(cls) -> list[str]:
-        """Return the names of the keyword arguments: of the classes here, and of SB3's policy behind them."""
-        names: list[str] = []
-        for ancestor in cls.__mro__:
-            if "__init__" in vars(ancestor):
-                parameters = inspect.signature(ancestor.__init__).parameters.values()
-                names += [p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
-                if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-                    break
-        positional = ("self", "observation_space", "action_space", "lr_schedule")
-        return [name for name in dict.fromkeys(names) if name not in positional]
-
-    def _refuse(self, kwargs: dict[str, Any]) -> None:
-        algorithm = _algorithm_of(self)
-        if algorithm is not None and algorithm not in self.algorithms:
-            hyper = f"hyperrl.policies.{POLICY_OF[algorithm]}, or for a baseline " if algorithm in POLICY_OF else ""
-            raise ValueError(
-                f"{type(self).__name__} is a policy for {', '.join(self.algorithms)}: with {algorithm} use {hyper}"
-                "SB3's own policy with policy_kwargs=dict(features_extractor_class=hyperrl.policies.ContextExtractor)"
-            )
-        valid = self._keywords()
-        for name in kwargs:
-            if name not in valid:
-                raise ValueError(
-                    f"policy_kwargs: {type(self).__name__} knows no {name!r}: the names are {valid}."
-                    f"{nearest(name, valid)}"
-                )
+    def __getattr__(self, name: str) -> Any:
+        """Say what is wrong where an algorithm asks for a part that the policy of another algorithm lacks."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name not in PARTS_OF_POLICIES:
+                raise
+            raise AttributeError(
+                f"{type(self).__name__} has no {name!r}, which the algorithm that it is given to asks for. "
+                f"{who_serves_whom(type(self))}"
+            ) from None
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         data = super()._get_constructor_parameters()
-        if "share_features_extractor" in self._keywords():  # most of SB3's policies forget it
+        if hasattr(self, "share_features_extractor"):  # most of SB3's policies forget it
             data["share_features_extractor"] = self.share_features_extractor
         return data | dict(context_key=self.context_key, context_slice=self.context_slice)
 
@@ -318,20 +303,3 @@ def _center_and_half_width(box: spaces.Box) -> tuple[np.ndarray, np.ndarray]:
     center = np.where(bounded, (np.where(bounded, low, 0) + np.where(bounded, high, 0)) / 2, 0.0)
     half_width = np.where(bounded & (high > low), (np.where(bounded, high, 0) - np.where(bounded, low, 0)) / 2, 1.0)
     return center, half_width
-
-
-def _algorithm_of(policy: BasePolicy) -> str | None:
-    """Name the algorithm that is making a policy, if it is one of :data:`POLICY_OF`, or has no policy here.
-
-    SB3 does not tell a policy for which algorithm it is, and notices a wrong one late or never. The algorithm is
-    found as the caller of the policy's constructor.
-    """
-    frame = inspect.currentframe()
-    frame = frame.f_back if frame is not None else None
-    while frame is not None and frame.f_locals.get("self") is policy:
-        frame = frame.f_back
-    caller = frame.f_locals.get("self") if frame is not None else None
-    if not isinstance(caller, BaseAlgorithm):
-        return None
-    known = (*POLICY_OF, "RecurrentPPO")  # its heads would see nothing but the LSTM's output
-    return next((cls.__name__ for cls in type(caller).__mro__ if cls.__name__ in known), None)

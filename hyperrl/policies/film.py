@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar, Final
 
+import torch
+from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
 from hyperrl.hypernet import mlp
-from hyperrl.policies.actor_critic import ALGORITHMS
+from hyperrl.policies.arguments import names_checked, passed_on
 from hyperrl.policies.context import ContextPolicy
 
 
@@ -20,22 +23,63 @@ class FilmPolicy(ContextPolicy, ActorCriticPolicy):
     At initialisation γ = β = 0: all contexts start from the network that SB3 would make. Output layers and the log-std
     are common to all contexts.
 
+    :param observation_space: a Dict with a one-dimensional ``Box`` as context, or a flat ``Box``.
+    :param action_space: one that the algorithm serves.
+    :param lr_schedule: learning rate as a function of the remaining progress.
+    :param net_arch: widths of the hidden layers; ``dict(pi=[...], vf=[...])`` for actor and critic apart.
+    :param activation_fn: activation of the hidden layers.
+    :param ortho_init: initialise orthogonally.
+    :param use_sde: explore by gSDE; the algorithm's ``use_sde`` sets it.
+    :param log_std_init: log-std of the actions at first.
+    :param full_std: gSDE: a std for each pair of feature and action, not one for each feature.
+    :param use_expln: gSDE: ``expln`` instead of ``exp``, which keeps the std from growing fast.
+    :param squash_output: gSDE: squash actions by ``tanh``.
+    :param features_extractor_class: features extractor of what is not context; SB3's usual one by default.
+    :param features_extractor_kwargs: its keyword arguments.
+    :param share_features_extractor: one features extractor for actor and critic.
+    :param normalize_images: divide images by 255.
+    :param optimizer_class: the optimiser. Adam is fused, unless ``optimizer_kwargs`` say otherwise.
+    :param optimizer_kwargs: its keyword arguments but the learning rate.
+    :param context_key: name of the context in a Dict observation.
+    :param context_slice: ``(start, stop)`` of the context in a flat observation, such as ``(-4, None)``.
     :param embedding: widths of the context encoders, one for the actor and one for the critic.
-    :param kwargs: those of :class:`~hyperrl.policies.context.ContextPolicy` and of SB3's ``ActorCriticPolicy``.
 
     >>> from stable_baselines3 import PPO
     >>> from hyperrl import load_family
     >>> model = PPO(FilmPolicy, load_family("pendulum").vec_env(2))
     """
 
-    algorithms: ClassVar = ALGORITHMS
     include_context: ClassVar = True  # behind the features, where the networks below take it from
 
-    def __init__(self, *args: Any, embedding: Sequence[int] = (64, 64), **kwargs: Any) -> None:
+    @names_checked
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
+        lr_schedule: Schedule,
+        net_arch: list[int] | dict[str, list[int]] | None = None,
+        activation_fn: type[nn.Module] = nn.Tanh,
+        ortho_init: bool = True,
+        use_sde: bool = False,
+        log_std_init: float = 0.0,
+        full_std: bool = True,
+        use_expln: bool = False,
+        squash_output: bool = False,
+        features_extractor_class: type[BaseFeaturesExtractor] | None = None,
+        features_extractor_kwargs: dict[str, Any] | None = None,
+        share_features_extractor: bool = True,
+        normalize_images: bool = True,
+        optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
+        optimizer_kwargs: dict[str, Any] | None = None,
+        *,
+        context_key: str = "context",
+        context_slice: tuple[int, int | None] | None = None,
+        embedding: Sequence[int] = (64, 64),
+    ) -> None:
         if not embedding or min(embedding) < 1:
             raise ValueError(f"expected widths ≥ 1, got embedding={list(embedding)}")
         self.embedding: Final = tuple(embedding)
-        super().__init__(*args, **kwargs)
+        super().__init__(**passed_on(locals(), without=["embedding"]))
 
     def _build_mlp_extractor(self) -> None:
         self.mlp_extractor: Any = _FilmExtractor(

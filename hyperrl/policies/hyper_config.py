@@ -128,16 +128,16 @@ class HyperConfig:
 
 
 class GeneratedPolicy(ContextPolicy):
-    """What hypernetwork policies have in common: the keyword arguments of :class:`HyperConfig`."""
+    """What hypernetwork policies have in common.
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        names = [option.name for option in fields(HyperConfig)]
-        self.hyper_config: Final = HyperConfig(**{name: kwargs.pop(name) for name in names if name in kwargs})
-        super().__init__(*args, **kwargs)
+    :param kwargs: all options of :class:`HyperConfig`, and what :class:`~hyperrl.policies.context.ContextPolicy` takes.
+    """
 
-    @classmethod
-    def _keywords(cls) -> list[str]:
-        return [option.name for option in fields(HyperConfig)] + super()._keywords()
+    def __init__(self, **kwargs: Any) -> None:
+        self.hyper_config: Final = HyperConfig(
+            **{option.name: kwargs.pop(option.name) for option in fields(HyperConfig)}
+        )
+        super().__init__(**kwargs)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return super()._get_constructor_parameters() | asdict(self.hyper_config)

@@ -1,8 +1,9 @@
-"""The algorithms and policies that a recipe may name."""
+"""Which policy serves which algorithm, and as what: the one table of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,13 +14,45 @@ if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
     from stable_baselines3.common.policies import BasePolicy
 
-ALGORITHMS: Final = {
-    **dict.fromkeys(("PPO", "A2C", "SAC", "TD3", "DDPG", "DQN"), "stable_baselines3"),
-    **dict.fromkeys(
-        ("TRPO", "TQC", "QRDQN", "RecurrentPPO"), "sb3_contrib"
-    ),  # CrossQ refuses the Dict observations of families
+
+@dataclass(frozen=True)
+class Algorithm:
+    """What is known of an algorithm.
+
+    :param package: where it comes from.
+    :param policies: its policies in :mod:`hyperrl.policies`: kind = name. With SB3's own policy,
+        :class:`~hyperrl.policies.ContextExtractor` serves the kinds ``"concat"`` and ``"unaware"`` that are missing.
+    :param takes_dict: whether it serves Dict observations, which are what families have.
+    """
+
+    package: str
+    policies: Mapping[str, str]
+    takes_dict: bool = True
+
+
+_SB3, _CONTRIB = "stable_baselines3", "sb3_contrib"
+_ACTOR_CRITIC = dict(hyper="HyperPolicy", film="FilmPolicy", concat="ConcatPolicy", unaware="UnawarePolicy")
+REGISTRY: Final = {
+    "PPO": Algorithm(_SB3, _ACTOR_CRITIC),
+    "A2C": Algorithm(_SB3, _ACTOR_CRITIC),
+    "SAC": Algorithm(_SB3, dict(hyper="HyperSACPolicy")),
+    "TD3": Algorithm(_SB3, dict(hyper="HyperTD3Policy")),
+    "DDPG": Algorithm(_SB3, dict(hyper="HyperTD3Policy")),
+    "DQN": Algorithm(_SB3, dict(hyper="HyperDQNPolicy")),
+    "TRPO": Algorithm(_CONTRIB, _ACTOR_CRITIC),
+    "TQC": Algorithm(_CONTRIB, dict(hyper="HyperTQCPolicy")),
+    "QRDQN": Algorithm(_CONTRIB, dict(hyper="HyperQRDQNPolicy")),
+    "CrossQ": Algorithm(_CONTRIB, dict(hyper="HyperCrossQPolicy"), takes_dict=False),
+    "RecurrentPPO": Algorithm(_CONTRIB, {}),  # a generated head would see nothing but the LSTM's output
 }
+"""Which class serves which algorithm, and as what."""
+
+ALGORITHMS: Final = tuple(name for name, algorithm in REGISTRY.items() if algorithm.takes_dict)
+"""The algorithms that a recipe may name without saying where they come from."""
 POLICIES: Final = ("hyper", "film", "concat", "unaware")
+"""The kinds of policies."""
+POLICY_OF: Final = {name: entry.policies["hyper"] for name, entry in REGISTRY.items() if "hyper" in entry.policies}
+"""The hypernetwork policy of each algorithm, by names."""
 
 
 def algorithm_class(name: str) -> type[BaseAlgorithm]:
@@ -31,7 +64,7 @@ def algorithm_class(name: str) -> type[BaseAlgorithm]:
         from stable_baselines3.common.base_class import BaseAlgorithm
 
         return load_class(name, BaseAlgorithm)
-    return getattr(import_module(ALGORITHMS[choose("algorithm", name, ALGORITHMS)]), name)
+    return getattr(import_module(REGISTRY[choose("algorithm", name, ALGORITHMS)].package), name)
 
 
 def policy_class(kind: str, algorithm: str) -> tuple[type[BasePolicy], dict[str, Any]]:
@@ -54,16 +87,12 @@ def policy_class(kind: str, algorithm: str) -> tuple[type[BasePolicy], dict[str,
         return load_class(kind, BasePolicy), {}
     choose("policy", kind, POLICIES)
     found = algorithm_class(algorithm)
-    hyper = next((policies.POLICY_OF[c.__name__] for c in found.__mro__ if c.__name__ in policies.POLICY_OF), None)
-    if kind == "hyper" and hyper is not None:
-        return getattr(policies, hyper), {}
-    actor_critic = {"film": policies.FilmPolicy, "concat": policies.ConcatPolicy, "unaware": policies.UnawarePolicy}
-    if kind in actor_critic and hyper == "HyperPolicy":
-        return actor_critic[kind], {}
-    if kind in ("hyper", "film"):
-        raise ValueError(
-            f"there is no policy {kind!r} for {algorithm}: with it, the policies are 'concat' and 'unaware'"
-        )
+    own = next((REGISTRY[cls.__name__].policies for cls in found.__mro__ if cls.__name__ in REGISTRY), {})
+    if kind in own:
+        return getattr(policies, own[kind]), {}
+    kinds = [known for known in POLICIES if known in own or known in ("concat", "unaware")]
+    if kind not in kinds:
+        raise ValueError(f"there is no policy {kind!r} for {algorithm}: with it, the policies are {kinds}")
     policy = found.policy_aliases.get("MultiInputPolicy") or found.policy_aliases.get("MultiInputLstmPolicy")
     if policy is None:
         raise ValueError(
@@ -72,6 +101,30 @@ def policy_class(kind: str, algorithm: str) -> tuple[type[BasePolicy], dict[str,
     return policy, dict(
         features_extractor_class=policies.ContextExtractor,
         features_extractor_kwargs=dict(include_context=kind == "concat"),
+    )
+
+
+def serves(policy: type[BasePolicy]) -> list[str]:
+    """Return the names of the algorithms that a policy of :mod:`hyperrl.policies`, or one derived from it, serves.
+
+    >>> from hyperrl.policies import HyperTD3Policy
+    >>> serves(HyperTD3Policy)
+    ['TD3', 'DDPG']
+    """
+    names = {ancestor.__name__ for ancestor in policy.__mro__ if ancestor.__module__.startswith("hyperrl.policies.")}
+    return [algorithm for algorithm, entry in REGISTRY.items() if names & set(entry.policies.values())]
+
+
+def who_serves_whom(policy: type[BasePolicy]) -> str:
+    """Say which algorithms a policy serves, and what serves the others, for one that is given to a wrong algorithm."""
+    others: dict[str, list[str]] = {}
+    for algorithm, name in POLICY_OF.items():
+        others.setdefault(f"hyperrl.policies.{name}", []).append(algorithm)
+    found = "; ".join(f"{name} for {', '.join(algorithms)}" for name, algorithms in others.items())
+    return (
+        f"{policy.__name__} is a policy for {', '.join(serves(policy))}. The policies are {found}. A baseline for "
+        "any algorithm is SB3's own policy with "
+        "policy_kwargs=dict(features_extractor_class=hyperrl.policies.ContextExtractor)."
     )
 
 
