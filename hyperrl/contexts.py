@@ -274,7 +274,7 @@ class ContextSpace:
         >>> space.from_uniform([[0.0], [0.25], [0.75]]).ravel()
         array([-1.  , -0.75,  0.75])
         """
-        return _quantiles(self._bounds_table if bounds else self._train_table, np.asarray(uniform, dtype=np.float64))
+        return _quantiles(self._bounds_table if bounds else self.train_table, np.asarray(uniform, dtype=np.float64))
 
     def to_uniform(self, context: ArrayLike) -> Vector:
         """Undo ``from_uniform(..., bounds=True)`` for one context, shape ``(d,)``; a choice becomes its middle.
@@ -291,7 +291,8 @@ class ContextSpace:
         return (end - np.where(low == high, weight / 2, high - vector)) / ends[-1]
 
     @cached_property
-    def _train_table(self) -> tuple[Vector, Vector, Vector]:
+    def train_table(self) -> tuple[Vector, Vector, Vector]:
+        """The ``m`` intervals of the training range: low, high, and the weight up to each end, shape ``(m, d)``."""
         return _tabulate([feature.train for feature in self.features])
 
     @cached_property

@@ -35,13 +35,14 @@ class Cartpole(Physics):
         _, x_dot, theta, theta_dot = state.unbind(1)
         length, mass = c["length"], c["masscart"] + c["masspole"]
         moment = c["masspole"] * length
-        force = (2 * action - 1) * c["force_mag"]
+        force = torch.where(action.bool(), c["force_mag"], -c["force_mag"])
         cos, sin = theta.cos(), theta.sin()
         push = (force + moment * theta_dot.square() * sin) / mass
         theta_acc = (c["gravity"] * sin - cos * push) / (length * (4 / 3 - c["masspole"] * cos.square() / mass))
         x_acc = push - moment * theta_acc * cos / mass
         state = torch.add(state, columns(x_dot, x_acc, theta_dot, theta_acc), alpha=DT)
-        terminated = (state[:, 0].abs() > MAX_POSITION) | (state[:, 2].abs() > MAX_ANGLE)
+        x, _, theta, _ = state.unbind(1)
+        terminated = (x.abs() > MAX_POSITION) | (theta.abs() > MAX_ANGLE)
         return state, torch.ones_like(push), terminated
 
     def observe(self, state: Tensor) -> Tensor:

@@ -6,7 +6,6 @@ from hyperrl.utils.lazy import attach
 
 if TYPE_CHECKING:
     from hyperrl.simulation.physics_env import PhysicsEnv as PhysicsEnv
-    from hyperrl.simulation.simulator import Ended as Ended
     from hyperrl.simulation.simulator import Simulator as Simulator
     from hyperrl.simulation.simulator import Step as Step
     from hyperrl.simulation.vec_env import BatchedVecEnv as BatchedVecEnv
@@ -15,11 +14,7 @@ if TYPE_CHECKING:
 __getattr__, __dir__ = attach(
     __name__,
     {
-        "simulator": (
-            "Ended",
-            "Simulator",
-            "Step",
-        ),
+        "simulator": ("Simulator", "Step"),
         "physics_env": ("PhysicsEnv",),
         "vec_env": ("BatchedVecEnv",),
         "vector_env": ("BatchedVectorEnv",),

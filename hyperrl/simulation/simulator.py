@@ -1,7 +1,7 @@
 """The simulator: many environments of one family, stepped together as rows of tensors.
 
 What it does is the same for every client; :mod:`hyperrl.simulation.vec_env` offers it to Stable-Baselines3 and
-:mod:`hyperrl.simulation.vector_env` to Gymnasium.
+:mod:`hyperrl.simulation.vector_env` to Gymnasium, both with numpy arrays.
 """
 
 from __future__ import annotations
@@ -13,48 +13,46 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from gymnasium import spaces
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from torch import Tensor
 
-from hyperrl.contexts import ContextBox, ContextSpace, Vector
+from hyperrl.contexts import ContextBox, ContextSpace
 from hyperrl.physics.base import Physics
+from hyperrl.simulation.draws import signed, splitmix64, training_contexts, uniform
 from hyperrl.utils.devices import find_device
 
-Observation = dict[str, np.ndarray]
-
-
-class Ended(NamedTuple):
-    """The ``r`` episodes that one step ended."""
-
-    rows: NDArray[np.int64]
-    """Indices of their environments, shape (r,)."""
-    observation: Observation
-    """The last observations, with the contexts they belong to: (r, o) and (r, d)."""
-    returns: Vector
-    """Undiscounted returns, shape (r,)."""
-    lengths: NDArray[np.int64]
-    """Numbers of steps, shape (r,)."""
+Observation = dict[str, Tensor]
+"""``observation`` (n, o) and ``context`` (n, d), float32."""
 
 
 class Step(NamedTuple):
     """What one step of ``n`` environments gave."""
 
     observation: Observation
-    """``observation`` (n, o) and ``context`` (n, d), float32: of the new episode where one ended."""
-    reward: Vector
-    """Shape (n,)."""
-    terminated: NDArray[np.bool_]
-    """Shape (n,)."""
-    truncated: NDArray[np.bool_]
-    """Shape (n,): the time limit is reached, whether terminated or not."""
-    ended: Ended | None
-    """The episodes that ended, if any did."""
+    """What is observed now: of the new episode where one ended."""
+    reward: Tensor
+    """float64, shape (n,)."""
+    terminated: Tensor
+    """bool, shape (n,)."""
+    truncated: Tensor
+    """bool, shape (n,): the time limit is reached, whether terminated or not."""
+    ended: Tensor
+    """bool, shape (n,): terminated or truncated."""
+    last: Observation
+    """What the step led to, in the context that it was taken in: other than ``observation`` where an episode ended."""
+    returns: Tensor
+    """Undiscounted return of each episode with this step, float64, shape (n,)."""
+    lengths: Tensor
+    """Number of steps of each episode with this one, int64, shape (n,)."""
 
 
 class Simulator:
     """``n`` environments of one family, each with its own context; an episode that ends is followed by the next.
 
     The random numbers of environment ``i`` depend on nothing but its seed and how many episodes it has begun since.
+
+    All tensors lie on the device. Those handed out are not changed later, some are handed out again by the next step:
+    change none of them. They are made in inference mode: clone what is to take part in a computation of gradients.
 
     :param physics: the dynamics.
     :param context_space: the features.
@@ -65,6 +63,17 @@ class Simulator:
     :param device: where the tensors are: ``"cpu"``, ``"cuda"``, ``"auto"`` for cuda where there is one.
     :raises ValueError: for contexts out of bounds, a device that is not there, and where the physics needs a feature
         that there is not.
+
+    >>> from hyperrl import load_family
+    >>> family = load_family("pendulum")
+    >>> simulator = Simulator(family.physics(), family.context_space, n=3, max_episode_steps=2)
+    >>> simulator.seed([0, 1, 2])
+    >>> simulator.reset()["observation"].shape
+    torch.Size([3, 3])
+    >>> for _ in range(2):
+    ...     step = simulator.step(torch.zeros(3, 1))
+    >>> step.ended, step.lengths, simulator.episode
+    (tensor([True, True, True]), tensor([2, 2, 2]), tensor([1, 1, 1]))
     """
 
     def __init__(
@@ -87,27 +96,38 @@ class Simulator:
         box = ContextBox(context_space)
         self.observation_space = spaces.Dict(observation=physics.observation_space, context=box)
         self.action_space = physics.action_space
-        self.contexts: Vector = np.tile(context_space.default, (n, 1))
-        """The contexts of the episodes under way, shape ``(n, d)``."""
-        self._fixed = None if contexts is None else context_space.matrix(contexts)
-        self._keys = np.random.default_rng().integers(2**64, size=n, dtype=np.uint64)
-        self._begun = np.zeros(n, dtype=np.int64)
-        self._drawn_from = np.full(n, -_AHEAD, dtype=np.int64)  # the first episode of those drawn ahead
-        self._drawn = np.empty((n, _AHEAD, len(context_space) + physics.uniforms))
-        self._elapsed = np.zeros(n, dtype=np.int64)
-        self._returns = np.zeros(n)
-        self._observed_contexts = self.contexts.astype(np.float32)
-        self._columns = torch.zeros(len(context_space.relevant), n, dtype=torch.float64, device=self.device)
-        self._c = self._by_name(self._columns)
         self.state: Tensor | None = None
         """The states of the physics, shape ``(n, s)``; ``None`` before the first :meth:`reset`."""
+        self.episode = torch.full((n,), -1, device=self.device)
+        """The number of each environment's episode since it was seeded, from 0, int64 of shape ``(n,)``."""
+        fixed = None if contexts is None else torch.from_numpy(context_space.matrix(contexts))
+        self._fixed = None if fixed is None else fixed.to(self.device)
+        self._keys = torch.from_numpy(np.random.default_rng().integers(-(2**63), 2**63, n)).to(self.device)
+        # Numbers on the device: torch takes them faster than Python's.
+        self._one = torch.tensor(1, device=self.device)
+        self._limit = torch.tensor(2**63 - 1 if max_episode_steps is None else max_episode_steps, device=self.device)
+        self._returns = torch.zeros(n, dtype=torch.float64, device=self.device)
+        self._lengths = torch.zeros(n, dtype=torch.int64, device=self.device)
+        self._set_contexts(torch.from_numpy(context_space.default).to(self.device).repeat(n, 1))
+        self._rows = torch.arange(n, device=self.device)
+        self._drawn: Tensor | None = None  # contexts and starts of episodes to come, (n * _AHEAD, d + s)
+        self._offset = self._rows  # episode + offset: the place in it of each environment's next episode, (n,)
+        self._left = 0  # how often every environment can surely begin anew before one runs out of them
+
+    @property
+    def contexts(self) -> Tensor:
+        """The contexts of the episodes under way, float64 of shape ``(n, d)``."""
+        return self._columns.T.clone(memory_format=torch.contiguous_format)
 
     def seed(self, seeds: Sequence[int | None]) -> None:
         """Seed each environment and count its episodes from 0 again; ``None`` leaves it as it is; shape ``(n,)``."""
-        rows = [i for i, seed in enumerate(seeds) if seed is not None]
-        self._keys[rows] = _splitmix64(np.array([seed % 2**64 for seed in seeds if seed is not None], dtype=np.uint64))
-        self._begun[rows] = 0
-        self._drawn_from[rows] = -_AHEAD
+        given = [(i, signed(seed)) for i, seed in enumerate(seeds) if seed is not None]
+        if not given:
+            return
+        rows, words = torch.tensor(given, device=self.device).T
+        self._keys = self._keys.index_copy(0, rows, splitmix64(words))
+        self.episode = self.episode.index_fill(0, rows, -1)
+        self._drawn, self._left = None, 0
 
     @torch.inference_mode()
     def reset(self, contexts: Sequence[Mapping[str, float] | ArrayLike | None] | None = None) -> Observation:
@@ -117,115 +137,131 @@ class Simulator:
         :raises ValueError: for a context out of bounds, before anything has changed.
         """
         given = {i: self.context_space.vector(c) for i, c in enumerate(contexts or ()) if c is not None}
-        self.state = self._begin(np.arange(self.n), given)
-        return self._observe(self.state, self._observed_contexts)
+        self.episode = self.episode + 1
+        self._left -= 1
+        drawn, start = self._draw(self.episode[:, None])
+        if given:
+            drawn[[*given]] = torch.from_numpy(np.stack([*given.values()])).to(self.device)
+        self._set_contexts(drawn)
+        self.state = self.physics.initial(start, self._c)
+        self._returns = torch.zeros_like(self._returns)
+        self._lengths = torch.zeros_like(self._lengths)
+        return self._observe(self.state)
 
     @torch.inference_mode()  # a fifth faster than recording what gradients would need
-    def step(self, actions: np.ndarray) -> Step:
+    def step(self, action: Tensor, checked: bool = True) -> Step:
         """Take one step in every environment.
 
-        :param actions: shape ``(n,)`` where the action space is discrete, else ``(n, a)``.
-        :raises ValueError: for an action that is NaN or of a wrong shape or choice, and for a state that diverges,
-            naming the environment and its context.
+        :param action: shape ``(n,)`` where the action space is discrete, else ``(n, a)``.
+        :param checked: look at the values of actions and states, for which the host waits for the device. Without,
+            nothing here does: wrong actions and states that diverge are the caller's to find.
+        :raises ValueError: for actions of a wrong shape or type; where checked for an action that is NaN or no choice
+            of the action space and for a state that diverges, naming the environment and its context.
         """
         if self.state is None:
             raise RuntimeError("reset() must be called before step()")
-        action = self._action(actions)
+        action = self._action(action, checked)
         state, reward, terminated = self.physics.step(self.state, action, self._c)
-        if not math.isfinite(state.sum().item()):  # the sum is: finite only if each is, and one pass over them
+        # The sum is finite only if each number is, and takes one pass over them.
+        if checked and not math.isfinite(state.sum().item()):
             self._raise_not_finite(self.state, action, state)
         self.state = state
-        rewards = reward.double().cpu().numpy()
-        terminations = terminated.cpu().numpy()
-        self._returns += rewards
-        self._elapsed += 1
-        limit = math.inf if self.max_episode_steps is None else self.max_episode_steps
-        truncations = self._elapsed >= limit
-        rows = (terminations | truncations).nonzero()[0]
-        ended = None
-        if len(rows):
-            index = torch.from_numpy(rows).to(self.device)
-            last = self._observe(state[index], self._observed_contexts[rows])
-            ended = Ended(rows, last, self._returns[rows], self._elapsed[rows])
-            state[index] = self._begin(rows)
-        observation = self._observe(state, self._observed_contexts)
-        return Step(observation, rewards, terminations, truncations, ended)
-
-    def _begin(self, rows: NDArray[np.int64], given: Mapping[int, Vector] | None = None) -> Tensor:
-        """Begin the next episode of ``r`` environments and return their states, shape ``(r, s)``."""
-        d, k = len(self.context_space), len(self.context_space.relevant)
-        ahead = self._begun[rows] - self._drawn_from[rows]
-        if ahead.max() >= _AHEAD:
-            self._draw()
-            ahead[:] = 0
-        drawn = self._drawn[rows, ahead]  # (r, d + u)
-        if self._fixed is None:
-            contexts = drawn[:, :d]
+        reward = reward.double()
+        returns, lengths = self._returns + reward, self._lengths + self._one
+        truncated = lengths >= self._limit
+        ended = terminated | truncated
+        observation = last = self._observe(state)
+        # On the cpu it costs little to see whether any episode ended; on a device the host would wait for the answer.
+        if ended.is_cpu and not ended.any():
+            self._returns, self._lengths = returns, lengths
         else:
-            contexts = self._fixed[(rows + self._begun[rows] * self.n) % len(self._fixed)]
-        for i, context in (given or {}).items():
-            contexts[i] = context
-        self._begun[rows] += 1
-        self._elapsed[rows] = 0
-        self._returns[rows] = 0.0
-        self.contexts[rows] = contexts
-        self._observed_contexts[rows] = contexts
-        columns = torch.from_numpy(contexts[:, :k].T).to(self.device)  # (k, r)
-        self._columns[:, torch.from_numpy(rows).to(self.device)] = columns
-        start = torch.from_numpy(drawn[:, d:]).to(self.device)
-        return self.physics.initial(start, self._by_name(columns))
+            self._returns, self._lengths = returns.masked_fill(ended, 0), lengths.masked_fill(ended, 0)
+            self._begin(ended, state)
+            observation = self._observe(state)
+        return Step(observation, reward, terminated, truncated, ended, last, returns, lengths)
+
+    def _begin(self, ended: Tensor, state: Tensor) -> None:
+        """Begin the next episode where one ended, in place: all rows, of which the mask takes some, so that no row's
+        index is needed on the host.
+        """
+        drawn = self._draw_ahead()
+        contexts, start = drawn.index_select(0, self.episode + self._offset).T.tensor_split([len(self.context_space)])
+        torch.where(ended, start, state.T, out=state.T)
+        torch.where(ended, contexts, self._columns, out=self._columns)
+        self._observed = self._columns.float().T.contiguous()
+        self.episode = self.episode + ended
+        self._left -= 1
+
+    def _draw_ahead(self) -> Tensor:
+        """Return contexts and starts of episodes to come: to draw many at once is far cheaper than as they end."""
+        if self._drawn is not None and self._left <= 0 and self.device.type == "cpu":  # see what is left in truth
+            self._left = _AHEAD - int((self.episode + self._offset - self._rows * _AHEAD).max())
+        if self._drawn is None or self._left <= 0:
+            episodes = self.episode[:, None] + torch.arange(1, _AHEAD + 1, device=self.device)  # (n, _AHEAD)
+            contexts, start = self._draw(episodes)
+            state = self.physics.initial(start, self._by_name(contexts.T.contiguous()))
+            self._drawn = torch.cat([contexts, state], dim=1)
+            self._offset, self._left = self._rows * _AHEAD - self.episode, _AHEAD
+        return self._drawn
+
+    def _draw(self, episodes: Tensor) -> tuple[Tensor, Tensor]:
+        """Return contexts ``(n·m, d)`` and the numbers ``(n·m, u)`` from which episodes ``(n, m)`` start."""
+        d, k, u = len(self.context_space), len(self.context_space.relevant), self.physics.uniforms
+        numbers = uniform(self._keys, episodes, d + u).flatten(0, 1)
+        # Irrelevant features take the last numbers, so that all else is as without them.
+        relevant, start, irrelevant = numbers.split([k, u, d - k], dim=1)
+        if self._fixed is None:
+            contexts = training_contexts(self.context_space, torch.cat([relevant, irrelevant], dim=1))
+        else:
+            contexts = self._fixed[(self._rows[:, None] + episodes * self.n).flatten() % len(self._fixed)]
+        return contexts, start
+
+    def _set_contexts(self, contexts: Tensor) -> None:
+        """Set the contexts of the episodes under way, shape ``(n, d)``."""
+        self._columns = contexts.T.contiguous()  # (d, n): what the physics reads of a feature lies together
+        self._c = self._by_name(self._columns)
+        self._observed = contexts.float()
 
     def _by_name(self, columns: Tensor) -> dict[str, Tensor]:
-        """Return the features that have an effect as views of the rows of ``columns``, shape ``(k, n)``."""
-        return dict(zip(self.context_space.relevant.names, columns, strict=True))
+        """Return the features that have an effect as views of the rows of ``columns``, shape ``(d, n)``."""
+        return dict(zip(self.context_space.relevant.names, columns, strict=False))
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy draws anew what was drawn ahead, and its views would be tensors of their own.
+        return {name: value for name, value in self.__dict__.items() if name != "_c"} | {"_drawn": None, "_left": 0}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._c = self._by_name(self._columns)  # a copy's views would be tensors of their own
+        self._c = self._by_name(self._columns)
 
-    def _draw(self) -> None:
-        """Draw contexts and starts of every environment's next episodes: all at once is far cheaper than as they end.
+    def _observe(self, state: Tensor) -> Observation:
+        observation = self.physics.observe(state)  # may be the state itself, which changes when episodes begin
+        observation = observation.clone() if observation.dtype == torch.float32 else observation.float()
+        return {"observation": observation, "context": self._observed}
 
-        A counter-based generator, so that no row has a state that another row, or how many there are, could move:
-        number ``j`` of episode ``e`` is number ``2**16 * e + j`` of the environment's SplitMix64 sequence (Steele et
-        al. 2014), which starts at a hash of its seed.
-        """
-        d, k, u = len(self.context_space), len(self.context_space.relevant), self.physics.uniforms
-        episodes = self._begun[:, None, None] + np.arange(_AHEAD)[:, None]  # (n, _AHEAD, 1)
-        counter = ((episodes << 16) + np.arange(1, d + u + 1)).astype(np.uint64)  # (n, _AHEAD, d + u)
-        bits = _splitmix64(self._keys[:, None, None] + counter * _GOLDEN)
-        uniform = (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53  # in [0, 1)
-        # Irrelevant features take the last numbers, so that all else is as without them.
-        relevant, start, irrelevant = np.split(uniform, [k, k + u], axis=2)
-        contexts = self.context_space.from_uniform(np.concatenate([relevant, irrelevant], axis=2).reshape(-1, d))
-        self._drawn = np.concatenate([contexts.reshape(self.n, _AHEAD, d), start], axis=2)
-        self._drawn_from = self._begun.copy()
-
-    def _observe(self, state: Tensor, contexts: NDArray[np.float32]) -> Observation:
-        observation = self.physics.observe(state).to(torch.float32, copy=True)
-        return {"observation": observation.cpu().numpy(), "context": contexts.copy()}
-
-    def _action(self, actions: Any) -> Tensor:
+    def _action(self, action: Tensor, checked: bool) -> Tensor:
         """Check actions and move them to the device."""
-        actions = np.asarray(actions)
-        shape = (self.n, *(self.action_space.shape or ()))
-        if actions.shape != shape:
-            raise ValueError(f"expected actions of shape {shape}, got shape {actions.shape}")
-        if isinstance(self.action_space, spaces.Box):
-            return torch.as_tensor(actions, dtype=torch.float64, device=self.device)
-        if actions.dtype.kind not in "iu":
-            raise ValueError(f"expected whole numbers for actions in {self.action_space}, got {actions.dtype}")
-        wrong = (actions < 0) | (actions >= self.action_space.n)
-        if wrong.any():
-            i = int(wrong.argmax())
-            raise ValueError(f"environment {i}: expected an action in {self.action_space}, got {actions[i]}")
-        return torch.as_tensor(actions, dtype=torch.int64, device=self.device)
+        space = self.action_space
+        shape = (self.n, *(space.shape or ()))
+        if action.shape != shape:
+            raise ValueError(f"expected actions of shape {shape}, got shape {tuple(action.shape)}")
+        if isinstance(space, spaces.Box):
+            return action.to(self.device, torch.float64)
+        if action.is_floating_point() or action.is_complex() or action.dtype == torch.bool:
+            raise ValueError(f"expected whole numbers for actions in {space}, got {action.dtype}")
+        action = action.to(self.device, torch.int64)
+        low, high = int(space.start), int(space.start + space.n) - 1
+        if checked and not torch.equal(action, action.clamp(low, high)):
+            i = int((action != action.clamp(low, high)).int().argmax())
+            raise ValueError(f"environment {i}: expected an action in {space}, got {action[i].item()}")
+        return action
 
     def _raise_not_finite(self, before: Tensor, action: Tensor, after: Tensor) -> None:
         i = int(after.abs().amax(dim=1).argmax())  # NaN counts as the largest
+        context = self.context_space.as_dict(self.contexts[i].tolist())
         raise ValueError(
             f"environment {i}: the state is no longer finite: action {action[i].tolist()} took it from "
-            f"{before[i].tolist()} to {after[i].tolist()} in the context {self.context_space.as_dict(self.contexts[i])}"
+            f"{before[i].tolist()} to {after[i].tolist()} in the context {context}"
         )
 
 
@@ -241,12 +277,3 @@ def check_features(physics: Physics, context_space: ContextSpace) -> None:
 
 _AHEAD = 16
 """How many episodes are drawn at once for each environment."""
-
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-
-
-def _splitmix64(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Hash 64 bits to 64 bits, the finaliser of SplitMix64."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))

@@ -13,7 +13,8 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvS
 
 from hyperrl.contexts import ContextSpace
 from hyperrl.physics.base import Physics
-from hyperrl.simulation.simulator import Observation, Simulator
+from hyperrl.simulation.arrays import Arrays, to_numpy, to_tensor
+from hyperrl.simulation.simulator import Simulator
 from hyperrl.utils.errors import nearest
 
 
@@ -51,7 +52,7 @@ class BatchedVecEnv(VecEnv):
         """The dynamics of the environments."""
         return self.simulator.physics
 
-    def reset(self) -> Observation:
+    def reset(self) -> Arrays:
         """Begin an episode in every environment, with the seeds and options set before."""
         if len(self._options) != self.num_envs:
             raise ValueError(f"expected options for {self.num_envs} environments, got {len(self._options)}")
@@ -65,7 +66,7 @@ class BatchedVecEnv(VecEnv):
         self._reset_seeds()
         self._reset_options()
         self.simulator.seed(seeds)
-        return self.simulator.reset(contexts)
+        return to_numpy(self.simulator.reset(contexts))
 
     def step_async(self, actions: np.ndarray) -> None:
         """Take the actions of the next step, shape ``(n,)`` or ``(n, a)``."""
@@ -73,28 +74,28 @@ class BatchedVecEnv(VecEnv):
 
     def step_wait(self) -> VecEnvStepReturn:
         """Take the step."""
-        step = self.simulator.step(self._actions)
+        step = self.simulator.step(to_tensor(self._actions))
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
-        done = np.zeros(self.num_envs, dtype=bool)
-        if step.ended is not None:
-            rows, last, returns, lengths = step.ended
-            done[rows] = True
+        done = step.ended.cpu().numpy()
+        rows = done.nonzero()[0]
+        if len(rows):
+            last = to_numpy(step.last)
             seconds = round(time.time() - self._start, 6)
-            for i, terminated, observation, context, r, length in zip(
+            for i, truncated, observation, context, r, length in zip(
                 rows.tolist(),
-                step.terminated[rows].tolist(),
-                last["observation"],
-                last["context"],
-                returns.tolist(),
-                lengths.tolist(),
+                (~step.terminated.cpu().numpy()[rows]).tolist(),
+                last["observation"][rows],
+                last["context"][rows],
+                step.returns.cpu().numpy()[rows].round(6).tolist(),
+                step.lengths.cpu().numpy()[rows].tolist(),
                 strict=True,
             ):
                 infos[i] = {
-                    "TimeLimit.truncated": not terminated,
+                    "TimeLimit.truncated": truncated,
                     "terminal_observation": {"observation": observation, "context": context},
-                    "episode": {"r": round(r, 6), "l": length, "t": seconds},
+                    "episode": {"r": r, "l": length, "t": seconds},
                 }
-        return step.observation, step.reward.astype(np.float32), done, infos
+        return to_numpy(step.observation), step.reward.cpu().numpy().astype(np.float32), done, infos
 
     def close(self) -> None:
         """Do nothing: there is nothing to close."""
@@ -106,7 +107,7 @@ class BatchedVecEnv(VecEnv):
         """
         rows = self._get_indices(indices)
         if attr_name == "context":
-            return [self.simulator.contexts[i].copy() for i in rows]
+            return list(self.simulator.contexts.cpu().numpy()[list(rows)])
         value = getattr(self, attr_name)
         return [value for _ in rows]
 

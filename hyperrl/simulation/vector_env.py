@@ -10,10 +10,11 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from hyperrl.simulation.simulator import Observation, Simulator
+from hyperrl.simulation.arrays import Arrays, to_numpy, to_tensor
+from hyperrl.simulation.simulator import Simulator
 
 
-class BatchedVectorEnv(VectorEnv[Observation, np.ndarray, NDArray[Any]]):
+class BatchedVectorEnv(VectorEnv[Arrays, np.ndarray, NDArray[Any]]):
     """Environments of one family, stepped together; an episode that ends is followed by the next in the same step.
 
     The last observation of an episode is in ``info["final_obs"]``, as in Gymnasium's own environments of this mode.
@@ -38,7 +39,7 @@ class BatchedVectorEnv(VectorEnv[Observation, np.ndarray, NDArray[Any]]):
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Observation, dict[str, Any]]:
+    ) -> tuple[Arrays, dict[str, Any]]:
         """Begin an episode in every environment.
 
         :param seed: environment ``i`` gets ``seed + i``, or its own of a list.
@@ -53,14 +54,17 @@ class BatchedVectorEnv(VectorEnv[Observation, np.ndarray, NDArray[Any]]):
                 raise ValueError(f"expected {self.num_envs} seeds, got {len(seeds)}")
             self.simulator.seed(seeds)
         context = (options or {}).get("context")
-        return self.simulator.reset([context] * self.num_envs), {}
+        return to_numpy(self.simulator.reset([context] * self.num_envs)), {}
 
-    def step(self, actions: np.ndarray) -> tuple[Observation, NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]:
+    def step(self, actions: np.ndarray) -> tuple[Arrays, NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]:
         """Take one step in every environment."""
-        step = self.simulator.step(actions)
+        step = self.simulator.step(to_tensor(actions))
         info: dict[str, Any] = {}
-        if step.ended is not None:
-            for j, i in enumerate(step.ended.rows.tolist()):
-                last = {key: value[j] for key, value in step.ended.observation.items()}
-                info = self._add_info(info, {"final_obs": last, "final_info": {}}, i)
-        return step.observation, step.reward, step.terminated, step.truncated, info
+        rows = step.ended.cpu().numpy().nonzero()[0]
+        if len(rows):
+            last = to_numpy(step.last)
+            for i in rows.tolist():
+                final = {key: value[i].copy() for key, value in last.items()}
+                info = self._add_info(info, {"final_obs": final, "final_info": {}}, i)
+        observation, reward = to_numpy(step.observation), step.reward.cpu().numpy()
+        return observation, reward, step.terminated.cpu().numpy(), step.truncated.cpu().numpy(), info

@@ -362,10 +362,10 @@ def test_the_example_of_the_guide_runs(tmp_path):
     simulator.reset()
     assert simulator.state is not None
     level = simulator.state.numpy().copy()  # not the observation, which is rounded to float32
-    action = np.array([[0.3], [2.0], [-1.0]])
+    action = torch.tensor([[0.3], [2.0], [-1.0]], dtype=torch.float64)
     step = simulator.step(action)
     for i in range(3):
-        state, reward = made["tank_by_hand"](level[i], action[i], space.as_dict(simulator.contexts[i]))
+        state, reward = made["tank_by_hand"](level[i], action[i].numpy(), space.as_dict(simulator.contexts[i]))
         np.testing.assert_allclose(step.observation["observation"][i], state, rtol=1e-6)
         assert step.reward[i] == pytest.approx(reward, rel=1e-6)
 

@@ -16,6 +16,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor, VecNormalize
 
 import hyperrl
+from hyperrl.simulation.arrays import to_tensor
 from hyperrl.simulation.simulator import Simulator
 from hyperrl.simulation.vec_env import BatchedVecEnv
 from hyperrl.utils.definitions import names
@@ -180,7 +181,9 @@ def test_the_end_of_an_episode(name):
         state = copy.deepcopy(vec_env.simulator)
         after, reward, done, infos = vec_env.step(action)
         returns, lengths = returns + reward, lengths + 1
-        next_state, _, terminated = state.physics.step(state.state, state._action(action), state._c)
+        next_state, _, terminated = state.physics.step(
+            state.state, state._action(to_tensor(action), checked=True), state._c
+        )
         last = state.physics.observe(next_state).numpy().astype(np.float32)
         for i, info in enumerate(infos):
             if not done[i]:
