@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -14,6 +16,8 @@ from torch import Tensor, nn
 from hyperrl.adaptation.identification import SHARP, Identified, Transitions, identify
 from hyperrl.contexts import ContextSpace, Vector, latin_hypercube
 from hyperrl.hypernet import HyperNetwork, mlp
+from hyperrl.rollouts.agent import Acting, Agent, RandomActions
+from hyperrl.rollouts.loop import rollout
 from hyperrl.utils.devices import find_device
 
 if TYPE_CHECKING:
@@ -150,7 +154,8 @@ def learn_dynamics(
     vec_env = family.vec_env(ENVS, contexts=contexts, seed=seed)
     assert isinstance(vec_env.observation_space, spaces.Dict)  # families make no others
     dynamics = Dynamics(vec_env.observation_space["observation"], vec_env.action_space, relevant)
-    with tqdm(total=transitions // ENVS + steps, disable=not progress, desc="learn dynamics") as bar:
+    bar = tqdm(total=transitions // ENVS + steps, disable=not progress, desc="learn dynamics")
+    with closing(vec_env), bar:
         context, seen = _collect(vec_env, model, transitions // ENVS, seed, bar)
         _, episode = np.unique(context, axis=0, return_inverse=True)
         context = context[:, : len(relevant)]
@@ -170,26 +175,40 @@ def learn_dynamics(
     return dynamics
 
 
+class _HalfRandom:
+    """Acts at random in the first half of the environments, as an agent does in the second.
+
+    :param random: random actions for all of them.
+    :param agent: the agent of all of them.
+    """
+
+    def __init__(self, random: Agent, agent: Agent) -> None:
+        self.random = random
+        self.agent = agent
+
+    def reset(self) -> None:
+        self.random.reset()
+        self.agent.reset()
+
+    def act(self, observation: Any, starts: NDArray[np.bool_]) -> NDArray[Any]:
+        actions = self.random.act(observation, starts)
+        actions[ENVS // 2 :] = self.agent.act(observation, starts)[ENVS // 2 :]
+        return actions
+
+
 def _collect(
     vec_env: VecEnv, model: BaseAlgorithm | None, steps: int, seed: int, bar: Any
 ) -> tuple[Vector, Transitions]:
     """Play, and return the context of each transition ``(n, d)`` and the transitions."""
-    vec_env.action_space.seed(seed)
-    normalizer = None if model is None else model.get_vec_normalize_env()
-    parts: list[tuple[NDArray[Any], ...]] = []
-    observation: Any = vec_env.reset()
-    for _ in range(steps):
-        action = np.stack([vec_env.action_space.sample() for _ in range(ENVS)])
-        if model is not None:
-            given = observation if normalizer is None else normalizer.normalize_obs(observation)
-            action[ENVS // 2 :] = model.predict(given, deterministic=False)[0][ENVS // 2 :]
-        before = observation
-        observation, reward, done, infos = vec_env.step(action)
-        after = observation["observation"].copy()
-        for i in np.flatnonzero(done):
-            after[i] = infos[i]["terminal_observation"]["observation"]
-        parts.append((before["context"].copy(), before["observation"].copy(), action, reward.copy(), after))
+    space = vec_env.observation_space
+    random = Agent(RandomActions(vec_env.action_space, ENVS, seed), space)
+    agent: Acting = random
+    if model is not None:
+        agent = _HalfRandom(random, Agent(model, space, deterministic=False))
+    parts = []
+    for step in islice(rollout(agent, vec_env), steps):
+        before, after = step.observation, step.reached
+        parts.append((before["context"], before["observation"], step.actions, step.rewards, after["observation"]))
         bar.update()
-    vec_env.close()
     context, *rows = map(np.concatenate, zip(*parts, strict=True))
     return context.astype(np.float64), Transitions(*rows)

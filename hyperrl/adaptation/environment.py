@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import gymnasium as gym
@@ -15,16 +14,14 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepR
 from hyperrl.adaptation.identification import Transitions
 from hyperrl.contexts import ContextBox, ContextSpace, Vector
 from hyperrl.export.specialization import context_extractor, plain_observation
-from hyperrl.rollouts.episodes import first_returns
+from hyperrl.rollouts.agent import Acting, Agent
+from hyperrl.rollouts.loop import first_episodes, rollout
 from hyperrl.utils.seeding import check_seed, stream
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
 
     from hyperrl.physics.base import Physics
-
-Act = Callable[[Any], np.ndarray]
-"""Actions ``(n,)`` or ``(n, a)`` for observations without context of ``n`` environments."""
 
 
 class Episode(NamedTuple):
@@ -170,40 +167,34 @@ class AdaptationEnv:
         self.env.seed(adaptation_stream(self.seed))
         self.observation = self.env.reset()
 
-    def play(self, act: Act) -> Episode:
+    def play(self, agent: Acting) -> Episode:
         """Play the next episode of adaptation."""
-        steps: list[tuple[Any, ...]] = []
-        done = [False]
-        while not done[0]:
-            before, action = self.observation, act(self.observation)
-            self.observation, reward, done, infos = self.env.step(action)
-            after = infos[0]["terminal_observation"] if done[0] else self.observation
-            steps.append((before, action[0], float(reward[0]), after))
-        before, action, reward, after = zip(*steps, strict=True)
-        vectors = [np.array([_flat(observation) for observation in part]) for part in (before, after)]
-        return Episode(sum(reward), len(steps), Transitions(vectors[0], np.array(action), np.array(reward), vectors[1]))
+        seen = []
+        for step in rollout(agent, self.env, self.observation):
+            seen.append((_flat(step.observation), step.actions[0], float(step.rewards[0]), _flat(step.reached)))
+            if step.dones[0]:
+                self.observation = step.following
+                break
+        before, action, reward, after = zip(*seen, strict=True)
+        transitions = Transitions(np.array(before), np.array(action), np.array(reward), np.array(after))
+        return Episode(sum(reward), len(reward), transitions)
 
-    def measure(self, act: Act) -> Vector:
+    def measure(self, agent: Acting) -> Vector:
         """Return the returns of evaluation episodes, shape ``(evaluations,)``."""
         returns, n = [], self.eval_env.num_envs
         for begun in range(0, self.evaluations, n):
             self.eval_env.seed(stream(self.seed) + begun)
-            returns.append(first_returns(self.eval_env, act, min(n, self.evaluations - begun)))
+            tally = first_episodes(agent, self.eval_env, rows=min(n, self.evaluations - begun))
+            returns.append(tally.returns[:, 0])
         return np.concatenate(returns)
 
-    def given(self, context: Vector, deterministic: bool = True) -> Act:
-        """Return how the agent acts when it is given a context, shape ``(d,)``."""
-        normalizer = self.model.get_vec_normalize_env()
+    def given(self, context: Vector, deterministic: bool = True) -> Agent:
+        """Return the agent that is given a context, shape ``(d,)``."""
+        return Agent(self.model, self.env.observation_space, context, deterministic, self.context_key)
 
-        def act(observation: Any) -> np.ndarray:
-            others = observation if self.other_key is None else {self.other_key: observation}
-            n = len(next(iter(others.values())))
-            full = others | {self.context_key: np.tile(np.float32(context), (n, 1))}
-            if normalizer is not None:
-                full = normalizer.normalize_obs(full)
-            return self.model.predict(full, deterministic=deterministic)[0]
-
-        return act
+    def plain(self, model: BaseAlgorithm) -> Agent:
+        """Return an agent that observes no context and takes its most likely actions."""
+        return Agent(model, self.env.observation_space)
 
 
 def adaptation_stream(seed: int) -> int:
@@ -212,6 +203,7 @@ def adaptation_stream(seed: int) -> int:
 
 
 def _flat(observation: Any) -> np.ndarray:
+    """Lay what one environment observes, a row or a Dict of rows, out as a vector."""
     parts = observation.values() if isinstance(observation, dict) else [observation]
     return np.concatenate([np.ravel(part) for part in parts])
 

@@ -7,7 +7,6 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from sb3_contrib import TRPO
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -88,17 +87,6 @@ def learn(
     finally:
         for hook in hooks:
             hook.remove()
-
-
-def act(plain: BaseAlgorithm) -> Callable[[Any], np.ndarray]:
-    """Return how a plain agent acts on observations that are not normalised, taking the most likely action."""
-    normalizer = plain.get_vec_normalize_env()
-
-    def act(observation: Any) -> np.ndarray:
-        normalized = observation if normalizer is None else normalizer.normalize_obs(observation)
-        return plain.predict(normalized, deterministic=True)[0]
-
-    return act
 
 
 def pull_to_anchor(model: BaseAlgorithm, weight: float) -> list[Any]:

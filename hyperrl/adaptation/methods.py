@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from stable_baselines3.common.vec_env import VecEnv
 
     from hyperrl.adaptation.dynamics import Dynamics
-    from hyperrl.adaptation.environment import Act, AdaptationEnv
+    from hyperrl.adaptation.environment import AdaptationEnv
+    from hyperrl.rollouts.agent import Acting
 
 AFTER = (0, 1, 2, 5, 10, 20)
 """After how many episodes agents are measured."""
@@ -198,14 +199,14 @@ class _Measurements:
         self.episode_returns: list[float] = []
         self.played = 0
 
-    def measure(self, act: Act, reported: Vector | None = None) -> None:
+    def measure(self, agent: Acting, reported: Vector | None = None) -> None:
         """Measure an agent as it stands, if it is time."""
         n = len(self.episode_returns)
         if n not in AFTER and n != self.episodes:
             return
         self.after.append(n)
         self.steps.append(self.played)
-        self.returns.append(self.environment.measure(act))
+        self.returns.append(self.environment.measure(agent))
         if reported is not None:
             self.reported.append(reported)
 
@@ -222,13 +223,13 @@ class _Measurements:
 
 
 def _zero_shot(curve: _Measurements, known: Vector) -> Adaptation:
-    act = curve.environment.given(known)
-    curve.measure(act, known)
+    agent = curve.environment.given(known)
+    curve.measure(agent, known)
     curve.environment.begin()
     for _ in range(curve.episodes):
-        episode = curve.environment.play(act)
+        episode = curve.environment.play(agent)
         curve.add(episode.return_, episode.steps)
-        curve.measure(act, known)
+        curve.measure(agent, known)
     return curve.finish("zero-shot", curve.environment.model)
 
 
@@ -288,13 +289,14 @@ def _scratch(curve: _Measurements, hyperparameters: Mapping[str, Any]) -> Adapta
 def _learn(
     method: str, curve: _Measurements, plain: BaseAlgorithm, proximal: float, known: Vector | None
 ) -> Adaptation:
-    from hyperrl.adaptation.finetuning import act, learn
+    from hyperrl.adaptation.finetuning import learn
 
-    curve.measure(act(plain), known)
+    agent = curve.environment.plain(plain)
+    curve.measure(agent, known)
 
     def after_episode(number: int, episode_return: float, steps: int) -> None:
         curve.add(episode_return, steps)
-        curve.measure(act(plain), known)
+        curve.measure(agent, known)
 
     learn(plain, curve.environment.seed, curve.episodes, after_episode, proximal)
     return curve.finish(method, plain)

@@ -15,6 +15,7 @@ from hyperrl.adaptation.methods import METHODS, NEED_CONTEXT, Curve, adapt, chec
 from hyperrl.contexts import Vector
 from hyperrl.evaluation.statistics import Estimate, bootstrap_iqm, bootstrap_median
 from hyperrl.families.family import Family
+from hyperrl.rollouts.episodes import random_returns, time_limit
 from hyperrl.training.record import Training
 from hyperrl.utils.provenance import ModelDescription, describe_model, versions
 from hyperrl.utils.records import read, write
@@ -186,6 +187,7 @@ def study(
         check_method(method)
     if seeds < 1:
         raise ValueError(f"expected at least one seed, got seeds={seeds}")
+    time_limit(family)
     points = family.context_space.matrix(contexts)
     pairs = [(a, m) for m in methods for i, a in enumerate(agents) if i == 0 or m != "scratch"]
     lines: list[Line] = []
@@ -239,7 +241,6 @@ def study(
 def _reference(family: Family, points: Vector, reference: Reference | None) -> tuple[Vector | None, Vector | None]:
     """Return random and best mean returns in contexts ``(n, d)``, if both are known in all of them."""
     from hyperrl.experiments.specialists import optimum
-    from hyperrl.rollouts.episodes import random_returns
 
     relevant = family.with_irrelevant(0)
     points = points[:, : len(relevant.context_space)]

@@ -34,5 +34,6 @@ def export(
 
     opened = Run.open(run)
     out = opened.path / f"policy.{format}" if out is None else out
-    save(opened.model("cpu"), out, None if context is None else assignments(context, "length=0.7"), format)
+    with Console(stderr=True).status(f"Writing {format}, and checking that it acts as the model does"):
+        save(opened.model("cpu"), out, None if context is None else assignments(context, "length=0.7"), format)
     Console().print(f"Wrote {out}", highlight=False)

@@ -19,6 +19,7 @@ def record(
     contexts: int = 4,
     seed: int = 0,
     device: str = "cpu",
+    progress: bool = True,
 ) -> None:
     """Film a trained agent in several contexts side by side, as an animated GIF.
 
@@ -29,10 +30,12 @@ def record(
         contexts: Number of contexts, one panel each.
         seed: Seed of contexts and initial states.
         device: Where the networks are: cpu, cuda, or auto for cuda where there is one.
+        progress: Show a progress bar.
     """
     from hyperrl.report.films import record
     from hyperrl.training.run import Run
 
     opened = Run.open(run)
-    record(opened.model(device), opened.family, opened.family.context_space.sample(split, contexts, seed), out, seed)
+    points = opened.family.context_space.sample(split, contexts, seed)
+    record(opened.model(device), opened.family, points, out, seed, progress=progress)
     Console().print(f"Wrote {out}", highlight=False)

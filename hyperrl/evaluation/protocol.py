@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from hyperrl.contexts import SPLITS, Vector
 from hyperrl.evaluation.perturbations import perturb
 from hyperrl.families.family import Family
-from hyperrl.rollouts.episodes import play
+from hyperrl.rollouts.agent import Predictor
+from hyperrl.rollouts.episodes import play, time_limit
 from hyperrl.utils.provenance import describe_model, versions
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ from hyperrl.evaluation.report import Plane, Report, Series, Settings, Split
 
 
 def evaluate(
-    model: BaseAlgorithm,
+    model: BaseAlgorithm | Predictor,
     family: Family,
     splits: Sequence[str] = SPLITS,
     contexts: int = 20,
@@ -37,7 +38,7 @@ def evaluate(
     Every episode is played in an environment of its own, all of a split together. Two models evaluated with the same
     seed meet the same contexts and the same initial states.
 
-    :param model: any Stable-Baselines3 model, see :func:`hyperrl.rollouts.play`.
+    :param model: any Stable-Baselines3 model, or any object with ``predict``; see :class:`hyperrl.rollouts.Agent`.
     :param family: the family.
     :param splits: see :meth:`ContextSpace.sample`.
     :param contexts: contexts per split.
@@ -49,7 +50,8 @@ def evaluate(
     :param perturbations: kind = levels at which to play the contexts of ``interpolation`` again, beside level 0; see
         :data:`hyperrl.evaluation.perturbations.PERTURBATIONS`.
     :param progress: show a progress bar.
-    :raises ValueError: for an unknown split or perturbation, or a model of other observations.
+    :raises ValueError: for an unknown split or perturbation, a model of other observations, or a family whose episodes
+        have no time limit.
 
     >>> from stable_baselines3 import PPO
     >>> from hyperrl import HyperPolicy, load_family
@@ -74,12 +76,13 @@ def evaluate(
 
     from tqdm import tqdm
 
-    total = len(chosen) + (plane > 0) + len(lines) + sum(map(len, reported.values()))
-    with tqdm(total=total, disable=not progress, desc="evaluate", unit="split") as bar:
+    played_points = [*chosen.values(), *([grid] * (plane > 0)), *lines.values()]
+    played_points += [between] * sum(map(len, reported.values()))
+    total = sum(map(len, played_points)) * episodes * time_limit(family)
+    with tqdm(total=total, disable=not progress, desc="evaluate", unit="step", unit_scale=True) as bar:
 
         def measure(points: Vector, **kwargs: Any) -> Split:
-            played = play(model, family, points, episodes, seed, deterministic, **kwargs)
-            bar.update()
+            played = play(model, family, points, episodes, seed, deterministic, progress=bar.update, **kwargs)
             return Split(points, played.returns, played.values)
 
         measured = {split: measure(points, values=True) for split, points in chosen.items()}

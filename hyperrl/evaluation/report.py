@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from hyperrl.contexts import Vector
 from hyperrl.evaluation.statistics import Estimate, bootstrap_iqm
-from hyperrl.rollouts.episodes import ValueAccuracy
+from hyperrl.rollouts.critic import ValueAccuracy
 from hyperrl.training.record import Training
 from hyperrl.utils.provenance import ModelDescription
 from hyperrl.utils.records import read, write

@@ -49,6 +49,11 @@ class Family:
         """The features over which the family varies."""
         return self.spec.context_space
 
+    @property
+    def max_episode_steps(self) -> int | None:
+        """The time limit of an episode: the definition's, else that of the base; ``None`` where neither has one."""
+        return self._env_spec.max_episode_steps
+
     def with_irrelevant(self, n: int) -> Family:
         """Return the family with ``n`` features more that do nothing; see :meth:`ContextSpace.with_irrelevant`.
 
@@ -145,7 +150,7 @@ class Family:
             from hyperrl.simulation.simulator import Simulator
             from hyperrl.simulation.vec_env import BatchedVecEnv
 
-            limit = self._env_spec.max_episode_steps
+            limit = self.max_episode_steps
             simulator = Simulator(self.physics(), self.context_space, n_envs, limit, contexts, device)
             vec_env = BatchedVecEnv(simulator)
         elif device not in ("cpu", "auto"):

@@ -9,7 +9,6 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from stable_baselines3.common.base_class import BaseAlgorithm
     from torch import nn
 
 LIBRARIES = ("hyperrl", "torch", "stable-baselines3", "sb3-contrib", "gymnasium", "numpy")
@@ -22,9 +21,9 @@ def versions() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class ModelDescription:
-    """What a model is.
+    """What a model is; of an object that is no Stable-Baselines3 model, only its class is known.
 
-    :param algorithm: the name of its class.
+    :param algorithm: the name of its class, with its module where it is no Stable-Baselines3 model.
     :param policy: the name of its policy's class.
     :param steps: environment steps that it was trained for.
     :param parameters: how many its policy has.
@@ -32,14 +31,18 @@ class ModelDescription:
     """
 
     algorithm: str
-    policy: str
-    steps: int
-    parameters: int
-    sha256: str
+    policy: str | None = None
+    steps: int | None = None
+    parameters: int | None = None
+    sha256: str | None = None
 
 
-def describe_model(model: BaseAlgorithm) -> ModelDescription:
+def describe_model(model: object) -> ModelDescription:
     """Return what a model is."""
+    from stable_baselines3.common.base_class import BaseAlgorithm
+
+    if not isinstance(model, BaseAlgorithm):
+        return ModelDescription(f"{type(model).__module__}.{type(model).__qualname__}")
     digest = hashlib.sha256()
     for name, tensor in sorted(model.policy.state_dict().items()):
         digest.update(name.encode() + tensor.detach().cpu().numpy().tobytes())
