@@ -143,7 +143,7 @@ def _markdown(comparison: Comparison, pictures: Iterable[tuple[str, str]]) -> st
                     "-" if entry.run is None else f"`{entry.run.path}`",
                     f"`{agent}`",
                     str(entry.report.seed),
-                    "-" if entry.report.model is None else (entry.report.model.sha256 or entry.report.model.algorithm)[:12],
+                    "-" if entry.report.model is None else (entry.report.model.sha256 or "-")[:12],
                     entry.report.versions.get("hyperrl", "-"),
                     entry.report.versions.get("torch", "-"),
                 )

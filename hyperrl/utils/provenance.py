@@ -31,10 +31,10 @@ class ModelDescription:
     """
 
     algorithm: str
-    policy: str | None = None
-    steps: int | None = None
-    parameters: int | None = None
-    sha256: str | None = None
+    policy: str | None
+    steps: int | None
+    parameters: int | None
+    sha256: str | None
 
 
 def describe_model(model: object) -> ModelDescription:
@@ -42,7 +42,7 @@ def describe_model(model: object) -> ModelDescription:
     from stable_baselines3.common.base_class import BaseAlgorithm
 
     if not isinstance(model, BaseAlgorithm):
-        return ModelDescription(f"{type(model).__module__}.{type(model).__qualname__}")
+        return ModelDescription(f"{type(model).__module__}.{type(model).__qualname__}", None, None, None, None)
     digest = hashlib.sha256()
     for name, tensor in sorted(model.policy.state_dict().items()):
         digest.update(name.encode() + tensor.detach().cpu().numpy().tobytes())

@@ -7,6 +7,7 @@ import pytest
 import torch
 from gymnasium import spaces
 from numpy.testing import assert_allclose, assert_array_equal
+from sb3_contrib import RecurrentPPO
 from stable_baselines3 import DQN, PPO, SAC
 from stable_baselines3.common.vec_env import VecExtractDictObs, VecNormalize
 from toy import perturb
@@ -20,7 +21,7 @@ from hyperrl.adaptation.search import ContextSearch
 from hyperrl.adaptation.studies import Line, Study, study
 from hyperrl.contexts import ContextBox, ContextSpace, Feature, Vector
 from hyperrl.evaluation.statistics import Estimate, bootstrap_iqm
-from hyperrl.policies import ConcatPolicy, HyperDQNPolicy, HyperPolicy, HyperSACPolicy
+from hyperrl.policies import ConcatPolicy, ContextExtractor, HyperDQNPolicy, HyperPolicy, HyperSACPolicy
 from hyperrl.report import write_study
 from hyperrl.rollouts.episodes import play
 from hyperrl.utils.definitions import names
@@ -263,6 +264,37 @@ def test_measurements_equal_those_of_evaluate() -> None:
         env = PENDULUM.vec_env(1, contexts=context[None])
         result = adapt(model, env, "zero-shot", 1, eval_env=eval_env, evaluations=5, seed=4)
         assert_allclose(result.returns[0], expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("method", ["zero-shot", "search", "identify"])
+def test_a_recurrent_agent_keeps_its_memory_within_an_episode(method: str) -> None:
+    """With normalised observations, a memory that matters, and measurements in fewer environments than episodes."""
+    normalizer = VecNormalize(PENDULUM.vec_env(4), norm_obs_keys=["observation"])
+    kwargs = dict(features_extractor_class=ContextExtractor)
+    model = RecurrentPPO("MultiInputLstmPolicy", normalizer, policy_kwargs=kwargs, **SIZES)
+    torch.manual_seed(0)
+    perturb(model.policy)
+    context = PENDULUM.context_space.default
+    calls: list[Any] = []
+    predict = model.predict
+
+    def spy(observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False) -> Any:
+        actions, after = predict(observation, state, episode_start, deterministic)
+        calls.append((state, episode_start, after))
+        return actions, after
+
+    model.predict = spy  # pyright: ignore[reportAttributeAccessIssue]
+    eval_env = PENDULUM.vec_env(3, contexts=context[None])
+    env = PENDULUM.vec_env(1, contexts=context[None])
+    result = adapt(model, env, method, 1, eval_env=eval_env, evaluations=5, seed=4)
+    assert len(calls) == 200 * 5  # two measurements of two rounds each, and an episode
+    for i, (state, start, _) in enumerate(calls):
+        assert start is not None
+        assert start.all() == (i % 200 == 0)
+        if i % 200:
+            assert_array_equal(state, calls[i - 1][2])
+    expected = play(model, PENDULUM, context[None], 5, seed=4).returns[0]
+    assert_allclose(result.returns[0], expected, rtol=1e-3)  # the first measurement is in the default context
 
 
 def test_scratch_is_stable_baselines3() -> None:

@@ -158,6 +158,20 @@ def test_export(hyperrl: Command, tmp_path: Path) -> None:
     assert (tmp_path / "open.pt2").is_file()
 
 
+def test_record_and_export_show_that_they_work(hyperrl: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    hyperrl("train", "double_integrator", "recurrent-ppo", "--steps", 1, "--device", "cpu", "--no-progress")
+    text = hyperrl("record", "runs/double_integrator-recurrent-ppo-0", "--out", "film.gif", "--contexts", 2)
+    assert re.search(r"100%.*100/100 .*step", text)
+    assert "Wrote film.gif" in text
+    quiet = ("--out", "other.gif", "--contexts", 2, "--no-progress")
+    assert hyperrl("record", "runs/double_integrator-recurrent-ppo-0", *quiet) == "Wrote other.gif\n"
+    hyperrl("train", "double_integrator", "hyper-ppo", "--steps", 1, "--device", "cpu", "--no-progress")
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as in a terminal
+    assert "checking that it acts as the model does" in hyperrl(
+        "export", "runs/double_integrator-hyper-ppo-0", "--format", "safetensors", "--context", "mass=0.7"
+    )
+
+
 def test_scores_where_there_is_a_reference(hyperrl: Command, tmp_path: Path) -> None:
     hyperrl("train", "ode", "unaware-ppo", "--steps", 1, "--device", "cpu", "--no-progress")
     small = ("--contexts", 2, "--episodes", 3, "--no-progress")

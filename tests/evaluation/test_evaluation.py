@@ -124,6 +124,25 @@ def test_a_report_says_what_it_is_of(model: PPO, tmp_path: Path) -> None:
         assert (hyperrl.load_family(tmp_path / "f.toml").digest == report.definition) is same
 
 
+class Constant:
+    def predict(self, observation: Any) -> np.ndarray:
+        return np.ones(len(observation["context"]), dtype=int)
+
+
+def test_an_object_that_predicts_is_evaluated_and_named(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    report = evaluate(Constant(), FAMILY, contexts=2, episodes=3, plane=2, sensitivity=2, progress=True)
+    assert report.model is not None
+    assert report.model.algorithm.endswith("test_evaluation.Constant")
+    assert report.model.sha256 is None
+    for split in report.splits.values():
+        assert split.values is None
+        assert (split.returns > 0).all()
+    report.save(tmp_path / "e.json")
+    assert_report_equal(Report.load(tmp_path / "e.json"), report)
+    # The bar counts steps, up to the time limit of every episode: three splits, four of the plane, 4 * 2 + 2.
+    assert f"{(3 * 2 + 4 + 4 * 2 + 2) * 3 * 500 / 1000:.1f}k" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [

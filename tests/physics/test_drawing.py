@@ -1,13 +1,9 @@
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
-from stable_baselines3 import PPO
 
 import hyperrl
-from hyperrl.report.films import record
 from hyperrl.utils.definitions import names
 
 
@@ -49,24 +45,6 @@ def test_a_heavier_mass_is_larger() -> None:
 def test_gymnasiums_own_drawings_show_the_context() -> None:
     short, long = (picture("cartpole", {"length": x}, np.zeros(4)) for x in (0.3, 0.9))
     assert (short != long).any()
-
-
-def test_a_film_shows_a_panel_a_context(tmp_path: Path) -> None:
-    family = hyperrl.load_family("double_integrator")
-    model = PPO(hyperrl.HyperPolicy, family.vec_env(2), n_steps=8, batch_size=8, device="cpu", seed=0)
-    contexts = family.context_space.sample("train", 3, 0)
-    record(model, family, contexts, tmp_path / "film.gif", every=10)
-    film: Any
-    with Image.open(tmp_path / "film.gif") as film:
-        assert film.format == "GIF"
-        assert film.n_frames == 11  # the start and each tenth of a hundred steps
-        assert film.width == 3 * 240
-    with pytest.raises(ValueError, match="is never overwritten"):
-        record(model, family, contexts, tmp_path / "film.gif")
-    with pytest.raises(ValueError, match=r"expected the name of a \.gif file"):
-        record(model, family, contexts, tmp_path / "film.mov")
-    with pytest.raises(ValueError, match="feature 'mass' must lie in"):
-        record(model, family, [[9.0, 1.0]], tmp_path / "other.gif")
 
 
 def test_only_arrays_are_drawn_of_physics_of_our_own() -> None:

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -12,8 +13,10 @@ from stable_baselines3 import DQN, PPO, SAC
 from stable_baselines3.common.vec_env import VecNormalize
 
 import hyperrl
+from hyperrl.adaptation.studies import study
 from hyperrl.families.family import Family
 from hyperrl.policies import ConcatPolicy, HyperPolicy
+from hyperrl.report.films import record
 from hyperrl.rollouts.episodes import play, random_returns
 from hyperrl.utils.seeding import stream
 
@@ -158,7 +161,7 @@ def test_an_aware_model_acts_on_what_it_is_told() -> None:
     )
     seen: list[Any] = []
     predict = model.predict
-    model.predict = lambda observation, *args: (seen.append(observation), predict(observation, *args))[1]
+    model.predict = lambda observation, **kwargs: (seen.append(observation), predict(observation, **kwargs))[1]
     reported = np.arange(3 * 2 * 4).reshape(3, 2, 4) / 10
     play(model, PENDULUM, contexts, 2, reported=reported)
     for observation in seen:
@@ -166,6 +169,32 @@ def test_an_aware_model_acts_on_what_it_is_told() -> None:
     play(PPO(ConcatPolicy, PENDULUM.vec_env(2), **SIZES), PENDULUM, contexts, 2, reported=truth + 100)  # and no warning
     with pytest.raises(ValueError, match=r"'reported' of shape \(3, 2, 4\), got \(6, 4\)"):
         play(model, PENDULUM, contexts, 2, reported=reported.reshape(6, 4))
+
+
+class Leaning:
+    """An agent of somebody's own: pushes the cart to where the pole leans."""
+
+    def predict(self, observation: Any) -> np.ndarray:
+        return (observation["observation"][:, 2] > 0).astype(int)
+
+
+def test_any_object_with_predict_plays() -> None:
+    contexts = FAMILY.context_space.sample("train", 3, 0)
+    played = play(Leaning(), FAMILY, contexts, 4, values=True)
+    assert played.values is None
+    assert_array_equal(played.returns, played.lengths)  # a reward of 1 a step
+    assert played.returns.mean() > 1.3 * random_returns(FAMILY, contexts, 4).mean()
+    with pytest.raises(ValueError, match=r"an object with a method predict\(observation\), got str"):
+        play("model.zip", FAMILY, contexts)  # pyright: ignore[reportArgumentType]
+
+
+def test_progress_is_told_step_by_step_and_adds_up() -> None:
+    told: list[int] = []
+    played = play(Leaning(), FAMILY, FAMILY.context_space.sample("train", 3, 0), 4, progress=told.append)
+    assert len(told) == played.lengths.max()
+    assert sum(told) == 3 * 4 * 500  # an episode that ends early has nothing left to do
+    assert told[0] == 12
+    assert len(np.unique(played.lengths)) > 1
 
 
 def test_random_actions_are_uniform_and_seeded() -> None:
@@ -188,8 +217,49 @@ def test_statistics_of_vec_normalize_are_applied() -> None:
     model = PPO(HyperPolicy, env, **SIZES).learn(64)
     seen: list[Any] = []
     predict = model.predict
-    model.predict = lambda observation, *args: (seen.append(observation), predict(observation, *args))[1]
+    model.predict = lambda observation, **kwargs: (seen.append(observation), predict(observation, **kwargs))[1]
     play(model, FAMILY, FAMILY.context_space.default[None], episodes=2, seed=3)
     raw = FAMILY.vec_env(2, contexts=FAMILY.context_space.default[None], seed=3).reset()
     assert_allclose(seen[0]["observation"], env.normalize_obs(raw)["observation"])
     assert_array_equal(seen[0]["context"], raw["context"])
+
+
+ENDLESS = """
+id = "hyperrl/Endless-v0"
+base = "EndlessPendulum-v0"
+plane = ["mass", "length"]
+[attributes]
+m = "mass"
+l = "length"
+[features.mass]
+unit = "kg"
+default = 1.0
+train = [0.5, 1.5]
+bounds = [0.1, 2.0]
+[features.length]
+unit = "m"
+default = 1.0
+train = [0.5, 1.5]
+bounds = [0.1, 2.0]
+"""
+
+
+def test_episodes_without_a_time_limit_are_refused(tmp_path: Path) -> None:
+    if "EndlessPendulum-v0" not in gym.registry:
+        gym.register("EndlessPendulum-v0", "gymnasium.envs.classic_control:PendulumEnv")
+    path = tmp_path / "endless.toml"
+    path.write_text(ENDLESS)
+    family = hyperrl.load_family(path)
+    model = PPO(HyperPolicy, family.vec_env(2), **SIZES)
+    contexts = family.context_space.default[None]
+    says = r"set max_episode_steps = \.\.\. in .*endless\.toml"
+    with pytest.raises(ValueError, match=says):
+        hyperrl.evaluate(model, family)
+    with pytest.raises(ValueError, match=says):
+        random_returns(family, contexts)
+    with pytest.raises(ValueError, match=says):
+        record(model, family, contexts, tmp_path / "film.gif")
+    with pytest.raises(ValueError, match=says):
+        study({"hyper": [model]}, family, contexts)
+    path.write_text("max_episode_steps = 7\n" + ENDLESS)
+    assert_array_equal(play(model, hyperrl.load_family(path), contexts, 2).lengths, 7)
