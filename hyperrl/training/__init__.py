@@ -30,7 +30,7 @@ __getattr__, __dir__ = attach(
         "recipe": (
             "AgentDefinition",
             "AgentSpec",
-            "agent_spec",
+            "agent_spec", "read_overrides",
         ),
         "record": (
             "Result",

@@ -14,7 +14,7 @@ from hyperrl.families.family import Family, load_family
 from hyperrl.training.checkpoint import Checkpoint, restore
 from hyperrl.training.diagnostics import HyperDiagnostics
 from hyperrl.training.models import build
-from hyperrl.training.recipe import agent_spec
+from hyperrl.training.recipe import AgentSpec, agent_spec
 from hyperrl.training.record import Result, Training
 from hyperrl.training.run import MODEL, NORMALIZER, UnfinishedRun
 from hyperrl.utils.provenance import describe_model
@@ -22,7 +22,7 @@ from hyperrl.utils.provenance import describe_model
 
 def train(
     family: str | Path | Family,
-    agent: str | Path,
+    agent: str | Path | AgentSpec,
     steps: int = 500_000,
     seed: int = 0,
     out: str | Path | None = None,
@@ -37,7 +37,8 @@ def train(
     """Train an agent on a family and return its Stable-Baselines3 model.
 
     :param family: a family, its name or the path of its ``.toml`` file.
-    :param agent: the name of a recipe or the path of its ``.toml`` file.
+    :param agent: the name of a recipe, the path of its ``.toml`` file, or what :func:`~hyperrl.training.agent_spec` made
+        of either with overrides.
     :param steps: environment steps, rounded up to whole rollouts.
     :param seed: the same seed gives the same model, on the same machine.
     :param out: the run folder to write; it must not exist. ``None`` writes nothing.
@@ -56,7 +57,7 @@ def train(
     ('gravity', 'mass', 'length', 'torque_gain')
     """
     family = family if isinstance(family, Family) else load_family(family)
-    spec = agent_spec(agent)
+    spec = agent if isinstance(agent, AgentSpec) else agent_spec(agent)
     if steps < 1:
         raise ValueError(f"expected at least one step, got steps={steps}")
     model = build(family, spec, seed, contexts, device)

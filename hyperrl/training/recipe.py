@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from hyperrl.utils.definitions import build, read
 
@@ -36,20 +39,67 @@ class AgentDefinition:
 
 @dataclass(frozen=True)
 class AgentSpec:
-    """A recipe, checked: its file, and what the file says."""
+    """A recipe, checked.
+
+    :param name: what the agent is called.
+    :param source: the file of the recipe.
+    :param definition: what the file says, with the overrides.
+    :param overrides: what was set in place of what the file says, see :func:`agent_spec`.
+    """
 
     name: str
     source: Path
     definition: AgentDefinition
+    overrides: Mapping[str, Any] = field(default_factory=dict)
 
 
-def agent_spec(name: str | Path) -> AgentSpec:
+def agent_spec(name: str | Path, overrides: Mapping[str, Any] | None = None) -> AgentSpec:
     """Read a recipe by name, or from a path that ends in ``.toml``.
 
+    :param overrides: key = value in place of what the file says: keys of the file, such as ``n_envs``; names of
+        hyperparameters; and names of policy arguments behind ``policy.``.
     :raises ValueError: for an unknown name or a faulty file, saying file, key and what is valid.
     """
     source, table = read("agents", name)
     try:
-        return AgentSpec(source.stem, source, build(AgentDefinition, table))
+        definition = build(AgentDefinition, table)
+        if overrides:
+            definition = build(AgentDefinition, _overridden(asdict(definition), overrides))
+        return AgentSpec(source.stem, source, definition, dict(overrides or {}))
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
+
+
+def read_overrides(assignments: Iterable[str]) -> dict[str, Any]:
+    """Read overrides as users write them: ``key=value``, the value as in TOML, or a text without quotes.
+
+    :raises ValueError: for what is no assignment.
+
+    >>> read_overrides(["learning_rate=lin_7e-4", "policy.rank=16", "policy.embedding=[64, 8]"])
+    {'learning_rate': 'lin_7e-4', 'policy.rank': 16, 'policy.embedding': [64, 8]}
+    """
+    overrides = {}
+    for assignment in assignments:
+        key, equals, value = assignment.partition("=")
+        if not (key and equals and value):
+            raise ValueError(f"expected key=value, such as learning_rate=lin_7e-4 or policy.rank=16, got {assignment!r}")
+        try:
+            overrides[key] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            overrides[key] = value
+    return overrides
+
+
+def _overridden(table: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the table of a recipe with overrides; those it does not know are hyperparameters."""
+    table = {key: value for key, value in table.items() if value is not None}  # as a file leaves them out
+    table |= {key: dict(table[key]) for key in ("hyperparameters", "policy_kwargs")}
+    for key, value in overrides.items():
+        first, _, rest = key.partition(".")
+        if first == "policy" and rest:
+            table["policy_kwargs"][rest] = value
+        elif key in AgentDefinition.__dataclass_fields__:
+            table[key] = value
+        else:
+            table["hyperparameters"][key] = value
+    return table

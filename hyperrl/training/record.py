@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -30,6 +30,7 @@ class Training:
     :param contexts: how many fixed contexts there were, or which; ``None`` for a fresh one each episode.
     :param steps: environment steps asked for.
     :param seed: its seed.
+    :param overrides: what was set in place of what the recipe's file says; ``recipe`` holds it already.
     """
 
     family: str
@@ -40,6 +41,7 @@ class Training:
     contexts: int | tuple[tuple[float, ...], ...] | None
     steps: int
     seed: int
+    overrides: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -51,7 +53,7 @@ class Training:
         elif contexts is not None:
             contexts = tuple(tuple(row) for row in np.asarray(contexts, dtype=np.float64).tolist())
         recipe = plain(_contents(agent))
-        return cls(family.name, family.digest, family.irrelevant, agent.name, recipe, contexts, steps, seed)
+        return cls(family.name, family.digest, family.irrelevant, agent.name, recipe, contexts, steps, seed, agent.overrides)
 
     @cached_property
     def agent_digest(self) -> str:
@@ -76,7 +78,7 @@ class Training:
         >>> one.differences(replace(one, steps=2000, agent="renamed"))
         ['steps was 1000, now 2000']
         """
-        mine, others = _flat(plain(self)), _flat(plain(other))
+        mine, others = (_flat(plain(replace(t, overrides={}))) for t in (self, other))
         return [
             f"{key} was {mine.get(key, 'not given')!r}, now {others.get(key, 'not given')!r}"
             for key in dict.fromkeys((*mine, *others))
@@ -134,7 +136,7 @@ def distinguish(trainings: Mapping[str, Training]) -> dict[str, str]:
     }
     labels = {}
     for digest, name in names.items():
-        alike = [_flat(plain(trainings[other])) for other in names if names[other] == name]
+        alike = [_flat(plain(replace(trainings[other], overrides={}))) for other in names if names[other] == name]
         mine = _flat(plain(trainings[digest]))
         unlike = [
             key

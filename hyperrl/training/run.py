@@ -96,7 +96,7 @@ class Run:
     @cached_property
     def agent(self) -> AgentSpec:
         """The recipe as it was at training time."""
-        return replace(agent_spec(self.path / AGENT), name=self.training.agent)
+        return replace(agent_spec(self.path / AGENT, self.training.overrides), name=self.training.agent)
 
     def model(self, device: str = "auto") -> BaseAlgorithm:
         """Load the trained model, with the statistics of the ``VecNormalize`` that it was trained in, if it was."""
