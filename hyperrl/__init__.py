@@ -16,6 +16,7 @@ from hyperrl.utils.lazy import attach
 if TYPE_CHECKING:
     from hyperrl.adaptation import adapt as adapt
     from hyperrl.evaluation import evaluate as evaluate
+    from hyperrl.experiments import sweep as sweep
     from hyperrl.export import specialize as specialize
     from hyperrl.hypernet import HyperNetwork as HyperNetwork
     from hyperrl.policies import ConcatPolicy as ConcatPolicy
@@ -31,6 +32,7 @@ __getattr__, __dir__ = attach(
     {
         "adaptation": ("adapt",),
         "evaluation": ("evaluate",),
+        "experiments": ("sweep",),
         "export": ("specialize",),
         "hypernet": ("HyperNetwork",),
         "policies": ("ConcatPolicy", "HyperPolicy", "UnawarePolicy"),

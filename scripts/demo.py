@@ -7,7 +7,7 @@ import tyro
 
 import hyperrl
 from hyperrl.cli.compare import compare
-from hyperrl.experiments import parallel
+from hyperrl.experiments.engines import CountSteps, LocalEngine, Task, gather
 from hyperrl.training.run import Run
 
 AGENTS = ("hyper-ppo", "concat-ppo", "unaware-ppo")
@@ -16,7 +16,7 @@ AGENTS = ("hyper-ppo", "concat-ppo", "unaware-ppo")
 def work(agent: str, family: str, seed: int, steps: int, run: Path) -> None:
     """Train and evaluate, as far as that has not been done."""
     if not run.exists():
-        hyperrl.train(family, agent, steps, seed, run, resume=True, device="cpu", callback=parallel.Count())
+        hyperrl.train(family, agent, steps, seed, run, resume=True, device="cpu", callback=CountSteps())
     opened = Run.open(run)
     if not opened.evaluation_path.exists():
         hyperrl.evaluate(opened.model("cpu"), opened.family, plane=13, sensitivity=13).save(opened.evaluation_path)
@@ -36,8 +36,8 @@ def main(family: str = "pendulum", seeds: int = 5, steps: int = 400_000, jobs: i
     out = Path("runs") / f"demo-{family}-{steps}"
     runs = {(agent, seed): out / f"{agent}-{seed}" for agent in AGENTS for seed in range(seeds)}
     total = sum(steps for run in runs.values() if not run.exists())
-    trainings = [(agent, family, seed, steps, run) for (agent, seed), run in runs.items()]
-    parallel.run(work, trainings, jobs, total, f"{len(runs)} trainings on {family}")
+    trainings = [Task((agent, family, seed, steps), run) for (agent, seed), run in runs.items()]
+    gather(LocalEngine(jobs), work, trainings, total, f"{len(runs)} trainings on {family}")
     comparison = out / f"comparison-{seeds}"
     compare(tuple(runs.values()), None if comparison.exists() else comparison)
 

@@ -9,8 +9,8 @@ from demo import work
 from rich.console import Console
 
 from hyperrl.evaluation.statistics import bootstrap_iqm
-from hyperrl.experiments import parallel
 from hyperrl.experiments.comparison import Comparison
+from hyperrl.experiments.engines import LocalEngine, Task, gather
 from hyperrl.report.markdown import markdown_table, write_report
 from hyperrl.training.run import Run
 from hyperrl.utils.files import write_text
@@ -63,8 +63,8 @@ def main(
         # Seed by seed, so that an interrupted reproduction has as many seeds of one agent as of another.
         runs = [(agent, seed, out / family / f"{agent}-{seed}") for seed in range(1, seeds + 1) for agent in agents]
         total = sum(steps for *_, run in runs if not run.exists())
-        trainings = [(agent, family, seed, steps, run) for agent, seed, run in runs]
-        parallel.run(work, trainings, jobs, total, f"{len(runs)} trainings on {family}")
+        trainings = [Task((agent, family, seed, steps), run) for agent, seed, run in runs]
+        gather(LocalEngine(jobs), work, trainings, total, f"{len(runs)} trainings on {family}")
         comparisons.append(Comparison([Run.open(run) for agent in agents for name, _, run in runs if name == agent]))
         report = out / family / f"report-{seeds}"
         if not report.exists():

@@ -2,6 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from tyro.conf import arg
+
+if TYPE_CHECKING:
+    from hyperrl.experiments.engines import Engine
+
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,3 +28,46 @@ def assignments(texts: tuple[str, ...], example: str) -> dict[str, float]:
         except ValueError:
             raise ValueError(f"expected a name and its value, such as {example}, got {text!r}") from None
     return numbers
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """Where trainings run.
+
+    Args:
+        engine: local: processes on this machine; ray: a Ray cluster, for which hyperrl needs its extra cluster.
+        jobs: Trainings at a time with local, one core each. Default: as many as there are cores.
+        address: Of the Ray cluster, such as auto or ray://head:10001. Default: Ray is started on this machine.
+        num_cpus: Processors that a training takes with ray.
+        num_gpus: GPUs, or parts of one, that a training takes with ray.
+        shared_storage: All nodes of the Ray cluster see the output under the same path. Default: it is brought back.
+    """
+
+    engine: Literal["local", "ray"] = "local"
+    jobs: int = os.cpu_count() or 1
+    address: str | None = None
+    num_cpus: float = 1.0
+    num_gpus: float = 0.0
+    shared_storage: bool = False
+
+    def make(self) -> Engine:
+        """Make the engine.
+
+        :raises ValueError: where Ray is asked for and not installed.
+        """
+        from hyperrl.experiments.engines import LocalEngine
+
+        if self.engine == "local":
+            return LocalEngine(self.jobs)
+        if find_spec("ray") is None:
+            raise ValueError("the engine 'ray' needs Ray: install hyperrl with its extra 'cluster'")
+        from hyperrl.experiments.ray_engine import RayEngine
+
+        return RayEngine(self.address, self.num_cpus, self.num_gpus, self.shared_storage)
+
+
+Engines = Annotated[EngineOptions, arg(name="", prefix_name=False)]
+"""An engine as an argument of a command."""
+
+HERE = EngineOptions()
+"""This machine."""

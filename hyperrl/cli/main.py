@@ -1,4 +1,4 @@
-"""The command line: ``hyperrl train | tune | evaluate | reference | compare | adapt | record | export | list``."""
+"""The command line: ``hyperrl`` and its commands."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from hyperrl.cli.export import export
 from hyperrl.cli.list import list_
 from hyperrl.cli.record import record
 from hyperrl.cli.reference import reference
+from hyperrl.cli.sweep import sweep
 from hyperrl.cli.train import train
 from hyperrl.cli.tune import tune
 
@@ -30,6 +31,7 @@ def main() -> None:
         "tune": tune,
         "evaluate": evaluate,
         "reference": reference,
+        "sweep": sweep,
         "compare": compare,
         "adapt": adapt,
         "record": record,

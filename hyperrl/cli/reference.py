@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from tyro.conf import Positional
 
+from hyperrl.cli.arguments import HERE, Engines
 from hyperrl.utils.files import refuse_existing
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def reference(
     episodes: int = 100,
     seed: int = 0,
     seeds: int = 1,
-    jobs: int = os.cpu_count() or 1,
+    on: Engines = HERE,
     work: Path | None = None,
     out: Path | None = None,
     progress: bool = True,
@@ -42,7 +42,6 @@ def reference(
         episodes: Number of episodes per context.
         seed: Seed of contexts, initial states and the first training; as in `hyperrl evaluate`.
         seeds: Number of trainings in each context; the best of them is the specialist.
-        jobs: Trainings at a time, one core each. Default: as many as there are cores.
         work: Folder for the specialists' run folders. Default: runs/reference-FAMILY.
         out: File to write; must not exist. Default: beside the family's file, where it is found.
         progress: Show a progress bar.
@@ -56,7 +55,7 @@ def reference(
     refuse_existing(target, "remove it first, or give another --out")
     folder = Path("runs") / f"reference-{loaded.name}" if work is None else work
     made, left_out = make_reference(
-        loaded, folder, agent, steps, seed, splits, contexts, episodes, seeds, jobs, progress
+        loaded, folder, agent, steps, seed, splits, contexts, episodes, seeds, on.make(), progress
     )
     made.save(target)
     console = Console()

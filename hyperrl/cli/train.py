@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Annotated
 
 from rich.console import Console
-from tyro.conf import Positional
-
-if TYPE_CHECKING:
-    pass
+from tyro.conf import Positional, arg
 
 
 def train(
     family: Positional[str],
     agent: Positional[str],
     out: Path | None = None,
+    overrides: Annotated[tuple[str, ...], arg(name="set", metavar="KEY=VALUE")] = (),
     steps: int = 500_000,
     seed: int = 0,
     contexts: int | None = None,
@@ -31,6 +29,8 @@ def train(
         family: Name of a family (see `hyperrl list`), or path of a .toml file.
         agent: Name of an agent (see `hyperrl list`), or path of a .toml file.
         out: Run folder to write; must not exist. Default: runs/FAMILY-AGENT-SEED.
+        overrides: Values in place of those of the recipe, such as `learning_rate=lin_7e-4 policy.rank=16 n_envs=128`:
+            hyperparameters, keys of the recipe's file, and arguments of the policy behind `policy.`.
         steps: Environment steps to train for, rounded up to whole rollouts.
         seed: Seed of networks, contexts and initial states.
         contexts: Train on a fixed set of this many contexts. Default: a fresh one each episode.
@@ -44,6 +44,7 @@ def train(
 
     from hyperrl.families.family import load_family
     from hyperrl.training.loop import train
+    from hyperrl.training.recipe import agent_spec, read_overrides
 
     torch.set_num_threads(threads)
     if out is None:
@@ -51,7 +52,7 @@ def train(
         out = Path("runs") / f"{Path(family).stem}-{Path(agent).stem}{suffix}-{seed}"
     train(
         load_family(family).with_irrelevant(irrelevant),
-        agent,
+        agent_spec(agent, read_overrides(overrides)),
         steps,
         seed,
         out,

@@ -75,6 +75,18 @@ class Series:
 
 
 @dataclass(frozen=True)
+class Curve:
+    """How a training went.
+
+    :param steps: environment steps, shape ``(k,)``.
+    :param returns: mean return of the last episodes of training at each, shape ``(k,)``.
+    """
+
+    steps: Vector
+    returns: Vector
+
+
+@dataclass(frozen=True)
 class Settings:
     """The arguments of :func:`evaluate`, which says what they are."""
 
@@ -106,6 +118,7 @@ class Report:
     :param plane: the returns over the context plane, if asked for.
     :param sensitivity: the returns along each feature with the others at their default, one context a value.
     :param perturbations: by kind of perturbation, the returns in the contexts of ``interpolation`` along its level.
+    :param curve: how the training went.
     """
 
     SCHEMA: ClassVar[str] = "evaluation-1"
@@ -123,6 +136,7 @@ class Report:
     plane: Plane | None = None
     sensitivity: Mapping[str, Series] = field(default_factory=dict)
     perturbations: Mapping[str, Series] = field(default_factory=dict)
+    curve: Curve | None = None
 
     def save(self, path: str | Path) -> None:
         """Write the report as one JSON file, whole or not at all."""

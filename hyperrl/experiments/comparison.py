@@ -147,6 +147,13 @@ class Entry:
         return f"report of {self.report.agent}" if training is None else training.agent_digest
 
     @property
+    def curve(self) -> tuple[Vector, Vector]:
+        """Environment steps and mean returns of the training, two arrays of one shape; empty where it is not known."""
+        if self.report.curve is not None:
+            return self.report.curve.steps, self.report.curve.returns
+        return (np.empty(0), np.empty(0)) if self.run is None else self.run.learning_curve()
+
+    @property
     def definition(self) -> str | None:
         """The digest of the family's definition, where it is known."""
         training = self.report.training
@@ -257,8 +264,8 @@ class Comparison:
         """For each agent that logged them: steps ``(points,)`` and mean return with its interval ``(3, points)``."""
         curves = {}
         for agent, group in self.entries.items():
-            logged = [entry.run.learning_curve() for entry in group if entry.run is not None]
-            if len(logged) == len(group) and all(len(steps) for steps, _ in logged):
+            logged = [entry.curve for entry in group]
+            if all(len(steps) for steps, _ in logged):
                 start, end = max(steps[0] for steps, _ in logged), min(steps[-1] for steps, _ in logged)
                 grid = np.linspace(start, end, CURVE_POINTS)
                 seeds = np.array([np.interp(grid, steps, returns) for steps, returns in logged])

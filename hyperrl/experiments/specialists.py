@@ -11,8 +11,10 @@ import torch
 
 from hyperrl.contexts import SPLITS, Vector
 from hyperrl.evaluation.reference import Reference, ReferenceSettings
+from hyperrl.experiments.engines import CountSteps, Engine, LocalEngine, Task, gather
 from hyperrl.families.family import Family, load_family
 from hyperrl.rollouts.episodes import play, random_returns
+from hyperrl.training.loop import train
 from hyperrl.training.recipe import agent_spec
 from hyperrl.training.record import Training
 from hyperrl.training.run import Run
@@ -29,7 +31,7 @@ def make_reference(
     contexts: int = 20,
     episodes: int = 100,
     seeds: int = 1,
-    jobs: int = 1,
+    engine: Engine | None = None,
     progress: bool = False,
 ) -> tuple[Reference, Vector]:
     """Measure the reference in the contexts that :func:`hyperrl.evaluate` plays with the same arguments.
@@ -48,7 +50,7 @@ def make_reference(
     :param contexts: contexts per split.
     :param episodes: episodes per context.
     :param seeds: trainings in each context.
-    :param jobs: trainings at a time, one core each.
+    :param engine: where trainings run; on this machine, one a core, by default.
     :param progress: show a progress bar.
     :return: the reference, and contexts left out of it: their specialist did not get clearly more than random.
     :raises ValueError: where none did, and where ``work`` holds other specialists.
@@ -62,17 +64,18 @@ def make_reference(
     best = optimum(family, points)
     settings: dict[str, Any] = dict(seed=seed, splits=tuple(splits), contexts=contexts, episodes=episodes)
     if best is None:
-        from hyperrl.experiments import parallel
-
         source, root = family.spec.source, Path(work)
-        work_list = [
-            (source, agent, steps, seed + k, point.tolist(), root / (f"{i:03d}" + f"-{k}" * (k > 0)), episodes, seed)
+        tasks = [
+            Task(
+                (source, agent, steps, seed + k, point.tolist(), episodes, seed),
+                root / (f"{i:03d}" + f"-{k}" * (k > 0)),
+            )
             for k in range(seeds)
             for i, point in enumerate(points)
         ]
-        missing = sum(not job[5].exists() for job in work_list)
-        label = f"{len(work_list)} specialists on {family.name}"
-        every = np.array(parallel.run(_specialist, work_list, jobs, steps * missing, label, progress))
+        missing = sum(not task.out.exists() for task in tasks)
+        label = f"{len(tasks)} specialists on {family.name}"
+        every = np.array(gather(engine or LocalEngine(), _specialist, tasks, steps * missing, label, progress))
         every = every.reshape(seeds, len(points), -1)  # (seeds, n, episodes)
         played = every[every.mean(axis=2).argmax(axis=0), np.arange(len(points))]  # (n, episodes)
         best, error = played.mean(axis=1), np.sqrt((played.var(axis=1) + random.var(axis=1)) / episodes)
@@ -107,18 +110,15 @@ def optimum(family: Family, contexts: Vector) -> Vector | None:
 
 
 def _specialist(
-    source: Path, agent: str, steps: int, seed: int, context: list[float], out: Path, episodes: int, starts: int
+    source: Path, agent: str, steps: int, seed: int, context: list[float], episodes: int, starts: int, out: Path
 ) -> list[float]:
     """Train a specialist, as far as that has not been done, and return the returns of its episodes.
 
     :param starts: seed of their initial states.
     """
-    from hyperrl.experiments.parallel import Count
-    from hyperrl.training.loop import train
-
     family = load_family(source)
     if not out.exists():
-        train(family, agent, steps, seed, out, contexts=[context], resume=True, device="cpu", callback=Count())
+        train(family, agent, steps, seed, out, contexts=[context], resume=True, device="cpu", callback=CountSteps())
     run = Run.open(out)
     asked = Training.of(family, agent_spec(agent), steps, seed, [context])
     if differences := run.training.differences(asked):

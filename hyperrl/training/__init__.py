@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from hyperrl.training.recipe import AgentDefinition as AgentDefinition
     from hyperrl.training.recipe import AgentSpec as AgentSpec
     from hyperrl.training.recipe import agent_spec as agent_spec
+    from hyperrl.training.recipe import read_overrides as read_overrides
     from hyperrl.training.record import Result as Result
     from hyperrl.training.record import RunRecord as RunRecord
     from hyperrl.training.record import Training as Training
@@ -30,7 +31,8 @@ __getattr__, __dir__ = attach(
         "recipe": (
             "AgentDefinition",
             "AgentSpec",
-            "agent_spec", "read_overrides",
+            "agent_spec",
+            "read_overrides",
         ),
         "record": (
             "Result",

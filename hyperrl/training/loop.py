@@ -37,8 +37,8 @@ def train(
     """Train an agent on a family and return its Stable-Baselines3 model.
 
     :param family: a family, its name or the path of its ``.toml`` file.
-    :param agent: the name of a recipe, the path of its ``.toml`` file, or what :func:`~hyperrl.training.agent_spec` made
-        of either with overrides.
+    :param agent: the name of a recipe, the path of its ``.toml`` file, or what
+        :func:`~hyperrl.training.agent_spec` made of either with overrides.
     :param steps: environment steps, rounded up to whole rollouts.
     :param seed: the same seed gives the same model, on the same machine.
     :param out: the run folder to write; it must not exist. ``None`` writes nothing.

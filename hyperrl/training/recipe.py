@@ -82,7 +82,7 @@ def read_overrides(assignments: Iterable[str]) -> dict[str, Any]:
     for assignment in assignments:
         key, equals, value = assignment.partition("=")
         if not (key and equals and value):
-            raise ValueError(f"expected key=value, such as learning_rate=lin_7e-4 or policy.rank=16, got {assignment!r}")
+            raise ValueError(f"expected key=value, such as policy.rank=16, got {assignment!r}")
         try:
             overrides[key] = tomllib.loads(f"value = {value}")["value"]
         except tomllib.TOMLDecodeError:

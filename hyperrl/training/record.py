@@ -53,7 +53,9 @@ class Training:
         elif contexts is not None:
             contexts = tuple(tuple(row) for row in np.asarray(contexts, dtype=np.float64).tolist())
         recipe = plain(_contents(agent))
-        return cls(family.name, family.digest, family.irrelevant, agent.name, recipe, contexts, steps, seed, agent.overrides)
+        return cls(
+            family.name, family.digest, family.irrelevant, agent.name, recipe, contexts, steps, seed, agent.overrides
+        )
 
     @cached_property
     def agent_digest(self) -> str:

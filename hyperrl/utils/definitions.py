@@ -47,10 +47,20 @@ def read(kind: str, name: str | Path) -> tuple[Path, dict[str, Any]]:
                 f"{nearest(str(name), valid)}"
             )
         source = folder(kind) / f"{name}.toml"
+    return source, read_toml(source)
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """Read a TOML file.
+
+    :raises ValueError: where it cannot be read, or is not TOML.
+    """
     try:
-        return source, tomllib.loads(source.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{source}: not valid TOML: {error}") from None
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not valid TOML: {error}") from None
 
 
 def build(cls: type[T], table: Any, where: str = "") -> T:

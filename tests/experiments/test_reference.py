@@ -9,7 +9,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import hyperrl
 from hyperrl.evaluation.reference import Reference, ReferenceSettings, find_reference, known_scores, reference_path
-from hyperrl.experiments import parallel
+from hyperrl.experiments import specialists
+from hyperrl.experiments.engines import LocalEngine
 from hyperrl.experiments.specialists import make_reference, optimum
 from hyperrl.families.family import Family
 from hyperrl.physics.ode import _extreme_rates
@@ -170,7 +171,7 @@ def test_nothing_beats_the_optimum_of_the_ode() -> None:
 def test_specialists_are_trained_once(family: Family, tmp_path: Path) -> None:
     quick = tmp_path / "quick.toml"
     quick.write_text(QUICK)
-    arguments: Any = dict(agent=quick, splits=("interpolation",), contexts=2, episodes=40, jobs=2)
+    arguments: Any = dict(agent=quick, splits=("interpolation",), contexts=2, episodes=40, engine=LocalEngine(2))
     made, left_out = make_reference(family, tmp_path / "work", steps=4000, **arguments)
     contexts = family.context_space.sample("interpolation", 2, 0)
     assert {tuple(c) for c in (*made.contexts, *left_out)} == {tuple(c) for c in contexts}
@@ -189,18 +190,18 @@ def test_specialists_are_trained_once(family: Family, tmp_path: Path) -> None:
     own = [play(run.model("cpu"), family, run.training.contexts or (), 40, 0).returns.mean() for run in second]
     assert_allclose(best.best, np.maximum(made.best, own))
     with pytest.raises(ValueError, match=r"000 holds another specialist: steps was 4000, now 9000"):
-        make_reference(family, tmp_path / "work", steps=9000, **arguments | dict(jobs=1))
+        make_reference(family, tmp_path / "work", steps=9000, **arguments | dict(engine=LocalEngine(1)))
 
 
 def test_specialists_that_learnt_nothing_are_no_reference(
     family: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments: Any = dict(work=tmp_path, splits=("interpolation",), contexts=2, episodes=20)
-    monkeypatch.setattr(parallel, "run", lambda work, jobs, *_: [[1.0] * 20, [60.0] * 20])
+    monkeypatch.setattr(specialists, "gather", lambda engine, work, tasks, *_: [[1.0] * 20, [60.0] * 20])
     made, left_out = make_reference(family, **arguments)
     assert_array_equal(made.best, [60])
     assert len(left_out) == 1
-    monkeypatch.setattr(parallel, "run", lambda work, jobs, *_: [[1.0] * 20] * 2)
+    monkeypatch.setattr(specialists, "gather", lambda engine, work, tasks, *_: [[1.0] * 20] * 2)
     with pytest.raises(ValueError, match="no specialist on mine gets clearly more than random"):
         make_reference(family, **arguments)
 

@@ -1,0 +1,67 @@
+"""``hyperrl sweep``."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+from tyro.conf import Positional
+
+from hyperrl.cli.arguments import HERE, Engines
+
+if TYPE_CHECKING:
+    from hyperrl.experiments.sweeps import SweepState
+
+
+def sweep(
+    file: Positional[Path],
+    out: Path | None = None,
+    on: Engines = HERE,
+    progress: bool = True,
+) -> None:
+    """Train and evaluate families × agents × seeds, on this machine or on a Ray cluster.
+
+    Finished cells are left as they are, interrupted ones are resumed. Cells that fail are named at the end; the others
+    go on.
+
+    Args:
+        file: TOML file of the sweep: families, agents, seeds, steps (docs/cluster.md).
+        out: Folder for the run folders. Default: runs/NAME of the file.
+        progress: Show a table of what is done, running and failed.
+    """
+    from hyperrl.experiments.sweeps import sweep
+
+    console = Console()
+    begun = time.monotonic()
+    with Live(console=console, transient=not console.is_terminal, auto_refresh=False) as live:
+        result = sweep(
+            file,
+            out,
+            engine=on.make(),
+            watch=(lambda state: live.update(_table(state, begun), refresh=True)) if progress else None,
+        )
+    console.print(f"{len(result.reports)} cells are finished, {len(result.errors)} failed.")
+    for name, error in result.errors.items():
+        console.print(Text.assemble((name, "bold"), f": {type(error).__name__}: {error}"), soft_wrap=True)
+    if result.errors:
+        sys.exit(1)
+
+
+def _table(state: SweepState, begun: float) -> Table:
+    """Say how far a sweep is."""
+    seconds = time.monotonic() - begun
+    rate = state.steps / seconds
+    left = f"{state.remaining / rate / 60:.0f} min" if rate else "?"
+    table = Table("cells", "done", "running", "failed", "steps/s", "time left")
+    for column in table.columns:
+        column.justify = "right"
+    numbers = (state.cells, state.done, len(state.running), state.failed)
+    table.add_row(*map(str, numbers), f"{rate:,.0f}", left)
+    table.caption = ", ".join(state.running)
+    return table
