@@ -215,8 +215,9 @@ class UnfinishedRun:
         if differences := before.training.differences(self.record.training):
             raise ValueError(f"{self.path} holds another training: {'; '.join(differences)}. Choose another folder")
         self.record = before
-        for leftover in (*self.path.glob(".*.partial"), *self.path.glob(".*.lock")):  # of a process that was killed
-            leftover.unlink()
+        of_folder = self.path.with_name(f".{self.path.name}.lock")
+        for leftover in (of_folder, *self.path.glob(".*.partial"), *self.path.glob(".*.lock")):  # of a killed process
+            leftover.unlink(missing_ok=True)
 
     @property
     def is_trained(self) -> bool:

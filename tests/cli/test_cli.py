@@ -195,6 +195,10 @@ def test_adapt(hyperrl: Command, tmp_path: Path) -> None:
     assert data["contexts"] == [[9.8, 1.0, 0.1, 0.7, 10.0]]
     assert data["trainings"]["hyper-ppo"][0]["steps"] == 1
     assert "is never overwritten" in hyperrl("adapt", run, *quick, expect=2)
+    hyperrl("adapt", run, "--method", "finetune", "--proximal", "inf", "--contexts", 1, "--out", "new/folder", *quick)
+    assert json.loads(Path("new/folder/adaptation.json").read_text())["settings"]["proximal"] == "Infinity"
+    for command in (("adapt", run, *quick), ("evaluate", run), ("export", run), ("compare", run)):
+        assert "cannot be written" in hyperrl(*command, "--out", f"{run}/run.json/x", expect=2)
     learning = ("--method", "finetune", "--hyperparameters", "n_steps=5", "learning_rate=1e-4", "--contexts", 1)
     text = hyperrl("adapt", "runs/ode-hyper-ppo-0", *learning, "--out", "other", *quick)
     assert "1 a specialist's" in text

@@ -233,6 +233,74 @@ def test_resuming_equals_not_having_been_interrupted(quick: Path, tmp_path: Path
     assert max(steps) == whole.num_timesteps
 
 
+def test_two_trainings_never_write_to_one_folder(quick: Path, tmp_path: Path) -> None:
+    refused: list[str] = []
+
+    class Another(BaseCallback):
+        def _on_training_start(self) -> None:
+            for resume in (False, True):
+                with pytest.raises(ValueError) as error:  # noqa: PT011 (compared below)
+                    train("pendulum", quick, steps=200, out=tmp_path / "x", device="cpu", resume=resume)
+                refused.append(str(error.value))
+
+        def _on_step(self) -> bool:
+            return True
+
+    train("pendulum", quick, steps=200, out=tmp_path / "x", device="cpu", callback=Another())
+    message = f"another process is writing {tmp_path / 'x'}: wait until it has ended, or choose another name"
+    assert refused == [message] * 2
+    assert Run.open(tmp_path / "x").result.model.steps >= 200
+
+
+def test_a_checkpoint_or_record_of_another_version_is_named(quick: Path, tmp_path: Path) -> None:
+    arguments: Any = dict(steps=1000, out=tmp_path / "x", device="cpu", checkpoint_seconds=0)
+    with pytest.raises(KeyboardInterrupt):
+        train("pendulum", quick, callback=Interrupt(at=500), **arguments)
+    checkpoint, record = tmp_path / "x.partial" / "checkpoint", tmp_path / "x.partial" / "run.json"
+    whole, text = checkpoint.read_bytes(), record.read_text()
+    for damaged, message in (
+        (whole.replace(b"checkpoint-1", b"checkpoint-7", 1), "was written by schema checkpoint-7; this hyperrl reads"),
+        (whole[:-100], "checkpoint is damaged, so the training cannot go on"),
+        (b"", "expected a checkpoint of hyperrl's, got another file"),
+    ):
+        checkpoint.write_bytes(damaged)
+        with pytest.raises(ValueError, match=message):
+            train("pendulum", quick, resume=True, **arguments)
+    checkpoint.write_bytes(whole)
+    record.write_text(text.replace("run-1", "run-2"))
+    with pytest.raises(ValueError, match=r"run\.json was written by schema run-2; this hyperrl reads run-1"):
+        train("pendulum", quick, resume=True, **arguments)
+    record.unlink()
+    with pytest.raises(ValueError, match=r"is in the way, and no interrupted training: it has no run\.json"):
+        train("pendulum", quick, resume=True, **arguments)
+    record.write_text(text)
+    train("pendulum", quick, resume=True, **arguments)
+    (tmp_path / "x" / "run.json").write_text(text)
+    with pytest.raises(ValueError, match="the training has not ended"):
+        _ = Run.open(tmp_path / "x").result
+
+
+def test_a_comment_in_a_recipe_is_no_other_training(quick: Path, tmp_path: Path) -> None:
+    arguments: Any = dict(steps=200, out=tmp_path / "x", device="cpu", checkpoint_seconds=0)
+    with pytest.raises(KeyboardInterrupt):
+        train("pendulum", quick, callback=Interrupt(at=100), **arguments)
+    quick.write_text("# a comment\n" + QUICK.replace("n_epochs = 2", "n_epochs = 3"))
+    with pytest.raises(ValueError, match=r"another training: recipe\.hyperparameters\.n_epochs was 2, now 3\."):
+        train("pendulum", quick, resume=True, **arguments)
+    quick.write_text("# a comment\n" + QUICK)
+    train("pendulum", quick, resume=True, **arguments)
+
+
+def test_family_and_recipe_of_one_name_do_not_overwrite_each_other(tmp_path: Path) -> None:
+    recipe = tmp_path / "pendulum.toml"
+    recipe.write_text(QUICK)
+    train("pendulum", recipe, steps=1, out=tmp_path / "x", device="cpu")
+    run = Run.open(tmp_path / "x")
+    assert (run.family.name, run.agent.name) == ("pendulum", "pendulum")
+    assert run.family.digest == hyperrl.load_family("pendulum").digest
+    assert run.agent.definition == agent_spec(recipe).definition
+
+
 def test_nothing_is_left_of_a_training_that_never_got_anywhere(quick: Path, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         train("pendulum", quick, steps=1000, out=tmp_path / "x", callback=Interrupt(at=1))
