@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from torch import Tensor
 
 from hyperrl.simulation.simulator import Observation
@@ -20,6 +21,6 @@ def to_numpy(observation: Observation) -> Arrays:
     return {"observation": observation["observation"].cpu().numpy(), "context": context}
 
 
-def to_tensor(actions: Any) -> Tensor:
+def to_tensor(actions: Any, action_space: spaces.Box | spaces.Discrete) -> Tensor:
     """Return a copy of actions, which may be a read-only array or any other thing that numpy takes."""
-    return torch.from_numpy(np.array(actions))
+    return torch.from_numpy(np.array(actions, dtype=np.float64 if isinstance(action_space, spaces.Box) else None))

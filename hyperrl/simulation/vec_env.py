@@ -74,7 +74,7 @@ class BatchedVecEnv(VecEnv):
 
     def step_wait(self) -> VecEnvStepReturn:
         """Take the step."""
-        step = self.simulator.step(to_tensor(self._actions))
+        step = self.simulator.step(to_tensor(self._actions, self.simulator.action_space))
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         done = step.ended.cpu().numpy()
         rows = done.nonzero()[0]

@@ -58,7 +58,7 @@ class BatchedVectorEnv(VectorEnv[Arrays, np.ndarray, NDArray[Any]]):
 
     def step(self, actions: np.ndarray) -> tuple[Arrays, NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]:
         """Take one step in every environment."""
-        step = self.simulator.step(to_tensor(actions))
+        step = self.simulator.step(to_tensor(actions, self.simulator.action_space))
         info: dict[str, Any] = {}
         rows = step.ended.cpu().numpy().nonzero()[0]
         if len(rows):

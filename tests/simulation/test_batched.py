@@ -182,7 +182,7 @@ def test_the_end_of_an_episode(name):
         after, reward, done, infos = vec_env.step(action)
         returns, lengths = returns + reward, lengths + 1
         next_state, _, terminated = state.physics.step(
-            state.state, state._action(to_tensor(action), checked=True), state._c
+            state.state, state._action(to_tensor(action, state.action_space), checked=True), state._c
         )
         last = state.physics.observe(next_state).numpy().astype(np.float32)
         for i, info in enumerate(infos):
