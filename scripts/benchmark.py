@@ -17,7 +17,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 
 import hyperrl
 import hyperrl.simulation.vec_env
-from hyperrl.evaluation import bootstrap_iqm
+from hyperrl.evaluation import estimate_iqm
 from hyperrl.families.definition import family_spec
 from hyperrl.policies.registry import algorithm_class
 from hyperrl.simulation import BatchedVecEnv
@@ -140,7 +140,7 @@ def training(family: str = "pendulum", rollouts: int = 6, returns: int = 0, seed
             ]
             for split in reports[0].splits:
                 scores = np.array([report.splits[split].returns for report in reports])
-                table.add_row(what, split, "{:.0f} [{:.0f}, {:.0f}]".format(*bootstrap_iqm(scores)))
+                table.add_row(what, split, "{:.0f} [{:.0f}, {:.0f}]".format(*estimate_iqm(scores)))
             table.add_row("", "seconds a seed", f"{(time.perf_counter() - begun) / seeds:.0f}", end_section=True)
         Console().print(table)
 

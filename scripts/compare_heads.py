@@ -13,7 +13,7 @@ from rich.progress import track
 
 import hyperrl
 from hyperrl.evaluation.report import Report
-from hyperrl.evaluation.statistics import bootstrap_iqm
+from hyperrl.evaluation.statistics import estimate_iqm
 from hyperrl.hypernet import HEADS
 from hyperrl.report.markdown import markdown_table
 from hyperrl.training.models import build
@@ -58,7 +58,7 @@ def main(
             cells = []
             for split in splits:
                 returns = np.array([reports[family, head, seed].splits[split].returns for seed in range(seeds)])
-                cells.append("{:.0f} [{:.0f}, {:.0f}]".format(*bootstrap_iqm(returns)).replace("-", "−"))
+                cells.append("{:.0f} [{:.0f}, {:.0f}]".format(*estimate_iqm(returns)).replace("-", "−"))
             rows.append((family, f"`{head}`", f"{parameters:,}", *cells))
     print(markdown_table(("family", "head", "parameters", *splits), rows))
 

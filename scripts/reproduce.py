@@ -8,7 +8,7 @@ import tyro
 from demo import work
 from rich.console import Console
 
-from hyperrl.evaluation.statistics import bootstrap_iqm
+from hyperrl.evaluation.statistics import estimate_iqm
 from hyperrl.experiments.comparison import Comparison
 from hyperrl.experiments.engines import LocalEngine, Task, gather
 from hyperrl.report.markdown import markdown_table, write_report
@@ -83,7 +83,7 @@ def summary(comparisons: Sequence[Comparison]) -> str:
             (
                 f"{c.family.name}, {'score' if c.is_scored else 'return'}",
                 f"{len(c.reports[agents[0]])}",
-                *(str(bootstrap_iqm(c.values(agent, split))) for agent in agents),
+                *(str(estimate_iqm(c.values(agent, split))) for agent in agents),
             )
             for c in comparisons
         ]

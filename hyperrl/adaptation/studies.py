@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hyperrl.adaptation.methods import METHODS, NEED_CONTEXT, Curve, adapt, check_method
 from hyperrl.contexts import Vector
-from hyperrl.evaluation.statistics import Estimate, bootstrap_iqm, bootstrap_median
+from hyperrl.evaluation.statistics import Estimate, estimate_iqm, estimate_median
 from hyperrl.families.family import Family
 from hyperrl.rollouts.episodes import random_returns, time_limit
 from hyperrl.training.record import Training
@@ -63,7 +63,7 @@ class Line:
             for rows in self.results
         ]
         episodes, steps = np.moveaxis(np.array(reached, dtype=np.float64), -1, 0)  # each (trainings, seeds, contexts)
-        return bootstrap_median(_by_seed(episodes[..., None])), bootstrap_median(_by_seed(steps[..., None]))
+        return estimate_median(_by_seed(episodes[..., None])), estimate_median(_by_seed(steps[..., None]))
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ class Study:
             values = np.moveaxis(line.returns, 3, 0)  # (k, trainings, seeds, contexts, evaluations)
             if self.random is not None and self.best is not None:
                 values = (values - self.random[:, None]) / (self.best - self.random)[:, None]
-            curves[line.label] = [bootstrap_iqm(_by_seed(measured)) for measured in values]
+            curves[line.label] = [estimate_iqm(_by_seed(measured)) for measured in values]
         return curves
 
     @property

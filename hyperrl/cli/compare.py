@@ -78,7 +78,7 @@ def _print_comparison(comparison: Comparison) -> None:
     parameters = {row.agent: row.parameters for row in rows if row.parameters is not None}
     if parameters:
         console.print("Parameters: " + ", ".join(f"{agent} {n:,}" for agent, n in parameters.items()), highlight=False)
-    console.print(f"IQM: interquartile mean over contexts. Interval: bootstrap over {'episodes' if one else 'seeds'}.")
+    console.print(f"IQM: interquartile mean over contexts. Interval: 95 %, over {'episodes' if one else 'seeds'}.")
 
 
 def _print_pooled(pooled: PooledComparison) -> None:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from tyro.conf import Positional
 
-from hyperrl.evaluation.statistics import bootstrap_iqm
+from hyperrl.evaluation.statistics import estimate_iqm
 from hyperrl.utils.files import refuse_existing
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def _print_report(report: Report, reference: Reference | None, title: str) -> No
         missing = len(split.contexts) - scores.shape[1]
         if missing:
             notes.append(f"{name}: raw returns, {missing} of {len(split.contexts)} contexts have no reference.")
-        returns.add_row(name, f"{split.mean:.1f}", str(split.iqm), str(bootstrap_iqm(scores)) if scores.size else "-")
+        returns.add_row(name, f"{split.mean:.1f}", str(split.iqm), str(estimate_iqm(scores)) if scores.size else "-")
         if split.values is not None:
             known = split.values.explained_variance[np.isfinite(split.values.explained_variance)]
             explained = f"{np.median(known):.2f}" if len(known) else "-"
@@ -106,6 +106,6 @@ def _print_report(report: Report, reference: Reference | None, title: str) -> No
     for kind, reported in report.perturbations.items():
         table = Table(kind, "IQM [95 % interval]")
         for level, returns in zip(reported.values, reported.returns, strict=True):
-            table.add_row(f"{level:g}", str(bootstrap_iqm(returns[None])))
+            table.add_row(f"{level:g}", str(estimate_iqm(returns[None])))
         console.print(f"Told a wrong context, on interpolation: {kind}", table)
     console.print("Interval over episodes of this one training; compare several seeds with `hyperrl compare`.")

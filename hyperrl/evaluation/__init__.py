@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from hyperrl.evaluation.report import Settings as Settings
     from hyperrl.evaluation.report import Split as Split
     from hyperrl.evaluation.statistics import Estimate as Estimate
-    from hyperrl.evaluation.statistics import bootstrap_gap as bootstrap_gap
-    from hyperrl.evaluation.statistics import bootstrap_improvement as bootstrap_improvement
-    from hyperrl.evaluation.statistics import bootstrap_iqm as bootstrap_iqm
-    from hyperrl.evaluation.statistics import bootstrap_mean as bootstrap_mean
-    from hyperrl.evaluation.statistics import bootstrap_median as bootstrap_median
-    from hyperrl.evaluation.statistics import bootstrap_profile as bootstrap_profile
+    from hyperrl.evaluation.statistics import estimate_gap as estimate_gap
+    from hyperrl.evaluation.statistics import estimate_improvement as estimate_improvement
+    from hyperrl.evaluation.statistics import estimate_iqm as estimate_iqm
+    from hyperrl.evaluation.statistics import estimate_mean as estimate_mean
+    from hyperrl.evaluation.statistics import estimate_median as estimate_median
+    from hyperrl.evaluation.statistics import estimate_profile as estimate_profile
     from hyperrl.evaluation.statistics import interquartile_mean as interquartile_mean
     from hyperrl.evaluation.statistics import optimality_gap as optimality_gap
     from hyperrl.evaluation.statistics import performance_profile as performance_profile
@@ -62,12 +62,12 @@ __getattr__, __dir__ = attach(
         ),
         "statistics": (
             "Estimate",
-            "bootstrap_gap",
-            "bootstrap_improvement",
-            "bootstrap_iqm",
-            "bootstrap_mean",
-            "bootstrap_median",
-            "bootstrap_profile",
+            "estimate_gap",
+            "estimate_improvement",
+            "estimate_iqm",
+            "estimate_mean",
+            "estimate_median",
+            "estimate_profile",
             "interquartile_mean",
             "optimality_gap",
             "performance_profile",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from hyperrl.contexts import Vector
-from hyperrl.evaluation.statistics import Estimate, bootstrap_iqm
+from hyperrl.evaluation.statistics import Estimate, estimate_iqm
 from hyperrl.rollouts.critic import ValueAccuracy
 from hyperrl.training.record import Training
 from hyperrl.utils.provenance import ModelDescription
@@ -43,7 +43,7 @@ class Split:
     @property
     def iqm(self) -> Estimate:
         """The interquartile mean over contexts; its interval speaks of episodes, not of training seeds."""
-        return bootstrap_iqm(self.returns[None])
+        return estimate_iqm(self.returns[None])
 
 
 @dataclass(frozen=True)

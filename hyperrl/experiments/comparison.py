@@ -16,7 +16,7 @@ from hyperrl.contexts import Vector
 from hyperrl.evaluation.pooling import pooled_gap, pooled_improvement, pooled_iqm, pooled_profile
 from hyperrl.evaluation.reference import find_reference, known_scores
 from hyperrl.evaluation.report import Plane, Report, Settings
-from hyperrl.evaluation.statistics import Estimate, bootstrap_gap, bootstrap_improvement, bootstrap_iqm, bootstrap_mean
+from hyperrl.evaluation.statistics import Estimate, estimate_gap, estimate_improvement, estimate_iqm, estimate_mean
 from hyperrl.families.family import Family, load_family
 from hyperrl.training.record import Training, distinguish
 from hyperrl.training.run import Run
@@ -32,7 +32,7 @@ class Row:
     :param seeds: how many trainings of the agent there are.
     :param parameters: how many parameters its networks have, where that is known.
     :param mean: mean return over seeds, contexts and episodes.
-    :param iqm: interquartile mean over seeds and contexts; see :func:`~hyperrl.evaluation.statistics.bootstrap_iqm`.
+    :param iqm: interquartile mean over seeds and contexts; see :func:`~hyperrl.evaluation.statistics.estimate_iqm`.
     :param score: interquartile mean of the scores, over the contexts that have a reference.
     :param gap: optimality gap of those scores.
     :param scored: how many contexts have a reference.
@@ -239,8 +239,8 @@ class Comparison:
             model = reports[0].model
             for split in self.splits:
                 returns, scores = self.returns(agent, split), self.scores(agent, split)
-                score, gap = (bootstrap_iqm(scores), bootstrap_gap(scores)) if scores.size else (None, None)
-                mean, iqm = float(returns.mean()), bootstrap_iqm(returns)
+                score, gap = (estimate_iqm(scores), estimate_gap(scores)) if scores.size else (None, None)
+                mean, iqm = float(returns.mean()), estimate_iqm(returns)
                 parameters = None if model is None else model.parameters
                 rows.append(Row(agent, split, len(reports), parameters, mean, iqm, score, gap, scores.shape[1]))
         return rows
@@ -249,7 +249,7 @@ class Comparison:
     def improvements(self) -> list[Improvement]:
         """For each pair of agents and each split, how probably the first one is better."""
         return [
-            Improvement(a, b, split, bootstrap_improvement(self.returns(a, split), self.returns(b, split)))
+            Improvement(a, b, split, estimate_improvement(self.returns(a, split), self.returns(b, split)))
             for a, b in combinations(self.agents, 2)
             for split in self.splits
         ]
@@ -269,7 +269,7 @@ class Comparison:
                 start, end = max(steps[0] for steps, _ in logged), min(steps[-1] for steps, _ in logged)
                 grid = np.linspace(start, end, CURVE_POINTS)
                 seeds = np.array([np.interp(grid, steps, returns) for steps, returns in logged])
-                curves[agent] = grid, bootstrap_mean(seeds[:, :, None])
+                curves[agent] = grid, estimate_mean(seeds[:, :, None])
         return curves
 
     @property
@@ -285,7 +285,7 @@ class Comparison:
             feature: {
                 agent: (
                     reports[0].sensitivity[feature].values,
-                    bootstrap_mean([report.sensitivity[feature].returns[:, 0] for report in reports]),
+                    estimate_mean([report.sensitivity[feature].returns[:, 0] for report in reports]),
                 )
                 for agent, reports in self.reports.items()
                 if all(feature in report.sensitivity for report in reports)
@@ -302,7 +302,7 @@ class Comparison:
                     reports[0].perturbations[kind].values,
                     np.array(
                         [
-                            bootstrap_iqm([report.perturbations[kind].returns[level] for report in reports])
+                            estimate_iqm([report.perturbations[kind].returns[level] for report in reports])
                             for level in range(len(reports[0].perturbations[kind].values))
                         ]
                     ).T,
@@ -328,7 +328,7 @@ class Comparison:
         for split, agents in lines.items():
             for digest, label in labels.items():
                 alike = sorted((trainings[a].irrelevant, a) for a, t in without.items() if t.agent_digest == digest)
-                estimates = [bootstrap_iqm(self.values(agent, split)) for _, agent in alike]
+                estimates = [estimate_iqm(self.values(agent, split)) for _, agent in alike]
                 agents[label] = np.array([n for n, _ in alike], dtype=np.float64), np.array(estimates).T
         return lines
 

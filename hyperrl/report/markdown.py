@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from hyperrl.evaluation.report import Settings
-from hyperrl.evaluation.statistics import bootstrap_iqm, bootstrap_profile
+from hyperrl.evaluation.statistics import estimate_iqm, estimate_profile
 from hyperrl.experiments.comparison import Comparison, PooledComparison
 from hyperrl.report import plots
 from hyperrl.utils.files import new_folder, write_text
@@ -17,9 +17,10 @@ from hyperrl.utils.records import write
 READING = """\
 ## How to read this
 
-- **Interval**: 95 %, percentile bootstrap. Of an agent with several seeds, whole seeds are resampled, since the
-  contexts of one seed are played by one network; of one with a single seed, episodes within each context, which says
-  nothing about another seed. Bands in pictures are such intervals, at each point by itself.
+- **Interval**: 95 %. With several seeds, the unit is the seed, since one network plays all contexts of a seed: a t
+  interval with the bootstrap's standard error, corrected for skewness; for the probability of improvement, an interval
+  of Wilson's form. With a single seed, the units are the episodes in each context, and the interval says nothing about
+  another seed. Bands in pictures are such intervals, at each point by itself.
 - **IQM**: interquartile mean over seeds and contexts: the mean without the lowest and the highest quarter.
 - **Score**: return on a scale per context where uniformly random actions are 0 and a specialist (or the known optimum)
   is 1. Contexts without a reference have no score; none is interpolated.
@@ -64,9 +65,9 @@ def _draw(comparison: Comparison, out: Path) -> list[tuple[str, str]]:
     every = np.concatenate([v.mean(axis=2).ravel() for agents in values.values() for v in agents.values()])
     thresholds = np.linspace(every.min(), every.max(), 101)
     space, name = comparison.family.context_space, comparison.family.name
-    iqms = {agent: {s: bootstrap_iqm(values[s][agent]) for s in values} for agent in comparison.agents}
+    iqms = {agent: {s: estimate_iqm(values[s][agent]) for s in values} for agent in comparison.agents}
     profiles = {
-        split: {agent: bootstrap_profile(v, thresholds) for agent, v in agents.items()}
+        split: {agent: estimate_profile(v, thresholds) for agent, v in agents.items()}
         for split, agents in values.items()
     }
     figures = {"splits": ("Contexts of each split", plots.plot_splits(iqms, f"IQM of {what}s"))}

@@ -20,7 +20,7 @@ from hyperrl.adaptation.methods import METHODS, Adaptation, Curve, adapt
 from hyperrl.adaptation.search import ContextSearch
 from hyperrl.adaptation.studies import Line, Study, study
 from hyperrl.contexts import ContextBox, ContextSpace, Feature, Vector
-from hyperrl.evaluation.statistics import Estimate, bootstrap_iqm
+from hyperrl.evaluation.statistics import Estimate, estimate_iqm
 from hyperrl.policies import ConcatPolicy, ContextExtractor, HyperDQNPolicy, HyperPolicy, HyperSACPolicy
 from hyperrl.report import write_study
 from hyperrl.rollouts.episodes import play
@@ -454,5 +454,5 @@ def test_the_curve_of_a_study_takes_trainings_for_independent_and_their_adaptati
 
     scale, shift = ((best - random)[:, None], random[:, None]) if is_scored else (1.0, 0.0)
     values = (returns[:, :, :, 0] - shift) / scale  # (trainings, seeds, contexts, evaluations)
-    assert_allclose(curve(returns), bootstrap_iqm(np.concatenate([values[:, 0], values[:, 1]], axis=-1)))
-    assert_allclose(curve(returns[:1]), bootstrap_iqm(values[0]))
+    assert_allclose(curve(returns), estimate_iqm(np.concatenate([values[:, 0], values[:, 1]], axis=-1)))
+    assert_allclose(curve(returns[:1]), estimate_iqm(values[0]))

@@ -7,17 +7,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from interval_coverage import DRAWS, SHIFTS, STATISTICS, coverage_of, coverage_of_improvement
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.stats import mannwhitneyu, trim_mean
 
+from hyperrl.evaluation.pooling import pooled_improvement, pooled_iqm
 from hyperrl.evaluation.statistics import (
     Estimate,
-    bootstrap_gap,
-    bootstrap_improvement,
-    bootstrap_iqm,
-    bootstrap_mean,
-    bootstrap_median,
-    bootstrap_profile,
+    estimate_gap,
+    estimate_improvement,
+    estimate_iqm,
+    estimate_mean,
+    estimate_median,
+    estimate_profile,
     interquartile_mean,
     optimality_gap,
     performance_profile,
@@ -26,14 +28,15 @@ from hyperrl.evaluation.statistics import (
 
 THRESHOLDS = [-0.5, 0.0, 0.5, 1.0]
 OTHER = np.random.default_rng(9).normal(size=(4, 5, 3))
-BOOTSTRAPS: dict[str, Callable[..., Any]] = {
-    "iqm": bootstrap_iqm,
-    "gap": bootstrap_gap,
-    "mean": bootstrap_mean,
-    "profile": partial(bootstrap_profile, thresholds=THRESHOLDS),
-    "improvement": lambda returns, **kwargs: bootstrap_improvement(returns, OTHER, **kwargs),
+ESTIMATES: dict[str, Callable[..., Any]] = {
+    "iqm": estimate_iqm,
+    "gap": estimate_gap,
+    "mean": estimate_mean,
+    "profile": partial(estimate_profile, thresholds=THRESHOLDS),
+    "improvement": lambda returns, **kwargs: estimate_improvement(returns, OTHER, **kwargs),
 }
 # Whole numbers: shifting and scaling them is exact, so ties stay ties.
+EASY = [name for name in DRAWS if name not in ("heavy tail (log-normal)", "3 in 10 seeds fail")]
 GRID = st.integers(-100, 100).map(float)
 SCORES = arrays(np.float64, st.tuples(st.integers(1, 6), st.integers(1, 5)), elements=GRID)
 
@@ -112,27 +115,27 @@ def test_the_order_of_seeds_does_not_matter(scores: np.ndarray, random: Any) -> 
     assert probability_of_improvement(shuffled, scores) == pytest.approx(0.5)
 
 
-@pytest.mark.parametrize("seeds", [1, 6])
-@pytest.mark.parametrize("name", BOOTSTRAPS)
+@pytest.mark.parametrize("seeds", [1, 2, 6])
+@pytest.mark.parametrize("name", ESTIMATES)
 def test_intervals_hold_the_value_and_are_deterministic(name: str, seeds: int) -> None:
-    bootstrap = BOOTSTRAPS[name]
+    estimate = ESTIMATES[name]
     returns = np.random.default_rng(0).normal(size=(seeds, 5, 3))
-    value, low, high = np.asarray(bootstrap(returns, seed=1))
+    value, low, high = np.asarray(estimate(returns, seed=1))
     assert np.all(low <= value)
     assert np.all(value <= high)
     assert np.any(low < high)
-    few = dict(resamples=50)  # of a profile, whose values are few, many resamples have the same quantiles
-    assert_array_equal(bootstrap(returns, seed=1, **few), bootstrap(returns, seed=1, **few))
-    assert not np.array_equal(bootstrap(returns, seed=1, **few), bootstrap(returns, seed=2, **few))
+    assert_array_equal(estimate(returns, seed=1), estimate(returns, seed=1))
+    if seeds != 2 and (seeds == 1 or name != "improvement"):  # bounds cut the one off, the other is a formula
+        assert not np.array_equal(estimate(returns, seed=1), estimate(returns, seed=2))
 
 
 @pytest.mark.parametrize("name", ["iqm", "gap", "profile"])
 def test_seeds_are_resampled_whole(name: str) -> None:
     """Contexts of one seed stand or fall together: the interval is as wide as for a single context."""
     per_seed = np.random.default_rng(1).normal(size=(6, 1, 1))
-    once = np.asarray(BOOTSTRAPS[name](per_seed, resamples=4000))
-    together = np.asarray(BOOTSTRAPS[name](np.tile(per_seed, (1, 20, 3)), resamples=4000))
-    independent = np.asarray(BOOTSTRAPS[name](np.random.default_rng(1).normal(size=(6, 20, 1)), resamples=4000))
+    once = np.asarray(ESTIMATES[name](per_seed))
+    together = np.asarray(ESTIMATES[name](np.tile(per_seed, (1, 20, 3))))
+    independent = np.asarray(ESTIMATES[name](np.random.default_rng(1).normal(size=(6, 20, 1))))
     assert np.all(together[2] - together[1] >= 0.7 * (once[2] - once[1]))
     assert np.sum(together[2] - together[1]) > 2 * np.sum(independent[2] - independent[1])
 
@@ -140,32 +143,77 @@ def test_seeds_are_resampled_whole(name: str) -> None:
 def test_seeds_of_two_agents_are_resampled_apart() -> None:
     """Of two agents with the same scores either may come out ahead, were they resampled together it would be a tie."""
     x = np.random.default_rng(0).normal(size=(5, 1, 1))
-    value, low, high = bootstrap_improvement(x, x)
+    value, low, high = estimate_improvement(x, x)
     assert value == 0.5
     assert low < 0.3
     assert high > 0.7
 
 
+@pytest.mark.parametrize("draw", EASY)
+@pytest.mark.parametrize("statistic", STATISTICS)
+def test_intervals_of_five_seeds_hold_the_truth(statistic: str, draw: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """95 %, up to what 500 repetitions can tell; percentiles of the bootstrap hold it in 70 to 88 %."""
+    monkeypatch.setattr("hyperrl.evaluation.statistics.RESAMPLES", 500)
+    assert coverage_of(statistic, DRAWS[draw], seeds=5, repetitions=500) >= 0.91
+
+
+@pytest.mark.parametrize("draw", EASY)
+def test_intervals_of_three_seeds_hold_the_truth_nearly_as_often(draw: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hyperrl.evaluation.statistics.RESAMPLES", 500)
+    if draw != "bimodal, half fail":  # in a quarter of all triples every seed does the same
+        assert coverage_of("IQM", DRAWS[draw], seeds=3, repetitions=500) >= 0.89
+
+
+@pytest.mark.parametrize("shift", SHIFTS)
+@pytest.mark.parametrize("draw", ["normal", "skewed (exponential)", "3 in 10 seeds fail"])
+def test_intervals_of_an_improvement_hold_the_truth_also_near_one(draw: str, shift: float) -> None:
+    assert coverage_of_improvement(DRAWS[draw], shift, seeds=5, repetitions=300) >= 0.92
+
+
 @pytest.mark.parametrize(
     ("estimate", "truth"),
     [
-        (lambda rng: bootstrap_iqm(rng.normal(3, 1, size=(40, 1, 1)), resamples=500), 3.0),
-        (lambda rng: bootstrap_gap(rng.uniform(0, 1, size=(40, 1, 1)), resamples=500), 0.5),
-        (lambda rng: bootstrap_profile(rng.uniform(0, 1, size=(40, 1, 1)), [0.3], resamples=500)[:, 0], 0.7),
-        (lambda rng: bootstrap_improvement(*rng.uniform(size=(2, 40, 1, 1)), resamples=500), 0.5),
-        (lambda rng: bootstrap_mean(rng.normal(3, 1, size=(40, 1, 1)), resamples=500)[:, 0], 3.0),
+        (lambda rng: estimate_iqm(rng.normal(3, 1, size=(40, 1, 1))), 3.0),
+        (lambda rng: estimate_gap(rng.uniform(0, 1, size=(40, 1, 1))), 0.5),
+        (lambda rng: estimate_profile(rng.uniform(0, 1, size=(40, 1, 1)), [0.3])[:, 0], 0.7),
+        (lambda rng: estimate_improvement(*rng.uniform(size=(2, 40, 1, 1))), 0.5),
+        (lambda rng: estimate_mean(rng.normal(3, 1, size=(40, 1, 1)))[:, 0], 3.0),
+        (lambda rng: estimate_mean(rng.normal(3, 1, size=(1, 1, 5)))[:, 0], 3.0),
+        (lambda rng: estimate_iqm(np.linspace(0, 6, 20)[None, :, None] + rng.normal(size=(1, 20, 3))), 3.0),
+        (lambda rng: pooled_iqm([rng.normal(3, 1, size=(5, 4, 1)) for _ in range(3)]), 3.0),
     ],
 )
-def test_intervals_cover_the_truth_as_often_as_they_say(estimate: Callable[..., Any], truth: float) -> None:
+def test_intervals_are_no_wider_than_they_say(
+    estimate: Callable[..., Any], truth: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hyperrl.evaluation.statistics.RESAMPLES", 500)
     rng = np.random.default_rng(0)
-    estimates = [estimate(rng) for _ in range(300)]
+    estimates = [estimate(rng) for _ in range(400)]
     covered = np.mean([low <= truth <= high for _, low, high in estimates])
-    assert 0.9 < covered < 0.98
+    assert 0.92 < covered < 0.99
+
+
+def test_a_win_in_every_comparison_leaves_less_doubt_the_more_seeds_there_are() -> None:
+    lows = [estimate_improvement(np.ones((n, 2, 1)), np.zeros((n, 2, 1))).low for n in (2, 3, 5, 10, 100)]
+    assert lows == sorted(lows)
+    assert lows[0] < 0.3
+    assert 0.5 < lows[2] < 0.8
+    assert lows[-1] > 0.9
+    pooled = pooled_improvement([np.ones((5, 2, 1))] * 3, [np.zeros((5, 2, 1))] * 3)
+    assert lows[2] < pooled.low < 1
+
+
+def test_a_family_of_few_seeds_widens_the_interval_over_families() -> None:
+    rng = np.random.default_rng(0)
+    many, few = rng.normal(size=(20, 5, 1)), rng.normal(size=(3, 5, 1))
+    alone, both, quiet = pooled_iqm([many]), pooled_iqm([many, few]), pooled_iqm([many, 0 * few])
+    assert_allclose(alone, estimate_iqm(many))
+    assert both.high - both.low > quiet.high - quiet.low
 
 
 @pytest.mark.parametrize("name", ["iqm", "gap", "profile"])
 def test_equal_returns_leave_no_doubt(name: str) -> None:
-    value, low, high = np.asarray(BOOTSTRAPS[name](np.full((3, 5, 4), 2.0)))
+    value, low, high = np.asarray(ESTIMATES[name](np.full((3, 5, 4), 2.0)))
     assert_array_equal(low, value)
     assert_array_equal(high, value)
 
@@ -177,16 +225,16 @@ def test_estimates_are_written_with_the_digits_that_count() -> None:
 
 @given(arrays(float, (3, 2, 4), elements=st.sampled_from([1.0, 2.0, 7.0, np.inf])))
 def test_the_median_is_a_value_that_half_reach_and_lies_in_its_interval(counts: np.ndarray) -> None:
-    value, low, high = bootstrap_median(counts)
+    value, low, high = estimate_median(counts)
     assert (counts <= value).mean() >= 0.5 > (counts < value).mean()
     assert low <= value <= high
-    assert bootstrap_median(counts[:1])[1:] == (bootstrap_median(counts[:1]).value,) * 2
+    assert estimate_median(counts[:1])[1:] == (estimate_median(counts[:1]).value,) * 2
 
 
 def test_bad_returns_are_refused() -> None:
     with pytest.raises(ValueError, match=r"shape \(3, 4\)"):
-        bootstrap_iqm(np.zeros((3, 4)))
+        estimate_iqm(np.zeros((3, 4)))
     with pytest.raises(ValueError, match="NaN"):
-        bootstrap_iqm(np.full((2, 2, 2), np.nan))
+        estimate_iqm(np.full((2, 2, 2), np.nan))
     with pytest.raises(ValueError, match="the same contexts, got 2 and 3"):
-        bootstrap_improvement(np.zeros((1, 2, 1)), np.zeros((1, 3, 1)))
+        estimate_improvement(np.zeros((1, 2, 1)), np.zeros((1, 3, 1)))
