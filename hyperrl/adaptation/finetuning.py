@@ -18,8 +18,10 @@ from stable_baselines3.common.vec_env import VecEnv, VecMonitor, VecNormalize
 from torch.optim import Optimizer
 
 from hyperrl.adaptation.environment import AdaptationEnv, adaptation_stream
+from hyperrl.adaptation.methods import LEARNING
 from hyperrl.contexts import Vector
 from hyperrl.export.specialization import specialize
+from hyperrl.rollouts.agent import has_memory
 from hyperrl.utils.errors import nearest
 
 
@@ -36,9 +38,14 @@ def learner(
     :param hyperparameters: those to change, by the names of the algorithm's constructor.
     :param fresh: begin with random weights instead, as the algorithm itself would. Otherwise an off-policy algorithm
         leaves out its random beginning, which is for agents that know nothing.
-    :raises ValueError: for an unknown hyperparameter, and for a model that cannot be specialised.
+    :raises ValueError: for an unknown hyperparameter, and for a model that cannot be specialised, as one with a memory.
     """
     model = environment.model
+    if has_memory(model):
+        raise ValueError(
+            f"methods {list(LEARNING)} are for agents without memory: no plain agent acts as a "
+            f"{type(model).__name__} does"
+        )
     env: VecEnv = environment.env if environment.env.env_is_wrapped(Monitor)[0] else VecMonitor(environment.env)
     plain = specialize(model, context, env=_normalized(env, model.get_vec_normalize_env(), environment.other_key))
     state = copy.deepcopy(plain.policy.state_dict())

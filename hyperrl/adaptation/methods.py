@@ -29,6 +29,8 @@ METHODS = ("zero-shot", "search", "identify", "finetune", "scratch")
 """How an agent can adapt."""
 NEED_CONTEXT = ("zero-shot", "finetune")
 """The methods that are given the true context."""
+LEARNING = ("finetune", "scratch")
+"""The methods that change weights, which takes an agent without memory."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,7 @@ def adapt(
         raise ValueError(f"expected at least one episode, got episodes={episodes}")
     if context is not None and method not in NEED_CONTEXT:
         raise ValueError(f"method {method!r} is for an unknown context, so it takes none")
-    if (hyperparameters and method not in ("finetune", "scratch")) or (proximal and method != "finetune"):
+    if (hyperparameters and method not in LEARNING) or (proximal and method != "finetune"):
         raise ValueError(f"method {method!r} learns no weights: hyperparameters and proximal are not for it")
     if dynamics is not None and method != "identify":
         raise ValueError(f"method {method!r} identifies no context: dynamics are not for it")

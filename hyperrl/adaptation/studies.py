@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hyperrl.adaptation.methods import METHODS, NEED_CONTEXT, Curve, adapt, check_method
+from hyperrl.adaptation.methods import LEARNING, METHODS, NEED_CONTEXT, Curve, adapt, check_method
 from hyperrl.contexts import Vector
 from hyperrl.evaluation.statistics import Estimate, estimate_iqm, estimate_median
 from hyperrl.families.family import Family
@@ -210,7 +210,7 @@ def study(
                             eval_env=eval_env,
                             evaluations=evaluations,
                             seed=seed,
-                            hyperparameters=hyperparameters if method in ("finetune", "scratch") else None,
+                            hyperparameters=hyperparameters if method in LEARNING else None,
                             proximal=proximal if method == "finetune" else 0.0,
                             dynamics=dynamics if method == "identify" else None,
                         )

@@ -47,7 +47,8 @@ def adapt(
         contexts: Number of contexts of the split; they are among the 20 that `hyperrl evaluate` plays.
         split: Where the contexts come from: train, interpolation or extrapolation.
         unknown: The agents are not given the context: only search, identify and scratch.
-        method: Any of zero-shot, search, identify, finetune, scratch. Default: all that go.
+        method: Any of zero-shot, search, identify, finetune, scratch. Default: all that go;
+            finetune and scratch are for agents without memory.
         episodes: Number of episodes to adapt in.
         seeds: How often each agent adapts to each context.
         evaluations: Number of episodes of a measurement, after 0, 1, 2, 5, 10 and 20 episodes.
@@ -64,10 +65,11 @@ def adapt(
     import torch
 
     from hyperrl.adaptation.dynamics import learn_dynamics as dynamics_of
-    from hyperrl.adaptation.methods import METHODS, NEED_CONTEXT
+    from hyperrl.adaptation.methods import LEARNING, METHODS, NEED_CONTEXT
     from hyperrl.adaptation.studies import study
     from hyperrl.evaluation.reference import find_reference
     from hyperrl.report.adaptation import write_study
+    from hyperrl.rollouts.agent import has_memory
     from hyperrl.training.run import Run, group_runs
 
     torch.set_num_threads(1)  # the fastest for networks as small as these
@@ -75,7 +77,9 @@ def adapt(
     family = next(iter(grouped.values()))[0].family
     target = runs[0] / "adaptation" if out is None else out
     refuse_existing(target)
-    can = [name for name in METHODS if not (unknown and name in NEED_CONTEXT)]
+    models = {agent: [run.model(device) for run in group] for agent, group in grouped.items()}
+    recurrent = any(has_memory(model) for group in models.values() for model in group)
+    can = [m for m in METHODS if not ((unknown and m in NEED_CONTEXT) or (recurrent and m in LEARNING))]
     for name in method:
         if unknown and name in NEED_CONTEXT:
             raise ValueError(f"method {name!r} needs the context: leave out --unknown, or choose from {can}")
@@ -85,7 +89,6 @@ def adapt(
     else:
         points = space.vector(assignments(context, "length=0.7"))[None]
     found = find_reference(family, reference)
-    models = {agent: [run.model(device) for run in group] for agent, group in grouped.items()}
     dynamics = None
     if "identify" in (method or can) and (learn_dynamics or family.spec.definition.physics is None):
         dynamics = dynamics_of(family, next(iter(models.values()))[0], device=device, progress=progress)

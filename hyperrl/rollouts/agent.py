@@ -169,6 +169,11 @@ class RandomActions:
         return self._sample()
 
 
+def has_memory(model: Any) -> bool:
+    """Say whether a Stable-Baselines3 model is a recurrent one, which acts on more than it observes now."""
+    return hasattr(getattr(model, "policy", None), "lstm_actor")
+
+
 def _keywords(predict: Callable[..., Any]) -> tuple[str, ...]:
     """Say which arguments beside the observation a ``predict`` takes, by their names."""
     try:

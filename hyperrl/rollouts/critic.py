@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hyperrl.contexts import Vector
-from hyperrl.rollouts.agent import Agent
+from hyperrl.rollouts.agent import Agent, has_memory
 from hyperrl.rollouts.loop import Step
 
 
@@ -95,5 +95,4 @@ def has_critic(model: Any) -> bool:
     """Say whether a model predicts returns from an observation alone; one with memory needs its state too."""
     from stable_baselines3.common.policies import ActorCriticPolicy
 
-    policy = getattr(model, "policy", None)
-    return isinstance(policy, ActorCriticPolicy) and not hasattr(policy, "lstm_actor") and hasattr(model, "gamma")
+    return isinstance(getattr(model, "policy", None), ActorCriticPolicy) and not has_memory(model)

@@ -297,6 +297,14 @@ def test_a_recurrent_agent_keeps_its_memory_within_an_episode(method: str) -> No
     assert_allclose(result.returns[0], expected, rtol=1e-3)  # the first measurement is in the default context
 
 
+@pytest.mark.parametrize("method", ["finetune", "scratch"])
+def test_a_recurrent_agent_learns_no_further(method: str) -> None:
+    kwargs = dict(features_extractor_class=ContextExtractor)
+    model = RecurrentPPO("MultiInputLstmPolicy", PENDULUM.vec_env(2), policy_kwargs=kwargs, **SIZES)
+    with pytest.raises(ValueError, match="are for agents without memory: no plain agent acts as a RecurrentPPO does"):
+        adapt(model, PENDULUM.make(context=CONTEXT), method, 1)
+
+
 def test_scratch_is_stable_baselines3() -> None:
     context = PENDULUM.context_space.vector(CONTEXT)[None]
     result = adapt(agent(), PENDULUM.vec_env(1, contexts=context), "scratch", 2, evaluations=1, seed=3)

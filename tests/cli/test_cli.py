@@ -158,13 +158,18 @@ def test_export(hyperrl: Command, tmp_path: Path) -> None:
     assert (tmp_path / "open.pt2").is_file()
 
 
-def test_record_and_export_show_that_they_work(hyperrl: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_play_recurrent_agents_and_show_that_they_work(
+    hyperrl: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     hyperrl("train", "double_integrator", "recurrent-ppo", "--steps", 1, "--device", "cpu", "--no-progress")
     text = hyperrl("record", "runs/double_integrator-recurrent-ppo-0", "--out", "film.gif", "--contexts", 2)
     assert re.search(r"100%.*100/100 .*step", text)
     assert "Wrote film.gif" in text
     quiet = ("--out", "other.gif", "--contexts", 2, "--no-progress")
     assert hyperrl("record", "runs/double_integrator-recurrent-ppo-0", *quiet) == "Wrote other.gif\n"
+    text = hyperrl("adapt", "runs/double_integrator-recurrent-ppo-0", "--contexts", 1, "--episodes", 1, "--seeds", 1)
+    assert "identify" in text
+    assert "finetune" not in text
     hyperrl("train", "double_integrator", "hyper-ppo", "--steps", 1, "--device", "cpu", "--no-progress")
     monkeypatch.setenv("FORCE_COLOR", "1")  # as in a terminal
     assert "checking that it acts as the model does" in hyperrl(
