@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import gymnasium as gym
@@ -11,6 +10,7 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
+from hyperrl.adaptation.copies import copied
 from hyperrl.adaptation.identification import Transitions
 from hyperrl.contexts import ContextBox, ContextSpace, Vector
 from hyperrl.export.specialization import context_extractor, plain_observation
@@ -86,11 +86,12 @@ class AdaptationEnv:
 
     :param model: the agent that is to adapt.
     :param env: a Gymnasium environment, or a ``VecEnv`` of one.
-    :param eval_env: environments of the same context to measure in, any number; a copy of ``env`` by default.
+    :param eval_env: environments of the same context to measure in, any number; a copy of ``env`` by default, see
+        :func:`~hyperrl.adaptation.copies.copied`.
     :param evaluations: how many episodes a measurement takes.
     :param seed: seed of initial states; those of measurements are always the same ones.
-    :raises ValueError: for an agent that reads no context from a Dict, environments that it does not fit, or a negative
-        seed.
+    :raises ValueError: for an agent that reads no context from a Dict, environments that it does not fit or that do
+        not copy, or a negative seed.
     """
 
     def __init__(
@@ -114,9 +115,10 @@ class AdaptationEnv:
         self.reader = extractor.reader
         self.context_key = extractor.reader.key
         space, self.other_key, _ = plain_observation(model.policy, extractor)
-        eval_env = copy.deepcopy(env) if eval_env is None else eval_env
+        played = _vectorized(env)
+        measured = copied(played) if eval_env is None else _vectorized(eval_env)
         self.env, self.eval_env = (
-            WithoutContext(_vectorized(e), self.context_key, self.other_key, space) for e in (env, eval_env)
+            WithoutContext(e, self.context_key, self.other_key, space) for e in (played, measured)
         )
         if self.env.num_envs != 1:
             raise ValueError(f"adaptation plays one episode after the other: expected one env, got {self.env.num_envs}")

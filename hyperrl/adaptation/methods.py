@@ -119,8 +119,8 @@ def adapt(
     :param episodes: how many it may play to adapt.
     :param context: the context, for ``zero-shot`` and ``finetune`` where the environment does not observe it, or where
         it is only thought to be so.
-    :param eval_env: environments in the same context to measure in; a copy of ``env`` by default. With as many as
-        ``evaluations``, measuring is fastest.
+    :param eval_env: environments in the same context to measure in; a copy of ``env`` by default, where it can be
+        copied. With as many as ``evaluations``, measuring is fastest.
     :param evaluations: episodes a measurement.
     :param seed: seed of initial states and learning: the same gives the same numbers. All methods meet the same initial
         states.
@@ -129,8 +129,8 @@ def adapt(
         :func:`~hyperrl.adaptation.finetuning.pull_to_anchor`.
     :param dynamics: for ``identify``, what :func:`~hyperrl.adaptation.dynamics.learn_dynamics` has learnt, in place of
         the physics of the environment's family.
-    :raises ValueError: for an unknown method, environments that the agent does not fit, a context that is missing, or
-        given where it is to be unknown, and for ``identify`` with neither physics nor dynamics.
+    :raises ValueError: for an unknown method, environments that the agent does not fit or that do not copy, a context
+        that is missing, or given where it is to be unknown, and for ``identify`` with neither physics nor dynamics.
 
     >>> from stable_baselines3 import PPO
     >>> from hyperrl import HyperPolicy, load_family
