@@ -9,7 +9,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium.utils import EzPickle
-from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
+from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv, VecEnvWrapper
 
 STEPS = 20
 """How many steps original and copy take side by side."""
@@ -31,6 +31,8 @@ def copied(env: VecEnv) -> VecEnv:
     >>> copied(load_family("pendulum").vec_env(1)).num_envs
     1
     """
+    if any(isinstance(layer, SubprocVecEnv) for layer in _layers(env)):  # a copy would hold, and close, its pipes
+        raise ValueError(f"the environment cannot be copied: it is in another process (SubprocVecEnv). {ASK}")
     try:
         other = copy.deepcopy(env)
     except Exception as error:  # whatever an environment holds that does not copy, and however it says so

@@ -67,13 +67,13 @@ class Dynamics(nn.Module):
         change = self._normalized(observation, action, context) * self.output_std + self.output_mean  # (n, o + 1)
         return *(observation + change[:, :-1]).unbind(1), change[:, -1]
 
-    def identify(self, space: ContextSpace, transitions: Transitions, seed: int = 0) -> Identified:
+    def identify(self, transitions: Transitions, space: ContextSpace, seed: int = 0) -> Identified:
         """Find a context as :func:`~hyperrl.adaptation.identification.identify` does.
 
         The model's own errors do not average out over transitions. So standard deviations are multiplied by how much
         too small they were in contexts that the model was not trained in.
         """
-        found = identify(self, space, transitions, seed)
+        found = identify(self, transitions, space, seed)
         std, prior = found.std.copy(), (space.high - space.low) / 2
         std[: len(self.inflation)] *= self.inflation
         return replace(found, std=np.minimum(std, prior), identified=found.identified & (std < SHARP * prior))
@@ -169,7 +169,7 @@ def learn_dynamics(
     excess = []
     for i in held_out:
         rows = episode == i
-        found = identify(dynamics, relevant, seen.rows(rows), seed)
+        found = identify(dynamics, seen.rows(rows), relevant, seed)
         excess.append((found.context - context[rows][0]) / found.std)
     dynamics.inflation = np.maximum(np.sqrt(np.mean(np.clip(excess, -MOST, MOST) ** 2, axis=0)), 1.0)
     return dynamics

@@ -66,6 +66,7 @@ class WithoutContext(VecEnvWrapper):
     def step_wait(self) -> VecEnvStepReturn:
         """Take the step."""
         observation, rewards, dones, infos = self.venv.step_wait()
+        infos = list(infos)  # some give a tuple
         for i in np.flatnonzero(dones):
             infos[i] = infos[i] | {"terminal_observation": self.strip(infos[i]["terminal_observation"])}
         return self.strip(observation), rewards, dones, infos
@@ -161,7 +162,8 @@ class AdaptationEnv:
         except (AttributeError, ValueError) as error:
             raise ValueError(
                 "method 'identify' needs an environment of a family with 'physics', made by family.make() or "
-                f"family.vec_env(), or dynamics=hyperrl.adaptation.dynamics.learn_dynamics(family): {error}"
+                "family.vec_env(), or family=..., whose physics the environment follows, or "
+                f"dynamics=hyperrl.adaptation.dynamics.learn_dynamics(family): {error}"
             ) from None
 
     def begin(self) -> None:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from hyperrl.contexts import ContextSpace, Feature, Interval, Vector, latin_hypercube
+from hyperrl.families.family import Family
 from hyperrl.physics.base import Physics
+from hyperrl.simulation.simulator import check_features
 
 STARTS = 16  # starting points of the fit
 SEARCHED = 128  # transitions that the fits from all of them look at
@@ -28,14 +33,74 @@ Predict = Callable[[Tensor, Tensor, Tensor], Sequence[Tensor]]
 class Transitions(NamedTuple):
     """``n`` steps of one environment, as it observed them."""
 
-    observation: NDArray[np.float32]
+    observation: NDArray[np.floating[Any]]
     """Before the step, shape ``(n, o)``."""
     action: np.ndarray
     """As the environment takes them, shape ``(n,)`` or ``(n, a)``."""
     reward: Vector
     """Shape ``(n,)``."""
-    following: NDArray[np.float32]
+    following: NDArray[np.floating[Any]]
     """After the step, before any reset, shape ``(n, o)``."""
+
+    @classmethod
+    def from_arrays(
+        cls,
+        observation: ArrayLike,
+        action: ArrayLike,
+        following: ArrayLike | None = None,
+        reward: ArrayLike | None = None,
+    ) -> Transitions:
+        """Make transitions of what was logged, in a simulation or on a rig.
+
+        :param observation: before each of ``n`` steps, shape ``(n, o)``; or those of one episode, one after the other
+            with the last, shape ``(n + 1, o)``, without ``following``.
+        :param action: shape ``(n,)`` or ``(n, a)``.
+        :param following: the observation after each step, shape ``(n, o)``.
+        :param reward: shape ``(n,)``; where there is none, observations alone tell the context.
+        :raises ValueError: for other shapes, and for numbers that are not finite.
+
+        >>> Transitions.from_arrays([[0.0], [0.1], [0.3]], [[1.0], [2.0]]).following
+        array([[0.1],
+               [0.3]])
+        """
+        observed, actions = _numbers("observation", observation), _numbers("action", action)
+        n = len(actions)
+        if following is None:
+            if observed.ndim != 2 or len(observed) != n + 1:
+                raise ValueError(
+                    f"expected 'observation' of shape ({n + 1}, o) for {n} actions of one episode, or "
+                    f"'following' beside it, got shape {observed.shape}"
+                )
+            observed, after = observed[:-1], observed[1:]
+        else:
+            after = _numbers("following", following)
+        rewards = np.zeros(n) if reward is None else _numbers("reward", reward)
+        if observed.ndim != 2 or len(observed) != n or after.shape != observed.shape or rewards.shape != (n,):
+            raise ValueError(
+                f"expected 'observation' and 'following' of shape ({n}, o) and 'reward' of ({n},) for {n} actions, got "
+                f"{observed.shape}, {after.shape} and {rewards.shape}"
+            )
+        return cls(observed, actions, rewards, after)
+
+    @classmethod
+    def from_npz(cls, path: str | Path) -> Transitions:
+        """Read a log that ``numpy.savez`` wrote, with arrays called as in :meth:`from_arrays`. Nothing is unpickled.
+
+        :raises ValueError: where the file is no such log, with its name.
+        """
+        names = ("observation", "action", "following", "reward")
+        try:
+            with Path(path).open("rb") as file:
+                log = np.load(file, allow_pickle=False)
+                if not isinstance(log, np.lib.npyio.NpzFile):
+                    raise ValueError("expected an .npz file of several arrays, got one array")
+                if not {"observation", "action"} <= set(log):
+                    raise ValueError(f"expected arrays {list(names)}, the last two as needed, got {list(log)}")
+                return cls.from_arrays(**{name: log[name] for name in names if name in log})
+        except FileNotFoundError:
+            raise ValueError(f"no such file: {path}") from None
+        except (ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise ValueError(f"{path}: {error}") from None
 
     def rows(self, chosen: NDArray[Any]) -> Transitions:
         """Return some of the steps, chosen by index or by mask."""
@@ -65,9 +130,9 @@ class Identified:
 
 
 def identify(
-    dynamics: Physics | Predict,
-    space: ContextSpace,
+    dynamics: Family | Physics | Predict,
     transitions: Transitions,
+    space: ContextSpace | None = None,
     seed: int = 0,
 ) -> Identified:
     """Find the context under which a model of the dynamics predicts transitions best, one step ahead.
@@ -80,24 +145,36 @@ def identify(
     optimum, optima weighed by their posterior. A number that does not depend smoothly on the context, such as a reward
     that counts steps, or the end of an episode, teaches nothing.
 
-    :param dynamics: the physics of a family, or a function that predicts one step of the relevant features' contexts.
-    :param space: the features; irrelevant ones stay at their default.
-    :param transitions: what was seen in the context to be found, of any number of episodes.
+    :param dynamics: a family with physics, physics, or a function that predicts one step of the relevant features'
+        contexts.
+    :param transitions: what was seen in the context to be found, of any number of episodes, by a family's environments
+        or by any others that follow its equations: see :meth:`Transitions.from_arrays`.
+    :param space: the features; irrelevant ones stay at their default. Those of the family by default.
     :param seed: seed of the starting points, and of the choice among more than 2000 transitions.
-    :raises ValueError: where there are no transitions.
+    :raises ValueError: where there are no transitions, or of other shapes than the physics has, for a family without
+        physics, and without ``space`` where no family tells it.
 
-    >>> from hyperrl.physics.registry import load
+    A log of a motor that may turn either way: positions and velocities before and after pushes.
+
     >>> from hyperrl import load_family
     >>> rng = np.random.default_rng(0)
-    >>> x, push = rng.uniform(-1, 1, (50, 4)), rng.uniform(-1, 1, (50, 2))
-    >>> c = {"mass": torch.full((50,), 0.7), "action_factor": torch.full((50,), -1.0)}
-    >>> after, reward, _ = load("double_integrator").step(torch.tensor(x), torch.tensor(push), c)
-    >>> space = load_family("double_integrator").context_space
-    >>> identify(load("double_integrator"), space, Transitions(x, push, reward.numpy(), after.numpy())).context.round(3)
+    >>> before, push = rng.uniform(-0.5, 0.5, (50, 4)), rng.uniform(-1, 1, (50, 2))
+    >>> velocity = before[:, 2:]
+    >>> after = np.hstack([before[:, :2] + 0.1 * velocity, velocity + 0.1 * -push / 0.7])
+    >>> log = Transitions.from_arrays(before, push, after)
+    >>> identify(load_family("double_integrator"), log).context.round(3)
     array([ 0.7, -1. ])
     """
     if len(transitions.reward) == 0:
         raise ValueError("expected transitions to identify the context from, got none")
+    if isinstance(dynamics, Family):
+        space = dynamics.context_space if space is None else space
+        dynamics = dynamics.physics()
+    if space is None:
+        raise ValueError("expected the features to identify: give space=..., or a family, which has one")
+    if isinstance(dynamics, Physics):
+        check_features(dynamics, space)
+        transitions = _fitted(transitions, dynamics)
     rng = np.random.default_rng(seed)
     k = len(space.relevant)
     predict = by_physics(dynamics, space.relevant) if isinstance(dynamics, Physics) else dynamics
@@ -140,6 +217,40 @@ def by_physics(physics: Physics, space: ContextSpace) -> Predict:
         return *physics.observe(following).unbind(1), reward
 
     return predict
+
+
+def _numbers(name: str, values: ArrayLike) -> NDArray[Any]:
+    """Read an array of finite numbers, one row a step."""
+    array = np.asarray(values)
+    if array.dtype.kind not in "iufb" or array.ndim == 0:
+        raise ValueError(f"expected numbers, one row a step, as {name!r}, got {array.dtype} of shape {array.shape}")
+    if not np.isfinite(array).all():
+        row = int(np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(1))[0])
+        raise ValueError(f"{name!r} has a number that is not finite, in row {row}: leave such steps out")
+    return array
+
+
+def _fitted(transitions: Transitions, physics: Physics) -> Transitions:
+    """Return transitions as physics takes them.
+
+    :raises ValueError: for observations and actions of other sizes than its own.
+    """
+    observation, action = physics.observation_space, physics.action_space
+    if np.shape(transitions.observation)[1:] != observation.shape:
+        raise ValueError(
+            f"expected observations {observation}, as the physics has, got rows of shape "
+            f"{np.shape(transitions.observation)[1:]}"
+        )
+    actions = np.asarray(transitions.action)
+    if isinstance(action, spaces.Discrete):
+        chosen = actions.reshape(len(actions), -1)
+        if chosen.shape[1] != 1 or not np.isin(chosen, np.arange(action.n) + action.start).all():
+            raise ValueError(f"expected actions of {action}, as the physics has, got {np.unique(chosen)[:5]}")
+        return transitions._replace(action=chosen[:, 0].astype(np.int64))
+    size = int(np.prod(action.shape or ()))
+    if actions.size != len(actions) * size:
+        raise ValueError(f"expected actions of {action}, as the physics has, got rows of shape {actions.shape[1:]}")
+    return transitions._replace(action=actions.reshape(len(actions), *(action.shape or ())).astype(np.float64))
 
 
 class _Rows(NamedTuple):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from hyperrl.adaptation.dynamics import Dynamics
     from hyperrl.adaptation.environment import AdaptationEnv
+    from hyperrl.families.family import Family
     from hyperrl.rollouts.agent import Acting
 
 AFTER = (0, 1, 2, 5, 10, 20)
@@ -98,6 +99,7 @@ def adapt(
     hyperparameters: Mapping[str, Any] | None = None,
     proximal: float = 0.0,
     dynamics: Dynamics | None = None,
+    family: Family | None = None,
 ) -> Adaptation:
     """Let an agent adapt to one environment, and measure it after 0, 1, 2, 5, 10 and 20 episodes there.
 
@@ -129,6 +131,8 @@ def adapt(
         :func:`~hyperrl.adaptation.finetuning.pull_to_anchor`.
     :param dynamics: for ``identify``, what :func:`~hyperrl.adaptation.dynamics.learn_dynamics` has learnt, in place of
         the physics of the environment's family.
+    :param family: for ``identify``, the family whose physics the environment follows, where it was made by none: a rig,
+        or another simulation of the same.
     :raises ValueError: for an unknown method, environments that the agent does not fit or that do not copy, a context
         that is missing, or given where it is to be unknown, and for ``identify`` with neither physics nor dynamics.
 
@@ -153,6 +157,8 @@ def adapt(
         raise ValueError(f"method {method!r} learns no weights: hyperparameters and proximal are not for it")
     if dynamics is not None and method != "identify":
         raise ValueError(f"method {method!r} identifies no context: dynamics are not for it")
+    if family is not None and (dynamics is not None or method != "identify"):
+        raise ValueError("family=... is for method 'identify', in place of dynamics")
     environment = AdaptationEnv(model, env, eval_env, evaluations, seed)
     curve = _Measurements(environment, episodes)
     match method:
@@ -161,7 +167,7 @@ def adapt(
         case "search":
             return _search(curve)
         case "identify":
-            return _identify(curve, dynamics)
+            return _identify(curve, dynamics, family)
         case "finetune":
             return _finetune(curve, _known(environment, context), hyperparameters or {}, proximal)
         case _:
@@ -250,14 +256,15 @@ def _search(curve: _Measurements) -> Adaptation:
     return curve.finish("search", environment.model)
 
 
-def _identify(curve: _Measurements, dynamics: Dynamics | None) -> Adaptation:
+def _identify(curve: _Measurements, dynamics: Dynamics | None, family: Family | None) -> Adaptation:
     from stable_baselines3.common.utils import set_random_seed
 
     from hyperrl.adaptation.identification import Transitions, identify
 
     environment = curve.environment
     space = environment.context_space
-    fit = partial(identify, environment.physics()) if dynamics is None else dynamics.identify
+    physics = environment.physics if family is None else family.physics
+    fit = partial(identify, physics()) if dynamics is None else dynamics.identify
     set_random_seed(environment.seed)  # actions are sampled
     reported, found, seen = space.default, None, []
     curve.measure(environment.given(reported), reported)
@@ -266,7 +273,7 @@ def _identify(curve: _Measurements, dynamics: Dynamics | None) -> Adaptation:
         episode = environment.play(environment.given(reported, deterministic=False))
         seen.append(episode.transitions)
         together: Any = map(np.concatenate, zip(*seen, strict=True))
-        found = fit(space, Transitions(*together), environment.seed)
+        found = fit(Transitions(*together), space, environment.seed)
         reported = found.context
         curve.add(episode.return_, episode.steps)
         curve.measure(environment.given(reported), reported)

@@ -66,7 +66,7 @@ def test_one_episode_identifies_the_context(name: str) -> None:
     family = hyperrl.load_family(name)
     hidden = np.array([feature in HIDDEN.get(name, ()) for feature in family.context_space.names])
     for i, context in enumerate(family.context_space.sample("extrapolation", 3, 0)):
-        found = identify(family.physics(), family.context_space, seen(family, context, i), seed=i)
+        found = identify(family, seen(family, context, i), seed=i)
         assert_allclose(found.context[~hidden], context[~hidden], rtol=0.01, atol=1e-6)
         assert_array_equal(found.identified, ~hidden)
         low, high = found.interval
@@ -103,7 +103,7 @@ def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
     exact = Transitions(*(part[:40] for part in seen(family, truth)))
     for _ in range(100):
         noisy = exact.following + rng.normal(0, 0.02, exact.following.shape)
-        found = identify(family.physics(), family.context_space, exact._replace(following=noisy))
+        found = identify(family, exact._replace(following=noisy))
         low, high = found.interval
         inside.append((low <= truth) & (truth <= high))
         assert np.abs(high - low).min() > 0.1  # not by being sure of everything, nor of nothing
@@ -114,18 +114,18 @@ def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
 def test_nothing_seen_leaves_the_prior() -> None:
     family = hyperrl.load_family("mountain_car")
     exact = seen(family, family.context_space.vector({"force": -0.0015}))
-    found = identify(family.physics(), family.context_space, Transitions(*(part[exact.action == 1] for part in exact)))
+    found = identify(family, Transitions(*(part[exact.action == 1] for part in exact)))
     assert_array_equal(found.identified, [True, False])  # the engine was never on
     assert found.context[1] == family.context_space.default[1]
     low, high = found.interval
     assert low[1] < -0.0015 < high[1]  # the sign is open too
     with pytest.raises(ValueError, match="expected transitions"):
-        identify(family.physics(), family.context_space, Transitions(*(part[:0] for part in exact)))
+        identify(family, Transitions(*(part[:0] for part in exact)))
 
 
 def test_irrelevant_features_stay_at_their_default() -> None:
     family = hyperrl.load_family("ode").with_irrelevant(2)
-    found = identify(family.physics(), family.context_space, seen(family, np.array([2.0, -3.0, 0.5, 0.5])))
+    found = identify(family, seen(family, np.array([2.0, -3.0, 0.5, 0.5])))
     assert_allclose(found.context, [2, -3, 0, 0], rtol=1e-4)
     assert_array_equal(found.identified, [True, True, False, False])
 

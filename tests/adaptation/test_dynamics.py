@@ -43,8 +43,8 @@ def test_it_foretells_what_the_physics_does(learnt: Dynamics) -> None:
 @pytest.mark.parametrize("context", [(3.0, -4.0), (-8.0, 2.0), (1.0, 9.0)])
 def test_a_context_is_found_as_by_the_physics(learnt: Dynamics, context: tuple[float, float]) -> None:
     transitions = seen(np.array(context))
-    found = learnt.identify(ODE.context_space, transitions)
-    exact = identify(ODE.physics(), ODE.context_space, transitions)
+    found = learnt.identify(transitions, ODE.context_space)
+    exact = identify(ODE, transitions)
     assert_allclose(exact.context, context, atol=1e-3)
     assert_allclose(found.context, context, atol=1.0)
     assert (np.abs(found.context - context) < 4 * found.std).all()
@@ -54,11 +54,11 @@ def test_a_context_is_found_as_by_the_physics(learnt: Dynamics, context: tuple[f
 
 def test_uncertainty_is_widened_by_what_it_was_short_of_in_contexts_held_out(learnt: Dynamics) -> None:
     transitions = seen(np.array([2.0, 5.0]))
-    wide = learnt.identify(ODE.context_space, transitions)
+    wide = learnt.identify(transitions, ODE.context_space)
     assert (learnt.inflation >= 1).all()
-    assert_allclose(wide.std, identify(learnt, ODE.context_space, transitions).std * learnt.inflation)
+    assert_allclose(wide.std, identify(learnt, transitions, ODE.context_space).std * learnt.inflation)
     before, learnt.inflation = learnt.inflation, np.array([1e6, 1.0])
-    lost = learnt.identify(ODE.context_space, transitions)
+    lost = learnt.identify(transitions, ODE.context_space)
     learnt.inflation = before
     assert lost.std[0] == 10  # half of the bounds' width: the prior
     assert_array_equal(lost.identified, [False, True])
@@ -92,7 +92,7 @@ def test_features_that_do_nothing_stay_at_their_default(monkeypatch: pytest.Monk
     family = ODE.with_irrelevant(2)
     model = PPO(hyperrl.HyperPolicy, family.vec_env(2), n_steps=8, batch_size=8, device="cpu", seed=0)
     made = learn_dynamics(family, model, transitions=6400, steps=20, device="auto")
-    found = made.identify(family.context_space, seen(np.array([3.0, -4.0])))
+    found = made.identify(seen(np.array([3.0, -4.0])), family.context_space)
     assert_array_equal(found.context[2:], family.context_space.default[2:])
     assert_array_equal(found.identified[2:], False)
 
