@@ -196,7 +196,8 @@ class FactoredHead(Head):
     ) -> None:
         super().__init__(target, names)
         self.matrices: Final = _matrices(self.shapes)
-        self.place: Final = {name: i for i, name in enumerate(self.matrices)}  # of a matrix in a list of parameters
+        # Of a matrix in a ParameterList, which keeps its entries as attributes: those are found faster than indices.
+        self.place: Final = {name: str(i) for i, name in enumerate(self.matrices)}
         self.sizes: Final = {
             name: factors(*self.matrices[name]) if name in self.matrices else shape.numel()
             for name, shape in self.shapes.items()
@@ -277,11 +278,12 @@ class LowRankHead(FactoredHead):
         return matrices + embedding_dim * _vector_size(shapes)
 
     def _add_product(self, name: str, factor: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        u, v = self.u[self.place[name]], self.v[self.place[name]]
+        u, v = getattr(self.u, self.place[name]), getattr(self.v, self.place[name])
         return _accumulate(y, x @ v.mT * factor, u)  # (B, in) -> (B, r) -> (B, out)
 
     def _matrix(self, name: str, factor: Tensor) -> Tensor:
-        return torch.einsum("ro,kr,ri->koi", self.u[self.place[name]], factor, self.v[self.place[name]])
+        u, v = getattr(self.u, self.place[name]), getattr(self.v, self.place[name])
+        return torch.einsum("ro,kr,ri->koi", u, factor, v)
 
 
 @final
@@ -306,12 +308,12 @@ class ModulatedHead(FactoredHead):
         return matrices + embedding_dim * _vector_size(shapes)
 
     def _add_product(self, name: str, factor: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        w1 = self.w1[self.place[name]]  # (out, in)
+        w1 = getattr(self.w1, self.place[name])  # (out, in)
         a, b = factor.split(list(w1.shape), dim=1)  # (B, out), (B, in)
         return torch.addcmul(y, a, torch.addcmul(x, b, x) @ w1.mT)
 
     def _matrix(self, name: str, factor: Tensor) -> Tensor:
-        w1 = self.w1[self.place[name]]
+        w1 = getattr(self.w1, self.place[name])
         a, b = factor.split(list(w1.shape), dim=1)
         return w1 * (a.unsqueeze(2) * (1 + b).unsqueeze(1))
 

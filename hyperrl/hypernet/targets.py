@@ -21,13 +21,17 @@ def is_perceptron(target: nn.Module) -> bool:
     (True, False)
     """
     # Exact types: a subclass, or a parametrised layer such as spectral_norm's, computes something else.
-    if type(target) is not nn.Sequential:
+    # Asked at each call, and so without named_parameters(), which would take longer than a layer.
+    return type(target) is nn.Sequential and all(_is_linear_or_stateless(layer) for _, layer in layers(target))
+
+
+def _is_linear_or_stateless(layer: nn.Module) -> bool:
+    if type(layer) is nn.Linear:
+        return not layer._modules and layer._parameters.keys() | layer._buffers.keys() <= {"weight", "bias"}
+    if isinstance(layer, _BATCH_NORM):  # mixes rows, though it may be without state
         return False
-    of_linears = {
-        f"{name}.{own}" for name, layer in layers(target) if type(layer) is nn.Linear for own in ("weight", "bias")
-    }
-    mixes_rows = any(isinstance(layer, _BATCH_NORM) for layer in target)  # it may be without state
-    return not mixes_rows and {name for name, _ in (*target.named_parameters(), *target.named_buffers())} <= of_linears
+    states = (state for module in layer.modules() for state in (module._parameters, module._buffers))
+    return all(tensor is None for state in states for tensor in state.values())
 
 
 def layers(target: nn.Sequential) -> list[tuple[str, nn.Module]]:

@@ -278,12 +278,12 @@ class HyperPolicy(GeneratedPolicy, ActorCriticPolicy):
     def forward(self, obs: PyTorchObs, deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:  # pyright: ignore
         """Act: return actions ``(B, *action shape)``, values ``(B, 1)`` and log-probabilities ``(B,)``.
 
-        In a rollout, that is in evaluation mode and without gradients, weights are generated again only when a
-        context of the batch has changed, or a parameter. Writes into ``parameter.data``, and parameters exchanged for
-        others, go unseen: after some, call :meth:`set_training_mode`.
+        In evaluation mode and without gradients, as in a rollout, weights are generated again only when a context of
+        the batch or a parameter has changed: the values of both are compared with those of the last call.
         """
-        is_rollout = not (self.training or torch.is_grad_enabled())
-        condition = (self._kept_condition if is_rollout else self._condition)(self._context(obs))
+        context = self._context(obs)
+        is_kept = not (self.training or torch.is_grad_enabled() or torch.is_autocast_enabled(context.device.type))
+        condition = (self._kept_condition if is_kept else self._condition)(context)
         pi_features, vf_features = self._actor_critic_features(obs)
         distribution = self._distribution(condition, pi_features)
         actions = distribution.get_actions(deterministic=deterministic)
@@ -337,11 +337,17 @@ class HyperPolicy(GeneratedPolicy, ActorCriticPolicy):
 
     def _kept_condition(self, context: Tensor) -> _Condition:
         """Return the condition of the last call, where contexts and parameters are still the same."""
-        kept = self._kept
-        if kept is None or kept.state != _state(kept.parameters) or not torch.equal(kept.context, context):
-            parameters = tuple(self.parameters()) if kept is None else kept.parameters  # a slow walk over modules
-            self._kept = kept = _Kept(context, parameters, _state(parameters), self._condition(context))
+        # Values, since nothing else tells all changes: a tensor's version misses fused optimisers, polyak averages and
+        # writes into ``data``. One variable for all that is kept: threads may share a policy.
+        kept, values = self._kept, [context, *self._parameters_that_generate()]
+        if kept is None or len(kept.values) != len(values) or not all(map(torch.equal, kept.values, values)):
+            self._kept = kept = _Kept([value.clone() for value in values], self._condition(context))
         return kept.condition
+
+    def _parameters_that_generate(self) -> list[Tensor]:
+        """Return all parameters that generated weights depend on."""
+        found = _parameters(self.critic, _parameters(self.actor, []))
+        return found if self.log_std_generator is None else _parameters(self.log_std_generator, found)
 
     def _distribution(self, condition: _Condition, features: Tensor) -> Distribution:
         if condition.actor is None:
@@ -362,6 +368,10 @@ class HyperPolicy(GeneratedPolicy, ActorCriticPolicy):
         if condition.critic is None:
             condition.critic = self.critic.head.generate(condition.embed(self.critic.encoder))
         return self.critic.head.apply_generated(condition.critic, condition.index, features)
+
+    def _apply(self, *args: Any, **kwargs: Any) -> HyperPolicy:
+        self._kept = None  # of another device or dtype
+        return super()._apply(*args, **kwargs)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | dict(_kept=None)
@@ -389,12 +399,14 @@ class _Condition:
 class _Kept(NamedTuple):
     """What was generated last, and what it holds for."""
 
-    context: Tensor  # (B, d)
-    parameters: tuple[nn.Parameter, ...]
-    state: list[tuple[int, int]]
+    values: list[Tensor]  # the context (B, d), and parameters
     condition: _Condition
 
 
-def _state(parameters: tuple[nn.Parameter, ...]) -> list[tuple[int, int]]:
-    """Return of each parameter the number of changes that torch counted, and where it lies."""
-    return [(parameter._version, parameter.data_ptr()) for parameter in parameters]
+def _parameters(module: nn.Module, found: list[Tensor]) -> list[Tensor]:
+    """Add a module's parameters to those found: ``module.parameters()`` takes four times as long."""
+    found += [parameter for parameter in module._parameters.values() if parameter is not None]
+    for child in module._modules.values():
+        if child is not None:
+            _parameters(child, found)
+    return found

@@ -1,5 +1,6 @@
 import copy
 import pickle
+import threading
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.utils import polyak_update
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 import hyperrl
 from hyperrl.hypernet import HEADS
@@ -75,18 +77,53 @@ def by_hand(policy: Any, other: Any) -> None:
         parameter.data = new.data.clone()
 
 
-def in_training_mode(policy: Any, other: Any) -> None:
-    """SB3's polyak_update writes in a way that torch does not count."""
-    policy.set_training_mode(True)
-    polyak_update(other.parameters(), policy.parameters(), tau=0.5)
-    policy.set_training_mode(False)
+def in_place(policy: Any, other: Any) -> None:
+    for parameter, new in zip(policy.parameters(), other.parameters(), strict=True):
+        parameter.data.copy_(new.data)
+
+
+def through_numpy(policy: Any, other: Any) -> None:
+    for parameter, new in zip(policy.parameters(), other.parameters(), strict=True):
+        parameter.detach().numpy()[...] = new.detach().numpy()
+
+
+def optimised(optimizer_class: Any, **kwargs: Any) -> Any:
+    def change(policy: Any, other: Any) -> None:
+        for parameter in policy.parameters():
+            parameter.grad = parameter.sign()
+        optimizer_class(policy.parameters(), lr=0.01, **kwargs).step()
+
+    return change
+
+
+def in_another_thread(policy: Any, other: Any) -> None:
+    thread = threading.Thread(target=in_place, args=(policy, other))
+    thread.start()
+    thread.join()
+
+
+def exchanged(policy: Any, other: Any) -> None:
+    for module, new in zip(policy.modules(), other.modules(), strict=True):
+        module._parameters.update(new._parameters)
 
 
 CHANGES: dict[str, Any] = {
     "load_state_dict": lambda policy, other: policy.load_state_dict(other.state_dict()),
+    "load_state_dict, assigned": lambda policy, other: policy.load_state_dict(other.state_dict(), assign=True),
     "load_from_vector": lambda policy, other: policy.load_from_vector(other.parameters_to_vector()),
+    "vector_to_parameters": lambda policy, other: vector_to_parameters(
+        parameters_to_vector(other.parameters()), policy.parameters()
+    ),
     "data": by_hand,
-    "polyak": in_training_mode,
+    "in place": in_place,
+    "numpy": through_numpy,
+    "polyak": lambda policy, other: polyak_update(other.parameters(), policy.parameters(), tau=0.5),
+    "Adam": optimised(torch.optim.Adam),
+    "fused Adam": optimised(torch.optim.Adam, fused=True),
+    "foreach SGD": optimised(torch.optim.SGD, foreach=True),
+    "thread": in_another_thread,
+    "other parameters": exchanged,
+    "another generator": lambda policy, other: setattr(policy, "actor", other.actor),
 }
 
 
@@ -109,13 +146,73 @@ def test_kept_weights_are_never_stale(head: str, change: str) -> None:
     assert torch.equal(act(policy), after)
 
 
-def test_an_optimizer_step_counts_as_a_change() -> None:
+def test_a_loop_of_ones_own_acts_on_what_it_has_learnt() -> None:
+    """Its optimiser is fused: a parameter's version does not tell its steps."""
     policy = trained().policy
     policy.set_training_mode(False)
     before = act(policy)
     policy({"observation": torch.ones(6, 3), "context": torch.ones(6, 4)})[1].sum().backward()
     policy.optimizer.step()
-    assert not torch.allclose(act(policy), before)
+    after = act(policy)
+    assert not torch.allclose(after, before)
+    policy._kept = None
+    assert torch.equal(act(policy), after)
+
+
+def test_threads_get_the_weights_of_their_own_contexts() -> None:
+    policy = trained(head="full").policy
+    policy.set_training_mode(False)
+    expected = {context: act(copy.deepcopy(policy), context) for context in range(4)}
+    wrong: list[int] = []
+
+    def run(context: int) -> None:
+        wrong.extend(context for _ in range(50) if not torch.equal(act(policy, context), expected[context]))
+
+    threads = [threading.Thread(target=run, args=(context,)) for context in expected]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_autocast_keeps_nothing(head: str) -> None:
+    """Outputs, and their dtypes, are those of a policy that has kept nothing before."""
+    policy = trained(head=head).policy
+    policy.set_training_mode(False)
+
+    def parts() -> tuple[torch.Tensor, ...]:
+        contexts = torch.as_tensor(FAMILY.context_space.sample("train", 6, 1)).float()
+        with torch.no_grad():
+            return policy({"observation": torch.ones(6, 3), "context": contexts}, deterministic=True)
+
+    def under_autocast() -> tuple[torch.Tensor, ...]:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return parts()
+
+    alone = under_autocast()
+    assert policy._kept is None
+    plain = parts()
+    for calls, expected in ((under_autocast, alone), (parts, plain), (under_autocast, alone)):
+        for got, wanted in zip(calls(), expected, strict=True):
+            assert got.dtype == wanted.dtype
+            assert torch.equal(got, wanted)
+
+
+def test_what_inference_mode_kept_serves_outside_it() -> None:
+    policy = trained().policy
+    policy.set_training_mode(False)
+    with torch.inference_mode():
+        expected = act(policy)
+    assert torch.equal(act(policy), expected)
+
+
+def test_another_dtype_forgets() -> None:
+    policy = trained().policy
+    policy.set_training_mode(False)
+    act(policy)
+    assert policy.double()._kept is None
 
 
 def test_kept_weights_serve_no_gradients_and_are_not_copied() -> None:
