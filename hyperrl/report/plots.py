@@ -1,4 +1,4 @@
-"""Pictures of evaluations: they keep their meaning in grey, and say what their bands are."""
+"""Pictures of evaluations: agents differ in color, dashes and marker, for the color-blind and in grey too."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ from hyperrl.utils.files import write_bytes
 Line = tuple[Vector, Vector]
 """Abscissae ``(k,)``, and values with both ends of their intervals ``(3, k)``."""
 
+_COLORS = ("#004488", "#C4500A", "#56B4E9", "#882255", "#EEAA00", "#8C8C8C")
 _DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 2)))
-_MARKERS = "osD^vP"
+_MARKERS = "osD^vPX"  # one more than colors: a seventh agent differs from the first
 _HATCHES = ("", "///", "...", "xxx", "\\\\\\", "ooo")
 
 
@@ -41,8 +42,7 @@ def plot_planes(planes: Mapping[str, Sequence[Plane]], space: ContextSpace, fami
     first = next(iter(planes.values()))[0]
     means = {agent: np.mean([plane.returns for plane in group], axis=0) for agent, group in planes.items()}
     low, high = np.nanmin(list(means.values())), np.nanmax(list(means.values()))
-    figure = Figure(figsize=(1.2 + 3.2 * len(means), 3.8), layout="constrained")
-    axes = figure.subplots(1, len(means), sharex=True, sharey=True, squeeze=False)[0]
+    figure, axes = _grid(len(means), 3.1, 3.0)
     fx, fy = (space.features[space.index(name)] for name in first.features)
     colors = ScalarMappable(Normalize(low, high), "viridis")
     for axis, (agent, returns) in zip(axes, means.items(), strict=True):
@@ -56,7 +56,7 @@ def plot_planes(planes: Mapping[str, Sequence[Plane]], space: ContextSpace, fami
         seeds = len(planes[agent])
         axis.set_title(f"{agent} ({seeds} seed{'s' if seeds > 1 else ''})", fontsize=10)
         axis.set_xlabel(_label(fx.name, fx.unit))
-    axes[0].set_ylabel(_label(fy.name, fy.unit))
+    _label_rows(axes, _label(fy.name, fy.unit))
     figure.colorbar(colors, ax=axes, label="mean return", shrink=0.9)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower right", frameon=False, fontsize=9)
@@ -72,7 +72,7 @@ def plot_curves(curves: Mapping[str, Line]) -> Figure:
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
     axis = figure.subplots()
     for i, (agent, line) in enumerate(curves.items()):
-        _draw(axis, i, len(curves), agent, line, every=10)
+        _draw(axis, i, agent, line, every=10)
     axis.set_xlabel("environment steps")
     axis.set_ylabel("return of training, mean of 100 episodes")
     axis.xaxis.set_major_formatter(matplotlib.ticker.EngFormatter(sep=""))
@@ -99,7 +99,7 @@ def plot_splits(estimates: Mapping[str, Mapping[str, Estimate]], what: str) -> F
             value,
             0.94 * width,
             yerr=(value - low, high - value),
-            color=_shade(i, len(estimates)),
+            color=_COLORS[i % len(_COLORS)],
             label=agent,
             **style,
         )
@@ -118,16 +118,15 @@ def plot_profiles(thresholds: Vector, profiles: Mapping[str, Mapping[str, Vector
     :param profiles: by split and agent, each of shape ``(3, t)``.
     :param what: what is measured, ``"score"`` or ``"return"``.
     """
-    figure = Figure(figsize=(1.0 + 3.0 * len(profiles), 3.6), layout="constrained")
-    axes = figure.subplots(1, len(profiles), sharex=True, sharey=True, squeeze=False)[0]
+    figure, axes = _grid(len(profiles), 3.0, 2.9)
     for axis, (split, agents) in zip(axes, profiles.items(), strict=True):
         for i, (agent, profile) in enumerate(agents.items()):
-            _draw(axis, i, len(agents), agent, (thresholds, profile), every=20)
+            _draw(axis, i, agent, (thresholds, profile), every=20)
         axis.set_title(split, fontsize=10)
         axis.set_xlabel(f"{what} τ")
         axis.locator_params(axis="x", nbins=4)
         axis.set_ylim(-0.03, 1.03)
-    axes[0].set_ylabel(f"fraction with {what} > τ")
+    _label_rows(axes, f"fraction with {what} > τ")
     _finish(figure, *axes)
     return figure
 
@@ -138,22 +137,16 @@ def plot_sensitivity(sensitivity: Mapping[str, Mapping[str, Line]], space: Conte
     :param sensitivity: by feature and agent.
     :param space: the family's context space.
     """
-    columns = min(len(sensitivity), 3)
-    rows = -(-len(sensitivity) // columns)
-    figure = Figure(figsize=(0.8 + 3.0 * columns, 0.6 + 2.7 * rows), layout="constrained")
-    axes = figure.subplots(rows, columns, sharey=True, squeeze=False)
-    for axis in axes.flat[len(sensitivity) :]:
-        axis.remove()
-    for axis, (name, agents) in zip(axes.flat, sensitivity.items(), strict=False):
+    figure, axes = _grid(len(sensitivity), 3.0, 2.7)
+    for axis, (name, agents) in zip(axes, sensitivity.items(), strict=True):
         feature = space.features[space.index(name)]
         for low, high in feature.train:
             axis.axvspan(low, high, color="0.9", lw=0, zorder=0)
         for i, (agent, line) in enumerate(agents.items()):
-            _draw(axis, i, len(agents), agent, line, pieces=feature.bounds)
+            _draw(axis, i, agent, line, pieces=feature.bounds)
         axis.set_xlabel(_label(feature.name, feature.unit))
-    for row in axes:
-        row[0].set_ylabel("mean return")
-    _finish(figure, *axes.flat[: len(sensitivity)])
+    _label_rows(axes, "mean return")
+    _finish(figure, *axes)
     return figure
 
 
@@ -196,7 +189,7 @@ def plot_adaptation(lines: Mapping[str, Line], is_scored: bool) -> Figure:
     figure = Figure(figsize=(6.4, 4.6), layout="constrained")
     axis = figure.subplots()
     for i, (label, line) in enumerate(lines.items()):
-        _draw(axis, i, len(lines), label, line)
+        _draw(axis, i, label, line)
     if is_scored:
         axis.axhline(1.0, color="black", lw=1.0, linestyle=(0, (8, 4)), label="specialist")
     counts = next(iter(lines.values()))[0].tolist()
@@ -219,24 +212,39 @@ def save(figure: Figure, path: str | Path) -> None:
 
 def _panels(panels: Mapping[str, Mapping[str, Line]], xlabels: Sequence[str], ylabel: str) -> Figure:
     """Draw one panel per entry, one line an agent."""
-    figure = Figure(figsize=(1.0 + 3.2 * len(panels), 3.8), layout="constrained")
-    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    figure, axes = _grid(len(panels), 3.2, 3.0)
     for axis, agents, xlabel in zip(axes, panels.values(), xlabels, strict=True):
         for i, (agent, line) in enumerate(agents.items()):
-            _draw(axis, i, len(agents), agent, line)
+            _draw(axis, i, agent, line)
         axis.set_xlabel(xlabel)
-    axes[0].set_ylabel(ylabel)
+    _label_rows(axes, ylabel)
     _finish(figure, *axes)
     return figure
 
 
-def _draw(
-    axis: Any, i: int, n: int, label: str, line: Line, every: int = 1, pieces: Sequence[Interval] | None = None
-) -> None:
-    """Draw line ``i`` of ``n`` with its band, in pieces where the abscissae have gaps."""
+def _grid(n: int, width: float, height: float) -> tuple[Figure, list[Any]]:
+    """Return a figure with ``n`` panels in rows of at most three, of a size in inches each, that share their y axis."""
+    columns = 2 if n == 4 else min(n, 3)
+    rows = -(-n // columns)
+    figure = Figure(figsize=(0.9 + width * columns, 0.8 + height * rows), layout="constrained")
+    axes = list(figure.subplots(rows, columns, sharey=True, squeeze=False).flat)
+    for axis in axes[n:]:
+        axis.remove()
+    return figure, axes[:n]
+
+
+def _label_rows(axes: Sequence[Any], label: str) -> None:
+    """Label the y axis of the first panel of each row."""
+    for axis in axes:
+        if axis.get_subplotspec().is_first_col():
+            axis.set_ylabel(label)
+
+
+def _draw(axis: Any, i: int, label: str, line: Line, every: int = 1, pieces: Sequence[Interval] | None = None) -> None:
+    """Draw line ``i`` with its band, in pieces where the abscissae have gaps."""
     x, (value, low, high) = line
     order = np.argsort(x)
-    color, dashes = _shade(i, n), _DASHES[i % len(_DASHES)]
+    color, dashes = _COLORS[i % len(_COLORS)], _DASHES[i % len(_DASHES)]
     for start, end in pieces or [(-np.inf, np.inf)]:
         part = order[(start <= x[order]) & (x[order] <= end)]
         marks: dict[str, Any] = dict(marker=_MARKERS[i % len(_MARKERS)], markersize=4)
@@ -247,11 +255,6 @@ def _draw(
         label = "_"
 
 
-def _shade(i: int, n: int) -> Any:
-    """Return color ``i`` of ``n``, from dark to light, so that they differ in grey too."""
-    return matplotlib.colormaps["viridis"](0.05 + 0.75 * i / max(n - 1, 1))
-
-
 def _finish(figure: Figure, *axes: Any) -> None:
     """Put one legend above all panels, and a light grid into each."""
     for axis in axes:
@@ -260,7 +263,9 @@ def _finish(figure: Figure, *axes: Any) -> None:
         for side in ("top", "right"):
             axis.spines[side].set_visible(False)
     handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 3), frameon=False, fontsize=9)
+    widest = 0.6 + 0.062 * max(map(len, labels))  # inches of a label and its line
+    columns = max(1, min(len(labels), 3, int(figure.get_figwidth() / widest)))
+    figure.legend(handles, labels, loc="outside upper center", ncols=columns, frameon=False, fontsize=9)
 
 
 def _label(name: str, unit: str) -> str:

@@ -3,7 +3,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from hyperrl.evaluation.pooling import pooled_gap, pooled_improvement, pooled_iqm, pooled_profile
-from hyperrl.evaluation.statistics import bootstrap_gap, bootstrap_improvement, bootstrap_iqm, bootstrap_profile
+from hyperrl.evaluation.statistics import estimate_gap, estimate_improvement, estimate_iqm, estimate_profile
 
 RNG = np.random.default_rng(0)
 ONE = RNG.normal(0.5, 0.3, (5, 8, 4))
@@ -11,11 +11,11 @@ TWO = RNG.normal(0.8, 0.3, (4, 12, 4))
 
 
 def test_of_one_family_they_are_the_statistics_of_that_family() -> None:
-    assert_allclose(pooled_iqm([ONE]), bootstrap_iqm(ONE))  # 40 scores: a quarter is a whole number
-    assert_allclose(pooled_gap([ONE]), bootstrap_gap(ONE))
-    assert_allclose(pooled_profile([ONE], [0.0, 0.5, 1.0]), bootstrap_profile(ONE, [0.0, 0.5, 1.0]))
+    assert_allclose(pooled_iqm([ONE]), estimate_iqm(ONE))  # 40 scores: a quarter is a whole number
+    assert_allclose(pooled_gap([ONE]), estimate_gap(ONE))
+    assert_allclose(pooled_profile([ONE], [0.0, 0.5, 1.0]), estimate_profile(ONE, [0.0, 0.5, 1.0]))
     other = RNG.normal(0.6, 0.3, (3, 8, 4))
-    assert_allclose(pooled_improvement([ONE], [other]), bootstrap_improvement(ONE, other))
+    assert_allclose(pooled_improvement([ONE], [other]), estimate_improvement(ONE, other))
 
 
 def test_with_as_many_scores_each_the_iqm_is_that_of_all_of_them() -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
@@ -17,7 +18,7 @@ from hyperrl.report import plots
 
 SPACE = hyperrl.load_family("pendulum").context_space
 SPLITS = ("train", "interpolation", "extrapolation")
-AGENTS = ("hyper-ppo", "concat-ppo with a long name", "unaware-ppo", "film-ppo")
+AGENTS = ("hyper-ppo", "concat-ppo with a long name", "unaware-ppo", "film-ppo", "adapter-ppo", "recurrent-ppo")
 X = np.linspace(0, 1_000_000, 50)
 
 
@@ -28,7 +29,7 @@ def line(x: np.ndarray, height: float) -> plots.Line:
 def planes() -> Figure:
     x, y = np.linspace(-3, 3, 5), np.linspace(0.6, 1.4, 3)
     one = Plane(("torque_gain", "length"), x, y, np.arange(15.0).reshape(3, 5))
-    return plots.plot_planes({agent: [one] for agent in ("hyper-ppo", "concat-ppo")}, SPACE, "pendulum")
+    return plots.plot_planes({agent: [one] for agent in AGENTS}, SPACE, "pendulum")
 
 
 FIGURES: dict[str, Callable[[], Figure]] = {
@@ -87,10 +88,38 @@ def test_every_picture_is_labelled_and_nothing_overlaps(name: str, tmp_path: Pat
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_colors_differ_in_grey() -> None:
-    for n in range(2, 7):
-        grey = [np.dot(plots._shade(i, n)[:3], [0.299, 0.587, 0.114]) for i in range(n)]
-        assert np.all(np.diff(grey) > 0.06)
+SIGHT = {  # linear RGB as seen without one kind of cones (Machado et al. 2009)
+    "all": np.eye(3),
+    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+}
+
+
+def lab(linear: np.ndarray) -> np.ndarray:
+    """Convert linear RGB to CIE L*a*b*."""
+    to_xyz = [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
+    t = to_xyz @ np.clip(linear, 0, 1) / [0.95047, 1.0, 1.08883]
+    x, y, z = np.where(t > 0.008856, np.cbrt(t), 7.787 * t + 16 / 116)
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+@pytest.mark.parametrize("sight", SIGHT)
+def test_the_color_blind_tell_agents_apart(sight: str) -> None:
+    rgb = [np.array(to_rgb(color)) for color in plots._COLORS]
+    linear = [np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4) for c in rgb]
+    seen = [lab(np.array(SIGHT[sight]) @ color) for color in linear]
+    assert min(np.linalg.norm(a - b) for a, b in combinations(seen, 2)) > 20
+
+
+def test_agents_differ_in_what_grey_does_not_take_away() -> None:
+    styles = [(plots._DASHES[i % len(plots._DASHES)], plots._MARKERS[i % len(plots._MARKERS)]) for i in range(12)]
+    assert len(set(styles)) == 12
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_no_picture_is_wider_than_a_page(name: str) -> None:
+    assert FIGURES[name]().get_figwidth() * 150 <= 1600
 
 
 def test_a_panel_an_agent_with_the_training_range_outlined() -> None:
