@@ -175,7 +175,13 @@ class ContextSpace:
     def matrix(self, contexts: ArrayLike) -> Vector:
         """Check contexts and return them as an array of shape ``(n, d)``.
 
+        A value out of bounds that equals one in float32, as observed contexts may, becomes that bound.
+
         :raises ValueError: for a value outside the bounds, NaN or a wrong shape.
+
+        >>> low = Feature("length", "m", 1.0, train=((0.7, 1.5),), bounds=((0.7, 1.5),))
+        >>> ContextSpace((low,)).matrix(np.array([[0.7]], dtype=np.float32))
+        array([[0.7]])
         """
         array = np.array(contexts, dtype=np.float64)
         if array.ndim != 2 or array.shape[1] != len(self):
@@ -184,6 +190,7 @@ class ContextSpace:
                 f"got shape {array.shape}"
             )
         for column, feature in zip(array.T, self.features, strict=True):
+            _snap(column, feature.bounds)
             outside = ~_inside(column, feature.bounds)
             if outside.any():
                 raise ValueError(
@@ -218,8 +225,11 @@ class ContextSpace:
         return _all_inside(contexts, [feature.train for feature in self.features])
 
     def in_bounds(self, contexts: ArrayLike) -> NDArray[np.bool_]:
-        """Tell for contexts of shape ``(n, d)`` whether every feature lies in its bounds."""
-        return _all_inside(contexts, [feature.bounds for feature in self.features])
+        """Tell for contexts of shape ``(n, d)`` whether every feature lies in its bounds, float32 ones as in matrix."""
+        array = np.array(contexts, dtype=np.float64)
+        for column, feature in zip(array.T, self.features, strict=True):
+            _snap(column, feature.bounds)
+        return _all_inside(array, [feature.bounds for feature in self.features])
 
     def sample(self, split: str, n: int, seed: int | np.random.Generator = 0) -> Vector:
         """Return ``n`` contexts of a split, an array of shape ``(n, d)``.
@@ -304,12 +314,30 @@ class ContextBox(spaces.Box):
     """The Gymnasium space of a context in physical units: a float32 ``Box`` that carries its context space.
 
     A policy that sees this entry in a Dict observation knows the names, units and ranges of the features,
-    and so does an agent that was saved and loaded.
+    and so does an agent that was saved and loaded. Two of them are equal when the features have the same names, units
+    and bounds in the same order: then a vector means the same context in both. Training ranges may differ.
+
+    >>> length = Feature("length", "m", 1.0, train=((0.5, 1.5),), bounds=((0.1, 2.0),))
+    >>> ContextBox(ContextSpace((length,)))
+    ContextBox(length [m] in [0.1, 2])
     """
 
     def __init__(self, context_space: ContextSpace) -> None:
         super().__init__(context_space.low.astype(np.float32), context_space.high.astype(np.float32), dtype=np.float32)
         self.context_space = context_space
+
+    def __repr__(self) -> str:
+        features = (f"{f.name} [{f.unit}] in {show_range(f.bounds)}" for f in self.context_space.features)
+        return f"ContextBox({', '.join(features)})"
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, ContextBox):
+            return self._meaning == other._meaning
+        return super().__eq__(other)
+
+    @property
+    def _meaning(self) -> list[tuple[str, str, tuple[Interval, ...]]]:
+        return [(feature.name, feature.unit, feature.bounds) for feature in self.context_space.features]
 
 
 def show_range(intervals: Sequence[Interval]) -> str:
@@ -319,6 +347,15 @@ def show_range(intervals: Sequence[Interval]) -> str:
     '[-2, -0.5] or 1'
     """
     return " or ".join(f"{low:g}" if low == high else f"[{low:g}, {high:g}]" for low, high in intervals)
+
+
+def _snap(column: Vector, intervals: Sequence[Interval]) -> None:
+    """Replace values outside all intervals that equal an end of one in float32 by that end, in place."""
+    outside = ~_inside(column, intervals)
+    if outside.any():
+        single = column.astype(np.float32)
+        for end in {end for interval in intervals for end in interval}:
+            column[outside & (single == np.float32(end))] = end
 
 
 def _inside(values: Vector | np.float64, intervals: Sequence[Interval]) -> NDArray[np.bool_]:

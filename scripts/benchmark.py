@@ -94,7 +94,7 @@ def training(family: str = "pendulum", rollouts: int = 6, returns: int = 0, seed
         seeds: How many seeds the comparison of returns takes.
     """
     loaded = hyperrl.load_family(family)
-    base = loaded.spec.definition.base
+    base = family_spec(family).definition.base
     same: dict[str, Any] = dict(n_steps=64, batch_size=4096, n_epochs=10, device="cpu")
     table = Table("what", "environments", "batch", "env-steps/s", "ratio", title=f"PPO on {family}, one core")
 

@@ -1,11 +1,15 @@
 import pickle
 import re
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+from gymnasium.spaces import Box, Discrete
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
+from stable_baselines3.common.utils import check_for_correct_spaces
 
 from hyperrl import load_family
 from hyperrl.contexts import SPLITS, ContextBox, ContextSpace, Feature
@@ -162,3 +166,49 @@ def test_irrelevant_features_leave_the_others_as_they_are(split: str) -> None:
     assert more.with_irrelevant(0) == space.with_irrelevant(0) == space
     with pytest.raises(ValueError, match="number of irrelevant features, got -1"):
         space.with_irrelevant(-1)
+
+
+def test_observed_contexts_at_the_bounds_are_accepted() -> None:
+    bounds = ((-1.1, -0.7), (0.7, 1.1))  # no float32 among them
+    space = ContextSpace((Feature("gain", "1", 0.7, train=bounds, bounds=bounds),))
+    for value in (-1.1, -0.7, 0.7, 1.1):
+        observed = np.array([value], dtype=np.float32)
+        assert space.vector(observed).tolist() == [value]
+        assert space.in_bounds(observed[None]).all()
+        for outside in (np.nextafter(observed, np.float32(-9)), np.nextafter(observed, np.float32(9))):
+            if not any(low <= outside[0] <= high for low, high in bounds):
+                assert not space.in_bounds(outside[None]).any()
+                with pytest.raises(ValueError, match="feature 'gain' must lie in"):
+                    space.vector(outside)
+
+
+def test_boxes_of_other_features_differ() -> None:
+    """A vector must mean the same context in both: names, units and bounds count, in order."""
+
+    def box(*said: tuple[str, str, float]) -> ContextBox:
+        features = (Feature(n, u, 1.0, train=((1.0, high),), bounds=((0.5, high),)) for n, u, high in said)
+        return ContextBox(ContextSpace(tuple(features)))
+
+    ours = box(("mass", "kg", 2.0), ("length", "m", 2.0))
+    assert ours == box(("mass", "kg", 2.0), ("length", "m", 2.0))
+    for other in (
+        box(("length", "m", 2.0), ("mass", "kg", 2.0)),
+        box(("mass", "kg", 2.0), ("width", "m", 2.0)),
+        box(("mass", "g", 2.0), ("length", "m", 2.0)),
+        box(("mass", "kg", 2.0), ("length", "m", 2.1)),
+    ):
+        assert ours != other
+        env: Any = SimpleNamespace(observation_space=other, action_space=Discrete(2))
+        with pytest.raises(ValueError, match=re.escape(f"{ours!r} != {other!r}")):
+            check_for_correct_spaces(env, ours, env.action_space)
+    assert repr(ours) == "ContextBox(mass [kg] in [0.5, 2], length [m] in [0.5, 2])"
+    narrower = ContextBox(
+        ContextSpace(
+            tuple(
+                Feature(name, unit, 1.2, train=((1.0, 1.5),), bounds=((0.5, 2.0),))
+                for name, unit in (("mass", "kg"), ("length", "m"))
+            )
+        )
+    )
+    assert ours == narrower  # an agent keeps the training range that it carries
+    assert ours == Box(ours.low, ours.high, dtype=np.float32)

@@ -90,7 +90,7 @@ def adapt(
         points = space.vector(assignments(context, "length=0.7"))[None]
     found = find_reference(family, reference)
     dynamics = None
-    if "identify" in (method or can) and (learn_dynamics or family.spec.definition.physics is None):
+    if "identify" in (method or can) and (learn_dynamics or not family.has_physics):
         dynamics = dynamics_of(family, next(iter(models.values()))[0], device=device, progress=progress)
     result = study(
         models,

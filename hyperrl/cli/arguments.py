@@ -2,20 +2,48 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import os
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import tyro
 from tyro.conf import arg
+
+from hyperrl.utils.imports import load_module
 
 if TYPE_CHECKING:
     from hyperrl.experiments.engines import Engine
 
-from typing import TYPE_CHECKING
+Modules = Annotated[
+    tuple[str, ...],
+    arg(name="import", metavar="MODULE", help="Module to import first; it may register environments."),
+    tyro.conf.UseAppendAction,
+]
 
-if TYPE_CHECKING:
-    pass
+
+def with_imports(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command ``--import MODULE``, which imports modules, of the current directory too, before it runs."""
+
+    @functools.wraps(command)
+    def wrapper(*args: Any, import_: tuple[str, ...] = (), **kwargs: Any) -> None:
+        if "" not in sys.path:
+            sys.path.append("")  # last, so that a file there hides no installed package
+        for module in import_:
+            load_module(module)
+        command(*args, **kwargs)
+
+    signature = inspect.signature(command, eval_str=True)
+    option = inspect.Parameter("import_", inspect.Parameter.KEYWORD_ONLY, default=(), annotation=Modules)
+    parameters = [*signature.parameters.values(), option]
+    del wrapper.__wrapped__  # tyro is to read this signature
+    wrapper.__signature__ = signature.replace(parameters=parameters)  # pyright: ignore[reportAttributeAccessIssue]
+    wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return wrapper
 
 
 def assignments(texts: tuple[str, ...], example: str) -> dict[str, float]:

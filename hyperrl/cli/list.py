@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
-    pass
+    from hyperrl.utils.definitions import Entry
 
 
 def list_() -> None:
@@ -16,19 +17,46 @@ def list_() -> None:
     from hyperrl.contexts import show_range
     from hyperrl.families.family import load_family
     from hyperrl.training.recipe import agent_spec
-    from hyperrl.utils.definitions import names
+    from hyperrl.utils.definitions import PATH, catalogue, search_path
 
     console = Console()
-    for name in names("envs"):
-        table = Table(
-            "feature", "default", "training range", "bounds", "unit", title=f"family {name}", title_justify="left"
-        )
-        for feature in load_family(name).context_space.features:
+    for name, entries in catalogue("envs").items():
+        title = escape(f"family {name}{_origin(entries)}")
+        table = Table("feature", "default", "training range", "bounds", "unit", title=title, title_justify="left")
+        try:
+            features = load_family(name).context_space.features
+        except Exception as error:  # of the user's modules, whatever they raise
+            console.print(f"{title} cannot be loaded: {escape(_said(error))}", style="red", highlight=False)
+            continue
+        for feature in features:
             train, bounds = show_range(feature.train), show_range(feature.bounds)
-            table.add_row(feature.name, f"{feature.default:g}", train, bounds, feature.unit)
+            table.add_row(feature.name, f"{feature.default:g}", escape(train), escape(bounds), escape(feature.unit))
         console.print(table)
     table = Table("agent", "algorithm", "policy", title="agents", title_justify="left")
-    for name in names("agents"):
-        definition = agent_spec(name).definition
-        table.add_row(name, definition.algorithm, definition.policy)
+    faults = []
+    for name, entries in catalogue("agents").items():
+        try:
+            definition = agent_spec(name).definition
+        except ValueError as error:
+            faults.append(f"agent {name}{_origin(entries)} cannot be loaded: {error}")
+            continue
+        table.add_row(escape(f"{name}{_origin(entries)}"), definition.algorithm, definition.policy)
     console.print(table)
+    for root in search_path():
+        if not any((root / kind).is_dir() for kind in ("envs", "agents")):
+            faults.append(f"{PATH}: {root} has no folder envs or agents")
+    for fault in faults:
+        console.print(escape(fault), style="red", highlight=False)
+
+
+def _origin(entries: list[Entry]) -> str:
+    """Say who offers a definition, where it is not hyperrl, and what of the same name it hides."""
+    first, *hidden = entries
+    if first.origin == "hyperrl":
+        return ""
+    hides = f", hides that of {' and '.join(entry.origin for entry in hidden)}" if hidden else ""
+    return f" (of {first.origin}: {first.source}{hides})"
+
+
+def _said(error: Exception) -> str:
+    return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"

@@ -10,6 +10,7 @@ from rich.console import Console
 
 import hyperrl
 from hyperrl.cli.adapt import adapt
+from hyperrl.cli.arguments import with_imports
 from hyperrl.cli.compare import compare
 from hyperrl.cli.evaluate import evaluate
 from hyperrl.cli.export import export
@@ -42,6 +43,7 @@ def main() -> None:
         Console().print(hyperrl.__version__, highlight=False)
         return
     try:
+        commands = {name: with_imports(command) for name, command in commands.items()}
         tyro.extras.subcommand_cli_from_dict(commands, prog="hyperrl", description=__doc__)
     except ValueError as error:
         Console(stderr=True).print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)

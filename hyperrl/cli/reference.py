@@ -34,7 +34,7 @@ def reference(
     With the file, returns become scores: 0 is random, 1 is the specialist. An interrupted call goes on where it was.
 
     Args:
-        family: Name of a family (see `hyperrl list`), or path of a .toml file.
+        family: Name of a family (see `hyperrl list`), path of a .toml file, or module:attribute of one made in Python.
         agent: Recipe of the specialists, each trained in one context alone.
         steps: Environment steps of each specialist.
         splits: The splits whose contexts to take.
@@ -52,6 +52,8 @@ def reference(
 
     loaded = load_family(family)
     target = reference_path(loaded) if out is None else out
+    if target is None:
+        raise ValueError(f"{family} has no file beside which its reference would belong: give --out")
     refuse_existing(target, "remove it first, or give another --out")
     folder = Path("runs") / f"reference-{loaded.name}" if work is None else work
     made, left_out = make_reference(

@@ -26,7 +26,7 @@ def train(
     """Train an agent on a family and write a run folder.
 
     Args:
-        family: Name of a family (see `hyperrl list`), or path of a .toml file.
+        family: Name of a family (see `hyperrl list`), path of a .toml file, or module:attribute of one made in Python.
         agent: Name of an agent (see `hyperrl list`), or path of a .toml file.
         out: Run folder to write; must not exist. Default: runs/FAMILY-AGENT-SEED.
         overrides: Values in place of those of the recipe, such as `learning_rate=lin_7e-4 policy.rank=16 n_envs=128`:
@@ -47,11 +47,12 @@ def train(
     from hyperrl.training.recipe import agent_spec, read_overrides
 
     torch.set_num_threads(threads)
+    loaded = load_family(family)
     if out is None:
         suffix = f"-irrelevant{irrelevant}" if irrelevant else ""
-        out = Path("runs") / f"{Path(family).stem}-{Path(agent).stem}{suffix}-{seed}"
+        out = Path("runs") / f"{loaded.name}-{Path(agent).stem}{suffix}-{seed}"
     train(
-        load_family(family).with_irrelevant(irrelevant),
+        loaded.with_irrelevant(irrelevant),
         agent_spec(agent, read_overrides(overrides)),
         steps,
         seed,

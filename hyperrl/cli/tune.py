@@ -27,7 +27,7 @@ def tune(
     """Search for the head, rank, embedding and learning rate with which an agent does best, and write its recipe.
 
     Args:
-        family: Name of a family (see `hyperrl list`), or path of a .toml file.
+        family: Name of a family (see `hyperrl list`), path of a .toml file, or module:attribute of one made in Python.
         agent: Name of an agent with policy hyper (see `hyperrl list`), or path of a .toml file.
         out: Folder to write; must not exist. Default: runs/tune-FAMILY-AGENT-SEED.
         trials: Number of trainings, with those before an interruption.

@@ -104,7 +104,7 @@ class Reference:
         """
         found = read(cls, path)
         if not _fits(found, family):
-            raise ValueError(f"{path} was made for another definition of {found.family} than {family.spec.source}")
+            raise ValueError(f"{path} was made for another definition of {found.family} than {family.place}")
         return found
 
 
@@ -117,7 +117,7 @@ def find_reference(family: Family, file: str | Path | None = None) -> Reference 
     if file is not None:
         return Reference.load(file, family)
     for path in (reference_path(family), folder("envs") / f"{family.name}.reference.json"):
-        if path.is_file() and _fits(found := read(Reference, path), family):
+        if path is not None and path.is_file() and _fits(found := read(Reference, path), family):
             return found
     return None
 
@@ -135,9 +135,9 @@ def known_scores(reference: Reference | None, contexts: Vector, returns: ArrayLi
     return scores[..., np.isfinite(scores).all(axis=(*range(scores.ndim - 2), -1)), :]
 
 
-def reference_path(family: Family) -> Path:
-    """Return where the reference of a family belongs: beside its file."""
-    return family.spec.source.with_suffix(".reference.json")
+def reference_path(family: Family) -> Path | None:
+    """Return where the reference of a family belongs: beside its file; one made in Python has none."""
+    return family.source.with_suffix(".reference.json") if isinstance(family.source, Path) else None
 
 
 def _fits(reference: Reference, family: Family) -> bool:

@@ -483,7 +483,5 @@ def _family(entries: Sequence[Entry]) -> Family:
     family = load_family(entries[0].report.family)
     definition = entries[0].definition
     if definition not in (None, family.digest):
-        raise ValueError(
-            f"{entries[0].where} was made on another definition of {family.name} than {family.spec.source}"
-        )
+        raise ValueError(f"{entries[0].where} was made on another definition of {family.name} than {family.place}")
     return family

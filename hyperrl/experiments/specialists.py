@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from hyperrl.contexts import SPLITS, Vector
 from hyperrl.evaluation.reference import Reference, ReferenceSettings
 from hyperrl.experiments.engines import CountSteps, Engine, LocalEngine, Task, gather
-from hyperrl.families.family import Family, load_family
+from hyperrl.families.family import Family
 from hyperrl.rollouts.episodes import play, random_returns
 from hyperrl.training.loop import train
 from hyperrl.training.recipe import agent_spec
@@ -64,10 +65,17 @@ def make_reference(
     best = optimum(family, points)
     settings: dict[str, Any] = dict(seed=seed, splits=tuple(splits), contexts=contexts, episodes=episodes)
     if best is None:
-        source, root = family.spec.source, Path(work)
+        try:
+            pickle.dumps(family)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise ValueError(
+                f"family {family.name!r} cannot be sent to the processes that train, which find its functions by "
+                f"module and name: {error}"
+            ) from None
+        root = Path(work)
         tasks = [
             Task(
-                (source, agent, steps, seed + k, point.tolist(), episodes, seed),
+                (family, agent, steps, seed + k, point.tolist(), episodes, seed),
                 root / (f"{i:03d}" + f"-{k}" * (k > 0)),
             )
             for k in range(seeds)
@@ -101,25 +109,24 @@ def make_reference(
 
 def optimum(family: Family, contexts: Vector) -> Vector | None:
     """Return the greatest expected return in each context, shape ``(n,)``, where the family's physics knows it."""
-    if family.spec.definition.physics is None or family.spec.definition.max_episode_steps is None:
+    if not family.has_physics or family.max_episode_steps is None:
         return None
     columns = torch.as_tensor(contexts.T, dtype=torch.float64)
     c = dict(zip(family.context_space.names, columns, strict=True))
-    best = family.physics().optimum(c, family.spec.definition.max_episode_steps)
+    best = family.physics().optimum(c, family.max_episode_steps)
     return None if best is None else best.numpy()
 
 
 def _specialist(
-    source: Path, agent: str, steps: int, seed: int, context: list[float], episodes: int, starts: int, out: Path
+    family: Family, agent: str, steps: int, seed: int, context: list[float], episodes: int, starts: int, out: Path
 ) -> list[float]:
     """Train a specialist, as far as that has not been done, and return the returns of its episodes.
 
     :param starts: seed of their initial states.
     """
-    family = load_family(source)
     if not out.exists():
         train(family, agent, steps, seed, out, contexts=[context], resume=True, device="cpu", callback=CountSteps())
-    run = Run.open(out)
+    run = Run.open(out, family)
     asked = Training.of(family, agent_spec(agent), steps, seed, [context])
     if differences := run.training.differences(asked):
         raise ValueError(f"{out} holds another specialist: {'; '.join(differences)}. Use another folder")

@@ -121,7 +121,7 @@ class _Search:
             storage=storage, study_name=self.out.name, direction="maximize", load_if_exists=True
         )
         settings = dict(
-            family=self.family.spec.source.read_text(encoding="utf-8"),
+            family=self.family.digest,
             agent=self.text,
             steps=self.steps,
             seed=self.seed,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import gymnasium as gym
 import numpy as np
@@ -11,16 +12,21 @@ from gymnasium import spaces
 from numpy.typing import ArrayLike
 
 from hyperrl.contexts import ContextBox, ContextSpace
+from hyperrl.utils.errors import nearest
 
 if TYPE_CHECKING:
     from hyperrl.families.family import Family
     from hyperrl.physics.base import Physics
 
+CONTEXT: Final = "context"
+"""The entry of observations and the option of ``reset`` that hold the context."""
+
 
 class ContextEnv(gym.Env[Any, Any]):
     """A Gymnasium environment whose context is drawn at ``reset`` and observed.
 
-    Observations are ``{"observation": the environment's own, "context": physical units, shape (d,)}``.
+    Observations are ``{"observation": the environment's own, "context": physical units, shape (d,)}``; where the
+    environment's own are a ``Dict``, the context is one entry more, so that Stable-Baselines3 meets no Dict in a Dict.
     The context is, in this order: ``reset(options={"context": {...}})``, the next of ``contexts``, or a draw
     from the training range.
 
@@ -31,6 +37,10 @@ class ContextEnv(gym.Env[Any, Any]):
     :param action_scale: the feature that multiplies the action, once clipped to the action space.
     :param draw: draws the unwrapped environment's attribute ``state`` in a context, for ``render_mode="rgb_array"``;
         the environment draws itself by default, where it has no such attribute and where this returns ``None``.
+    :raises ValueError: where the environment's observations have an entry called ``context`` already, and for an
+        ``action_scale`` where actions are not continuous.
+
+    Other attributes and methods, such as ``compute_reward`` of an environment with goals, are the environment's.
 
     >>> from hyperrl import load_family
     >>> env = load_family("pendulum").make(context={"length": 0.7})
@@ -50,8 +60,18 @@ class ContextEnv(gym.Env[Any, Any]):
     ) -> None:
         self.env = env
         self.context_space = context_space
-        self.observation_space = spaces.Dict(observation=env.observation_space, context=ContextBox(context_space))
+        own = env.observation_space
+        self._is_dict = isinstance(own, spaces.Dict)
+        entries = own.spaces if isinstance(own, spaces.Dict) else {"observation": own}
+        if CONTEXT in entries:
+            raise ValueError(
+                f"the environment's observations {list(entries)} have an entry {CONTEXT!r} already, where the family's "
+                "context belongs: rename or remove it with a wrapper, such as gymnasium.wrappers:FilterObservation"
+            )
+        self.observation_space = spaces.Dict([*entries.items(), (CONTEXT, ContextBox(context_space))])
         self.action_space = env.action_space
+        if action_scale is not None and not isinstance(env.action_space, spaces.Box):
+            raise ValueError(f"'action_scale' multiplies continuous actions, the environment's are {env.action_space}")
         self.metadata = env.metadata
         self.render_mode = env.render_mode
         self._apply = apply
@@ -75,7 +95,12 @@ class ContextEnv(gym.Env[Any, Any]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """Start an episode in the next context; ``options={"context": {...}}`` sets it, the rest at default."""
+        """Start an episode in the next context; ``options={"context": {...}}`` sets it, the rest at default.
+
+        Other options are the inner environment's.
+
+        :raises ValueError: for a context out of bounds, and an option whose name is nearly ``context``.
+        """
         super().reset(seed=seed)
         if seed is not None:
             # The inner environment draws its initial states from this seed: keep our draws apart from them.
@@ -83,8 +108,11 @@ class ContextEnv(gym.Env[Any, Any]):
             self._np_random_seed = seed
             self._episode = 0
         options = dict(options or {})
-        if "context" in options:
-            self.context = self.context_space.vector(options.pop("context"))
+        for name in options:
+            if name != CONTEXT and difflib.get_close_matches(name, [CONTEXT], cutoff=0.85):
+                raise ValueError(f"unknown option {name!r}.{nearest(name, [CONTEXT])}")
+        if CONTEXT in options:
+            self.context = self.context_space.vector(options.pop(CONTEXT))
         elif self._contexts is not None:
             self.context = self._contexts[self._episode % len(self._contexts)]
         else:
@@ -116,5 +144,11 @@ class ContextEnv(gym.Env[Any, Any]):
         """Close the inner environment."""
         self.env.close()
 
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or name == "env":
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return self.env.get_wrapper_attr(name)
+
     def _observe(self, observation: Any) -> dict[str, np.ndarray]:
-        return {"observation": observation, "context": self.context.astype(np.float32)}
+        entries = observation if self._is_dict else {"observation": observation}
+        return {**entries, CONTEXT: self.context.astype(np.float32)}

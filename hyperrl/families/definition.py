@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hyperrl.contexts import ContextSpace, Feature, Interval
+from hyperrl.families.attributes import AttributePath
+from hyperrl.families.base import GymnasiumBase, Value
 from hyperrl.families.expressions import Expression
 from hyperrl.utils.definitions import build, read
 
@@ -17,34 +20,47 @@ class FamilyDefinition:
     """What a file in ``envs/`` says.
 
     :param id: the Gymnasium id of the family.
-    :param plane: the two features over which a picture of the returns is drawn.
     :param features: one table a feature.
-    :param base: the Gymnasium id of the environment that the family varies.
+    :param plane: the two features over which a picture of the returns is drawn; the first two by default.
+    :param base: the Gymnasium id of the environment that the family varies, or ``"module:Id"``.
+    :param base_kwargs: keyword arguments of the base.
+    :param wrappers: wrappers of the base, the innermost first: ``"module:Class"``, or a table of ``wrapper =
+        "module:Class"`` and its keyword arguments.
     :param physics: the name of the same dynamics in :mod:`hyperrl.physics`, or of the only ones, without a base.
     :param max_episode_steps: the time limit; that of the base by default.
-    :param attributes: attribute of the base environment = expression (or list of expressions) in the features.
+    :param attributes: path of an attribute of the base (``"gravity"``, ``"model.opt.gravity"``, ``"bodies[0].mass"``) =
+        expression (or list of expressions) in the features.
     :param action_scale: the feature that multiplies a continuous action of the base, once clipped to the action space.
     """
 
     id: str
-    plane: list
     features: dict
+    plane: list | None = None
     base: str | None = None
+    base_kwargs: dict = field(default_factory=dict)
+    wrappers: list = field(default_factory=list)
     physics: str | None = None
     max_episode_steps: int | None = None
     attributes: dict = field(default_factory=dict)
     action_scale: str | None = None
 
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of what it says of the dynamics and the features; not of the id and the plane."""
+        unsaid = {key for key in ("base_kwargs", "wrappers") if not getattr(self, key)}
+        said = {key: value for key, value in asdict(self).items() if key not in ({"id", "plane"} | unsaid)}
+        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
 
 @dataclass(frozen=True)
 class FamilySpec:
-    """A family, checked: its file, and what the file means."""
+    """A family's file, checked, and what it means."""
 
     name: str
     source: Path
     definition: FamilyDefinition
     context_space: ContextSpace
-    attributes: Mapping[str, Expression | tuple[Expression, ...]]
+    base: GymnasiumBase | None
 
 
 @dataclass(frozen=True)
@@ -57,7 +73,7 @@ class _FeatureTable:
 
 
 def family_spec(name: str | Path) -> FamilySpec:
-    """Read a family by name, or from a path that ends in ``.toml``.
+    """Read a family's file by name, or from a path that ends in ``.toml``; imports nothing that the file names.
 
     :raises ValueError: for an unknown name or a faulty file, saying file, key and what is valid.
     """
@@ -66,16 +82,18 @@ def family_spec(name: str | Path) -> FamilySpec:
         definition = build(FamilyDefinition, table)
         _check_dynamics(definition)
         space = ContextSpace(tuple(_feature(key, value) for key, value in definition.features.items()))
-        attributes = {key: _expressions(value, space) for key, value in definition.attributes.items()}
-        if len(definition.plane) != 2:
+        attributes = tuple(_attribute(key, value, space) for key, value in definition.attributes.items())
+        if definition.plane is not None and len(definition.plane) != 2:
             raise ValueError(f"'plane' must name two features, got {definition.plane}")
-        for feature in definition.plane:
+        for feature in (*(definition.plane or ()), *filter(None, [definition.action_scale])):
             space.index(feature)
-        if definition.action_scale is not None:
-            space.index(definition.action_scale)
+        base = None
+        if definition.base is not None:
+            wrappers = tuple(map(_wrapper, definition.wrappers))
+            base = GymnasiumBase(source, definition.base, attributes, definition.base_kwargs, wrappers)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
-    return FamilySpec(source.stem, source, definition, space, attributes)
+    return FamilySpec(source.stem, source, definition, space, base)
 
 
 def _check_dynamics(definition: FamilyDefinition) -> None:
@@ -87,7 +105,7 @@ def _check_dynamics(definition: FamilyDefinition) -> None:
     if definition.base is None:
         if definition.max_episode_steps is None:
             raise ValueError("the key 'max_episode_steps' is missing: there is no 'base' to take it from")
-        for key in ("attributes", "action_scale"):
+        for key in ("attributes", "action_scale", "base_kwargs", "wrappers"):
             if getattr(definition, key):
                 raise ValueError(f"{key!r} is about the environment of 'base', and there is none")
 
@@ -116,10 +134,28 @@ def _intervals(value: Any, where: str) -> tuple[Interval, ...]:
         raise ValueError(f"{where} must be [low, high] or a list of such intervals, got {value!r}") from None
 
 
-def _expressions(value: Any, space: ContextSpace) -> Expression | tuple[Expression, ...]:
-    """Read one expression, or a list of them for an attribute that is a list."""
-    if isinstance(value, str):
-        return Expression(value, space.names)
-    if isinstance(value, list) and all(isinstance(text, str) for text in value):
-        return tuple(Expression(text, space.names) for text in value)
-    raise ValueError(f"[attributes] expected an expression in quotes, or a list of such, got {value!r}")
+def _wrapper(value: Any) -> tuple[str, dict[str, Any]]:
+    """Read a wrapper: its class, and its keyword arguments."""
+    table = {"wrapper": value} if isinstance(value, str) else value
+    if not isinstance(table, dict) or not isinstance(table.get("wrapper"), str):
+        raise ValueError(
+            "'wrappers' must list such as 'gymnasium.wrappers:FlattenObservation', or tables of wrapper = "
+            f"'module:Class' and its keyword arguments, got {value!r}"
+        )
+    return table["wrapper"], {key: argument for key, argument in table.items() if key != "wrapper"}
+
+
+def _attribute(path: str, value: Any, space: ContextSpace) -> tuple[AttributePath, Value]:
+    """Read one expression, or a list of them for an attribute that is a list; check them over the bounds."""
+    try:
+        if isinstance(value, dict):
+            raise ValueError(f"write the attribute in quotes, such as '{path}.{next(iter(value), 'name')}'")
+        texts = value if isinstance(value, list) else [value]
+        if not all(isinstance(text, str) for text in texts):
+            raise ValueError(f"expected an expression in quotes, or a list of such, got {value!r}")
+        expressions = tuple(Expression(text, space.names) for text in texts)
+        for expression in expressions:
+            expression.check_over(space)
+        return AttributePath(path), expressions if isinstance(value, list) else expressions[0]
+    except ValueError as error:
+        raise ValueError(f"[attributes] {path!r}: {error}") from None

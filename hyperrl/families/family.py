@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
-from functools import cached_property
+from dataclasses import asdict
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,43 +17,98 @@ from gymnasium.envs.registration import EnvSpec
 from numpy.typing import ArrayLike
 
 from hyperrl.contexts import ContextSpace, Vector
-from hyperrl.families.definition import FamilyDefinition, FamilySpec, family_spec
+from hyperrl.families.context_env import ContextEnv
+from hyperrl.families.definition import family_spec
+from hyperrl.utils.definitions import find
 from hyperrl.utils.errors import nearest
+from hyperrl.utils.imports import load_object
 from hyperrl.utils.seeding import stream
 
 if TYPE_CHECKING:
     from stable_baselines3.common.vec_env import VecEnv
 
     from hyperrl.physics.base import Physics
-from hyperrl.families.context_env import ContextEnv
 
 BACKENDS = ("auto", "batched", "gymnasium")
+_PYTHON = re.compile(r"[\w.]+:\w+")
 
 
 class Family:
-    """One environment over a context space; see :func:`load_family`."""
+    """One environment over a context space.
 
-    def __init__(self, spec: FamilySpec) -> None:
-        self.spec = spec
-        self._env_spec = EnvSpec(spec.definition.id, entry_point=self.context_env, **registration(spec.definition))
+    A definition file makes one (:func:`load_family`), and so does Python, where setting a context takes code:
+
+    :param make_env: makes the environment to vary; it is called with the keyword arguments of :meth:`make`, such as
+        ``render_mode``. ``None`` where there are only physics.
+    :param context_space: the features.
+    :param apply: sets a context, a mapping from feature names to values, on the unwrapped environment, before each of
+        its resets. ``None`` where there are only physics.
+    :param name: a name for tables, files and messages.
+    :param max_episode_steps: the time limit, for an environment that has none of its own.
+    :param plane: the two features over which a picture of the returns is drawn; the first two by default.
+    :param physics: the same dynamics as functions on tensors, or the only ones: a
+        :class:`~hyperrl.physics.base.Physics` or its name.
+    :param action_scale: the feature that multiplies a continuous action, once clipped to the action space.
+    :param id: its Gymnasium id, for messages of Gymnasium; ``hyperrl/NAME-v0`` by default. Nothing is registered.
+    :param source: where it is found again: the file, or ``"module:attribute"``; :func:`load_family` gives it.
+    :param digest: see :attr:`digest`.
+    :raises ValueError: for an unknown feature, and where there is neither an environment nor physics.
+
+    >>> import gymnasium
+    >>> from hyperrl.contexts import ContextSpace, Feature
+    >>> space = ContextSpace((Feature("length", "m", 1.0, train=((0.8, 1.2),), bounds=((0.5, 1.5),)),))
+    >>> def make(**kwargs):
+    ...     return gymnasium.make("Pendulum-v1", **kwargs)
+    >>> def apply(env, context):
+    ...     env.l = context["length"]
+    >>> family = Family(make, space, apply, name="stick")
+    >>> family.make({"length": 0.9}).reset(seed=0)[0]["context"]
+    array([0.9], dtype=float32)
+    """
+
+    def __init__(
+        self,
+        make_env: Callable[..., gym.Env[Any, Any]] | None,
+        context_space: ContextSpace,
+        apply: Callable[[Any, Mapping[str, float]], None] | None,
+        *,
+        name: str,
+        max_episode_steps: int | None = None,
+        plane: tuple[str, str] | None = None,
+        physics: str | Physics | None = None,
+        action_scale: str | None = None,
+        id: str | None = None,
+        source: Path | str | None = None,
+        digest: str | None = None,
+    ) -> None:
+        if (make_env is None) != (apply is None):
+            raise ValueError(f"family {name!r}: give both 'make_env' and 'apply', or neither and 'physics'")
+        if make_env is None and (physics is None or max_episode_steps is None):
+            raise ValueError(f"family {name!r}: give 'make_env' and 'apply', or 'physics' and 'max_episode_steps'")
+        if max_episode_steps is not None and max_episode_steps < 1:
+            raise ValueError(f"family {name!r}: 'max_episode_steps' must be at least 1, got {max_episode_steps}")
+        if re.fullmatch(r"[\w.-]+", name) is None:
+            raise ValueError(f"expected a name of letters, digits and - _ . for a family, got {name!r}")
+        names = context_space.names
+        self.name = name
+        self.context_space = context_space
+        self.plane: tuple[str, str] = (names[0], names[min(1, len(names) - 1)]) if plane is None else plane
+        """The two features over which a picture of the returns is drawn."""
+        for feature in (*self.plane, *([] if action_scale is None else [action_scale])):
+            context_space.index(feature)
+        self.max_episode_steps = max_episode_steps
+        self.id = f"hyperrl/{name}-v0" if id is None else id
+        self.source = source
+        """Where it is found again: a file, ``"module:attribute"``, or ``None`` for one made in Python."""
+        self._make_env = make_env
+        self._apply = apply
+        self._physics = physics
+        self._action_scale = action_scale
+        self._digest = digest
+        self._env_spec = EnvSpec(self.id, entry_point=self.context_env, max_episode_steps=max_episode_steps)
 
     def __repr__(self) -> str:
         return f"Family({self.name!r}, features={list(self.context_space.names)})"
-
-    @property
-    def name(self) -> str:
-        """The name of the definition file."""
-        return self.spec.name
-
-    @property
-    def context_space(self) -> ContextSpace:
-        """The features over which the family varies."""
-        return self.spec.context_space
-
-    @property
-    def max_episode_steps(self) -> int | None:
-        """The time limit of an episode: the definition's, else that of the base; ``None`` where neither has one."""
-        return self._env_spec.max_episode_steps
 
     def with_irrelevant(self, n: int) -> Family:
         """Return the family with ``n`` features more that do nothing; see :meth:`ContextSpace.with_irrelevant`.
@@ -60,7 +116,7 @@ class Family:
         >>> load_family("ode").with_irrelevant(2).context_space.names
         ('c0', 'c1', 'irrelevant_0', 'irrelevant_1')
         """
-        return Family(replace(self.spec, context_space=self.context_space.with_irrelevant(n)))
+        return self._with(context_space=self.context_space.with_irrelevant(n))
 
     @property
     def irrelevant(self) -> int:
@@ -72,16 +128,38 @@ class Family:
         """The SHA-256 of what the definition says of the dynamics and the features.
 
         Comments, the Gymnasium id and the plane of its pictures do not count; neither does the code of its physics,
-        which the version of hyperrl stands for.
+        which the version of hyperrl stands for. Of a family made in Python, its features, its time limit and the names
+        of its functions and physics count, not their code.
         """
-        definition = {k: v for k, v in asdict(self.spec.definition).items() if k not in ("id", "plane")}
-        return hashlib.sha256(json.dumps(definition, sort_keys=True).encode()).hexdigest()
+        if self._digest is not None:
+            return self._digest
+        said = {
+            "features": [asdict(feature) for feature in self.context_space.relevant.features],
+            "max_episode_steps": self.max_episode_steps,
+            "action_scale": self._action_scale,
+            **{key: _qualified(getattr(self, f"_{key}")) for key in ("make_env", "apply", "physics")},
+        }
+        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
     @property
-    def plane(self) -> tuple[str, str]:
-        """The two features over which a picture of the returns is drawn."""
-        x, y = self.spec.definition.plane
-        return x, y
+    def has_base(self) -> bool:
+        """Whether it varies an environment, which :meth:`base` makes; else its physics is all."""
+        return self._make_env is not None
+
+    @property
+    def has_physics(self) -> bool:
+        """Whether its dynamics are there as functions on tensors."""
+        return self._physics is not None
+
+    def base(self, **kwargs: Any) -> gym.Env[Any, Any]:
+        """Make the environment that the family varies, as it is.
+
+        :param kwargs: its keyword arguments, such as ``render_mode``.
+        :raises ValueError: where there is none.
+        """
+        if self._make_env is None:
+            raise ValueError(f"{self.place}: the family varies no environment, it has physics of its own")
+        return self._make_env(**kwargs)
 
     def physics(self) -> Physics:
         """Load the family's dynamics as functions on tensors.
@@ -92,13 +170,36 @@ class Family:
         from hyperrl.simulation.simulator import check_features
 
         try:
-            if self.spec.definition.physics is None:
+            if self._physics is None:
                 raise ValueError("the family has no 'physics'")
-            loaded = load(self.spec.definition.physics)
+            loaded = load(self._physics) if isinstance(self._physics, str) else self._physics
             check_features(loaded, self.context_space)
         except ValueError as error:
-            raise ValueError(f"{self.spec.source}: {error}") from None
+            raise ValueError(f"{self.place}: {error}") from None
         return loaded
+
+    @property
+    def place(self) -> str:
+        """Where a user looks for what is wrong with it."""
+        return f"family {self.name!r}" if self.source is None else str(self.source)
+
+    def named(self, name: str) -> Family:
+        """Return the family under another name."""
+        return self._with(name=name)
+
+    def _with(self, **changes: Any) -> Family:
+        arguments: dict[str, Any] = dict(
+            name=self.name,
+            max_episode_steps=self.max_episode_steps,
+            plane=self.plane,
+            physics=self._physics,
+            action_scale=self._action_scale,
+            id=self.id,
+            source=self.source,
+            digest=self._digest,
+            context_space=self.context_space,
+        )
+        return Family(self._make_env, apply=self._apply, **(arguments | changes))
 
     def make(self, context: Mapping[str, float] | ArrayLike | None = None, **kwargs: Any) -> gym.Env[Any, Any]:
         """Make one environment.
@@ -146,7 +247,7 @@ class Family:
             contexts = self.context_space.sample(split, int(contexts), seed)
         elif contexts is not None:
             contexts = self.context_space.matrix(contexts)
-        if backend == "batched" or (backend == "auto" and self.spec.definition.physics is not None):
+        if backend == "batched" or (backend == "auto" and self.has_physics):
             from hyperrl.simulation.simulator import Simulator
             from hyperrl.simulation.vec_env import BatchedVecEnv
 
@@ -177,46 +278,58 @@ class Family:
         return env
 
     def _bare_context_env(self, contexts: Vector | None, **kwargs: Any) -> ContextEnv:
-        if self.spec.definition.base is None:
+        if self._make_env is None or self._apply is None:
             from hyperrl.simulation.physics_env import PhysicsEnv
 
             env = PhysicsEnv(self.physics(), **kwargs)
             return ContextEnv(env, self.context_space, _set_context, contexts)
-        env = gym.make(self.spec.definition.base, disable_env_checker=True, **kwargs).unwrapped
-        for attribute in self.spec.attributes:
-            if not hasattr(env, attribute):
-                known = [name for name in dir(env) if not name.startswith("_")]
-                raise ValueError(
-                    f"{self.spec.source}: {self.spec.definition.base} has no attribute {attribute!r}."
-                    f"{nearest(attribute, known)}"
-                )
-        drawn = kwargs.get("render_mode") == "rgb_array" and self.spec.definition.physics is not None
+        drawn = kwargs.get("render_mode") == "rgb_array" and self.has_physics
         draw = self.physics().draw if drawn else None
-        return ContextEnv(env, self.context_space, self._apply, contexts, self.spec.definition.action_scale, draw)
-
-    def _apply(self, env: gym.Env[Any, Any], context: Mapping[str, float]) -> None:
-        for attribute, expression in self.spec.attributes.items():
-            values = [e(context) for e in expression] if isinstance(expression, tuple) else expression(context)
-            setattr(env, attribute, values)
+        return ContextEnv(self._make_env(**kwargs), self.context_space, self._apply, contexts, self._action_scale, draw)
 
 
 def load_family(name: str | Path) -> Family:
-    """Load a family by name, or from the path of a ``.toml`` file.
+    """Load a family by name, from the path of a ``.toml`` file, or from Python by ``"module:attribute"``.
 
     :raises ValueError: for an unknown name or a faulty file, saying file, key and what is valid.
 
     >>> load_family("pendulum").context_space.names
     ('gravity', 'mass', 'length', 'torque_gain')
     """
-    return Family(family_spec(name))
-
-
-def registration(definition: FamilyDefinition) -> dict[str, Any]:
-    """Return what Gymnasium's registry says of a family beside its id: the base's, unless the file says otherwise."""
-    base = None if definition.base is None else gym.spec(definition.base)
-    steps = definition.max_episode_steps or (None if base is None else base.max_episode_steps)
-    return dict(max_episode_steps=steps, reward_threshold=None if base is None else base.reward_threshold)
+    source = name if isinstance(name, str) and _PYTHON.fullmatch(name) else find("envs", name)
+    if isinstance(source, str):
+        found = load_object(source)
+        if not isinstance(found, Family):
+            raise ValueError(f"expected {source!r} to be a hyperrl.Family, got {found!r}")
+        return found._with(source=source)
+    spec = family_spec(source)
+    definition, base = spec.definition, spec.base
+    limit = definition.max_episode_steps
+    if base is not None:
+        limit = limit or base.spec().max_episode_steps
+    return Family(
+        None if base is None else base.make,
+        spec.context_space,
+        None if base is None else base.apply,
+        name=spec.name,
+        max_episode_steps=limit,
+        plane=None if definition.plane is None else (definition.plane[0], definition.plane[1]),
+        physics=definition.physics,
+        action_scale=definition.action_scale,
+        id=definition.id,
+        source=spec.source,
+        digest=definition.digest,
+    )
 
 
 def _set_context(env: Any, context: Mapping[str, float]) -> None:
     env.context = context
+
+
+def _qualified(thing: Any) -> str | None:
+    """Return the name of a function, a class' name for its instance, or a name as it is."""
+    if thing is None or isinstance(thing, str):
+        return thing
+    if isinstance(thing, partial):
+        return f"{_qualified(thing.func)}{thing.args}{thing.keywords}"
+    return getattr(thing, "__qualname__", type(thing).__qualname__)

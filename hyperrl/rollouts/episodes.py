@@ -116,6 +116,6 @@ def time_limit(family: Family) -> int:
     if limit is None:
         raise ValueError(
             f"the episodes of {family.name} have no time limit, so that playing them to the end may never end: set "
-            f"max_episode_steps = ... in {family.spec.source}"
+            f"max_episode_steps = ... in {family.place}"
         )
     return limit

@@ -110,6 +110,8 @@ class RunRecord:
     :param command: the command that began it.
     :param versions: of the libraries that decide the result.
     :param result: how it ended; ``None`` while it is under way.
+    :param family_source: ``"module:attribute"`` of a family made in Python; ``None`` for one of a file, and where
+        nobody said.
     """
 
     SCHEMA: ClassVar[str] = "run-1"
@@ -118,6 +120,7 @@ class RunRecord:
     command: str
     versions: Mapping[str, str]
     result: Result | None = None
+    family_source: str | None = None
 
 
 def distinguish(trainings: Mapping[str, Training]) -> dict[str, str]:

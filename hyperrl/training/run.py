@@ -46,14 +46,18 @@ class Run:
     ``evaluation.json``.
 
     :param path: the folder.
+    :param given: the family, where the folder cannot say where it is found: it was made in Python.
     """
 
     path: Path
+    given: Family | None = None
 
     @classmethod
-    def open(cls, path: str | Path) -> Run:
+    def open(cls, path: str | Path, family: Family | None = None) -> Run:
         """Open a run folder.
 
+        :param family: the family that was trained on, where it was made in Python and not named as
+            ``"module:attribute"``; else the folder knows it.
         :raises ValueError: where there is none.
         """
         path = Path(path)
@@ -62,7 +66,7 @@ class Run:
                 raise ValueError(f"the training of {path} was interrupted: continue it with --resume")
             siblings = [str(other.parent) for other in path.parent.glob(f"*/{RECORD}")]
             raise ValueError(f"{path} is no run folder: it has no {RECORD}.{nearest(str(path), siblings)}")
-        return cls(path)
+        return cls(path, family)
 
     @cached_property
     def record(self) -> RunRecord:
@@ -89,9 +93,25 @@ class Run:
 
     @cached_property
     def family(self) -> Family:
-        """The family as it was at training time."""
-        spec = replace(load_family(self.path / FAMILY).spec, name=self.training.family)
-        return Family(spec).with_irrelevant(self.training.irrelevant)
+        """The family as it was at training time.
+
+        :raises ValueError: where it was made in Python and has changed since, or is not known.
+        """
+        name, source = self.training.family, self.record.family_source
+        if self.given is not None:
+            family = self.given
+        elif (self.path / FAMILY).is_file():
+            family = load_family(self.path / FAMILY).named(name)
+        elif source is not None:
+            family = load_family(source)
+        else:
+            raise ValueError(
+                f"the family {name!r} of {self.path} was made in Python, and the folder does not know where: open it "
+                "with Run.open(path, family), or train with the family named as 'module:attribute'"
+            )
+        if family.digest != self.training.definition:
+            raise ValueError(f"{self.path} was trained on another family {name!r} than that of {family.place} now")
+        return family.with_irrelevant(self.training.irrelevant)
 
     @cached_property
     def agent(self) -> AgentSpec:
@@ -175,11 +195,11 @@ class UnfinishedRun:
         self.out = Path(out)
         self.path = _partial(self.out)
         self.checkpoint = self.path / "checkpoint"
-        self.definitions = {
-            name: source.read_text(encoding="utf-8")
-            for name, source in ((FAMILY, family.spec.source), (AGENT, agent.source))
-        }
-        self.record = RunRecord(training, shlex.join(sys.argv), versions())
+        sources = {AGENT: agent.source} | ({FAMILY: family.source} if isinstance(family.source, Path) else {})
+        self.definitions = {name: source.read_text(encoding="utf-8") for name, source in sources.items()}
+        family_source = family.source if isinstance(family.source, str) else None
+        self.record = RunRecord(training, shlex.join(sys.argv), versions(), family_source=family_source)
+        self.family = family
         self.resume = resume
         self.exit = ExitStack()
 
@@ -233,7 +253,7 @@ class UnfinishedRun:
         """Give the folder of a training that has ended its name."""
         self.checkpoint.unlink(missing_ok=True)
         self.path.rename(self.out)
-        return Run(self.out)
+        return Run(self.out, self.family)
 
     def discard(self) -> None:
         """Remove the folder: nothing worth resuming is in it."""

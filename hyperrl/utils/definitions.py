@@ -2,14 +2,65 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, dataclass, fields
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, Final, TypeVar, get_args, get_type_hints
 
 from hyperrl.utils.errors import nearest
 
 T = TypeVar("T")
+
+
+PATH: Final = "HYPERRL_PATH"
+"""The environment variable that lists folders of the user's own, each with subfolders ``envs`` and ``agents``."""
+GROUPS: Final = {"envs": "hyperrl.families", "agents": "hyperrl.agents"}
+"""Kind = the group of entry points by which a package offers definitions."""
+_NOUNS: Final = {"envs": "family", "agents": "agent"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where a definition of a name is.
+
+    :param name: its name.
+    :param source: its file, or ``"module:attribute"``.
+    :param origin: who offers it: ``"HYPERRL_PATH"``, the name of a package, or ``"hyperrl"``.
+    """
+
+    name: str
+    source: Path | str
+    origin: str
+
+
+def catalogue(kind: str) -> dict[str, list[Entry]]:
+    """Return all definitions of a kind by name; of several of one name, the first is used and hides the others.
+
+    The folders of ``HYPERRL_PATH`` come first, then what installed packages offer, then hyperrl's own. A package
+    offers a folder of TOML files by an entry point whose value is its dotted path, ``mypackage.definitions``, or one
+    family made in Python by ``mypackage.rooms:ROOM``, in the group ``hyperrl.families`` or ``hyperrl.agents``.
+
+    :param kind: ``"envs"`` or ``"agents"``.
+    """
+    entries = [entry for root in search_path() for entry in _in_folder(root / kind, PATH)]
+    for name, value, package in _offered(GROUPS[kind]):
+        if ":" in value:
+            entries.append(Entry(name, value, package))
+        elif (offered := _package_folder(value)) is not None:
+            entries += _in_folder(offered, package)
+    entries += _in_folder(folder(kind), "hyperrl")
+    found: dict[str, list[Entry]] = {}
+    for entry in entries:
+        found.setdefault(entry.name, []).append(entry)
+    return dict(sorted(found.items()))
+
+
+def search_path() -> list[Path]:
+    """Return the folders of ``HYPERRL_PATH``, which are separated as those of ``PATH`` are."""
+    return [Path(root) for root in os.environ.get(PATH, "").split(os.pathsep) if root]
 
 
 def names(kind: str) -> list[str]:
@@ -18,14 +69,33 @@ def names(kind: str) -> list[str]:
     >>> "pendulum" in names("envs")
     True
     """
-    return sorted(path.stem for path in folder(kind).glob("*.toml"))
+    return list(catalogue(kind))
 
 
 def folder(kind: str) -> Path:
-    """Find the definitions of a kind: packaged data of an installed hyperrl, else beside the package in a checkout."""
+    """Find hyperrl's own definitions: packaged data of an installed hyperrl, else beside the package in a checkout."""
     package = Path(__file__).parent.parent
     packaged = package / kind
     return packaged if packaged.is_dir() else package.parent / kind
+
+
+def find(kind: str, name: str | Path) -> Path | str:
+    """Find a definition by its name or path: its file, or ``"module:attribute"`` for a family made in Python.
+
+    :param kind: ``"envs"`` or ``"agents"``.
+    :raises ValueError: for an unknown name, or a file that is not there.
+    """
+    if Path(name).suffix == ".toml":
+        if not Path(name).is_file():
+            raise ValueError(f"no such file: {name}")
+        return Path(name)
+    known = catalogue(kind)
+    if str(name) not in known:
+        raise ValueError(
+            f"unknown {_NOUNS[kind]} {str(name)!r}: known are {list(known)}, or give the path of a .toml file."
+            f"{nearest(str(name), known)}"
+        )
+    return known[str(name)][0].source
 
 
 def read(kind: str, name: str | Path) -> tuple[Path, dict[str, Any]]:
@@ -34,19 +104,9 @@ def read(kind: str, name: str | Path) -> tuple[Path, dict[str, Any]]:
     :param kind: ``"envs"`` or ``"agents"``.
     :raises ValueError: for an unknown name, a file that is not there, or one that is not TOML.
     """
-    if Path(name).suffix == ".toml":
-        source = Path(name)
-        if not source.is_file():
-            raise ValueError(f"no such file: {source}")
-    else:
-        valid = names(kind)
-        if str(name) not in valid:
-            noun = {"envs": "family", "agents": "agent"}[kind]
-            raise ValueError(
-                f"unknown {noun} {str(name)!r}: known are {valid}, or give the path of a .toml file."
-                f"{nearest(str(name), valid)}"
-            )
-        source = folder(kind) / f"{name}.toml"
+    source = find(kind, name)
+    if isinstance(source, str):
+        raise ValueError(f"the {_NOUNS[kind]} {str(name)!r} is made in Python, by {source}: there is no file")
     return source, read_toml(source)
 
 
@@ -61,6 +121,34 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not valid TOML: {error}") from None
+
+
+def _in_folder(folder: Path, origin: str) -> list[Entry]:
+    return [Entry(path.stem, path, origin) for path in sorted(folder.glob("*.toml"))]
+
+
+@cache
+def _offered(group: str) -> list[tuple[str, str, str]]:
+    """Return name, value and package of the entry points of a group."""
+    from importlib.metadata import entry_points
+
+    return [
+        (point.name, point.value, "a package" if point.dist is None else point.dist.name)
+        for point in entry_points(group=group)
+    ]
+
+
+def _package_folder(dotted: str) -> Path | None:
+    """Find a package's folder without running its code."""
+    top, *inner = dotted.split(".")
+    try:
+        spec = find_spec(top)
+    except (ImportError, ValueError):
+        return None
+    for location in () if spec is None else spec.submodule_search_locations or ():
+        if (found := Path(location, *inner)).is_dir():
+            return found
+    return None
 
 
 def build(cls: type[T], table: Any, where: str = "") -> T:

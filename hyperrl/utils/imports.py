@@ -3,11 +3,28 @@
 from __future__ import annotations
 
 from importlib import import_module
+from types import ModuleType
 from typing import Any, TypeVar
 
 from hyperrl.utils.errors import nearest
 
 T = TypeVar("T")
+
+
+def load_module(name: str) -> ModuleType:
+    """Import a module. This runs its code.
+
+    :raises ValueError: where there is none of that name. An error inside the module is raised as it is.
+    """
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise  # the module is there, and lacks another one
+        raise ValueError(
+            f"there is no module {error.name!r} that Python can import. Install its package, or put its folder on "
+            "PYTHONPATH"
+        ) from None
 
 
 def load_object(name: str) -> Any:
@@ -28,14 +45,9 @@ def load_object(name: str) -> Any:
     if not colon or not attribute.isidentifier() or not all(part.isidentifier() for part in module.split(".")):
         raise ValueError(f"expected 'module:Name', such as 'mypackage.networks:MyPolicy', got {name!r}")
     try:
-        found = import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-            raise  # the module is there, and lacks another one
-        raise ValueError(
-            f"{name!r}: there is no module {error.name!r} that Python can import. Install its package, or put its "
-            "folder on PYTHONPATH"
-        ) from None
+        found = load_module(module)
+    except ValueError as error:
+        raise ValueError(f"{name!r}: {error}") from None
     try:
         return getattr(found, attribute)
     except AttributeError:

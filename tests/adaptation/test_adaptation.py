@@ -31,7 +31,7 @@ SIZES: dict[str, Any] = dict(n_steps=50, batch_size=25, n_epochs=2, device="cpu"
 CARTPOLE = hyperrl.load_family("cartpole")
 PENDULUM = hyperrl.load_family("pendulum")
 CONTEXT = {"length": 0.7, "torque_gain": -1.5}
-BATCHED = [name for name in names("envs") if hyperrl.load_family(name).spec.definition.physics is not None]
+BATCHED = [name for name in names("envs") if hyperrl.load_family(name).has_physics]
 # What one step ahead does not tell: only these in combination, or not at all.
 HIDDEN = {
     "cartpole": {"masscart", "masspole", "force_mag"},

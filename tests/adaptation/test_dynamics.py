@@ -12,6 +12,7 @@ import hyperrl
 from hyperrl.adaptation import dynamics as module
 from hyperrl.adaptation.dynamics import Dynamics, learn_dynamics
 from hyperrl.adaptation.identification import Transitions, by_physics, identify
+from hyperrl.utils.definitions import folder
 
 ODE = hyperrl.load_family("ode")
 
@@ -66,7 +67,7 @@ def test_uncertainty_is_widened_by_what_it_was_short_of_in_contexts_held_out(lea
 
 def test_a_family_without_physics_is_identified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "HELD_OUT", 2)
-    text = (Path(hyperrl.load_family("mountain_car").spec.source)).read_text(encoding="utf-8")
+    text = (folder("envs") / "mountain_car.toml").read_text(encoding="utf-8")
     path = tmp_path / "car.toml"
     path.write_text("\n".join(line for line in text.splitlines() if not line.startswith("physics")))
     family = hyperrl.load_family(path)

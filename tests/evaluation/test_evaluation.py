@@ -15,6 +15,7 @@ from hyperrl.evaluation.report import Report
 from hyperrl.evaluation.statistics import interquartile_mean
 from hyperrl.policies import ConcatPolicy, HyperPolicy, UnawarePolicy
 from hyperrl.rollouts.episodes import play
+from hyperrl.utils.definitions import folder
 from hyperrl.utils.provenance import describe_model
 
 SIZES: dict[str, Any] = dict(n_steps=8, batch_size=8, device="cpu", seed=0)
@@ -118,7 +119,7 @@ def test_a_report_says_what_it_is_of(model: PPO, tmp_path: Path) -> None:
     again = PPO(HyperPolicy, FAMILY.vec_env(2), **SIZES)
     assert describe_model(again) == described
     assert describe_model(again.learn(8)).sha256 != described.sha256
-    text = FAMILY.spec.source.read_text()
+    text = (folder("envs") / "cartpole.toml").read_text(encoding="utf-8")
     for change, same in (("# a comment\n" + text, True), (text.replace("default = 9.8", "default = 9.7"), False)):
         (tmp_path / "f.toml").write_text(change)
         assert (hyperrl.load_family(tmp_path / "f.toml").digest == report.definition) is same

@@ -24,6 +24,7 @@ from hyperrl.experiments.comparison import (
 )
 from hyperrl.report.markdown import write_report
 from hyperrl.training.run import Run, group_runs
+from hyperrl.utils.definitions import folder
 from hyperrl.utils.records import read
 
 RECIPE = """
@@ -98,7 +99,7 @@ def test_mismatches_are_refused_with_the_difference_named(make: Make, tmp_path: 
     with pytest.raises(ValueError, match=r"equal length: .*longer has steps=20, .*one has steps=1$"):
         group_runs([one, longer])
     changed = tmp_path / "ode.toml"
-    changed.write_text(hyperrl.load_family("ode").spec.source.read_text().replace("default = 1.0", "default = 2.0"))
+    changed.write_text((folder("envs") / "ode.toml").read_text().replace("default = 1.0", "default = 2.0"))
     other = make("other", 1, family=changed)
     with pytest.raises(ValueError, match=r"differ in definition of the family: .*other has"):
         Comparison([one, other])

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from hyperrl.families.definition import family_spec
+from hyperrl.families.expressions import Expression
 from hyperrl.training.recipe import agent_spec
 from hyperrl.utils.definitions import names
 
@@ -39,10 +40,7 @@ def test_every_family_is_read(name: str) -> None:
     spec = family_spec(name)
     assert spec.name == name
     assert re.fullmatch(r"hyperrl/[A-Za-z0-9]+-v\d+", spec.definition.id)
-    used = " ".join(
-        e.text for value in spec.attributes.values() for e in (value if isinstance(value, tuple) else (value,))
-    )
-    used += f" {spec.definition.action_scale}"
+    used = f"{spec.definition.attributes} {spec.definition.action_scale}"
     if spec.definition.base is None:
         return  # the physics uses them
     for feature in spec.context_space.names:
@@ -57,13 +55,17 @@ def test_every_agent_is_read(name: str) -> None:
 def test_definitions_are_read_from_a_path(tmp_path: Path) -> None:
     spec = family_spec(write(tmp_path, FAMILY))
     assert spec.context_space.features[0].bounds == ((0.1, 2.0),)
-    assert spec.attributes["m"]({"mass": 0.7}) == 0.7
+    assert spec.base is not None
+    ((path, value),) = spec.base.attributes
+    assert path.text == "m"
+    assert isinstance(value, Expression)
+    assert value({"mass": 0.7}) == 0.7
 
 
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("base =", "bass =", "unknown key 'bass': the keys are ['id', 'plane', "),
+        ("base =", "bass =", "unknown key 'bass': the keys are ['id', 'features', 'plane', "),
         ("base =", "bass =", "Did you mean 'base'?"),
         ('base = "Pendulum-v1"', "", "give 'base', the Gymnasium id of the environment to vary, or 'physics', or both"),
         ('base = "Pendulum-v1"', "base = 3", "'base' must be of type str, got int 3"),
@@ -81,7 +83,25 @@ def test_definitions_are_read_from_a_path(tmp_path: Path) -> None:
         ("bounds = [0.1, 2]", "bounds = [0.6, 2]", "the training range [0.5, 1.5] must lie inside the bounds [0.6, 2]"),
         ('"kg"', '"kg"\ndefault = 1', "not valid TOML"),
         ('m = "mass"', 'm = "maas"', "unknown name 'maas' in 'maas': the names are ['mass']. Did you mean 'mass'?"),
-        ('m = "mass"', "m = 3", "expected an expression in quotes"),
+        ('m = "mass"', "m = 3", "[attributes] 'm': expected an expression in quotes"),
+        ('m = "mass"', 'm.o.p = "mass"', "[attributes] 'm': write the attribute in quotes, such as 'm.o'"),
+        ('m = "mass"', 'm = "9**9**9"', "[attributes] 'm': '9**9**9' is no finite real number"),
+        ('m = "mass"', 'm = "(1 - mass) ** 0.5"', "'(1 - mass) ** 0.5' is no finite real number for mass="),
+        ('m = "mass"', 'm = "1 / (mass - mass)"', "'1 / (mass - mass)' is no finite real number for mass=1"),
+        ('m = "mass"', 'm = "1 / (mass - 1.05)"', "'1 / (mass - 1.05)' is no finite real number for mass=1.05"),
+        ('m = "mass"', f'm = "{"-" * 400}mass"', "expected at most 100 nested operations"),
+        ('m = "mass"', f'm = "{"(" * 240}mass{")" * 240}"', "expected an arithmetic expression"),
+        ('m = "mass"', f'm = "{"mass+" * 200}mass"', "expected an expression of at most 500 characters"),
+        ('m = "mass"', 'm = "1e999"', "expected finite numbers"),
+        ('m = "mass"', '"m..n" = "mass"', "[attributes] 'm..n': expected an attribute such as 'gravity'"),
+        ('m = "mass"', '"__class__.m" = "mass"', "expected an attribute such as 'gravity'"),
+        ("[attributes]", "[base_kwargs]\ng = 1\n[attribute]", "unknown key 'attribute'"),
+        ('plane = ["mass", "mass"]', "wrappers = [3]", "'wrappers' must list such as 'gymnasium.wrappers:"),
+        (
+            'base = "Pendulum-v1"',
+            'physics = "ode"\nmax_episode_steps = 9\nwrappers = ["a:b"]',
+            "is about the environment",
+        ),
     ],
 )
 def test_faults_in_a_family_name_the_file_and_the_key(tmp_path: Path, old: str, new: str, message: str) -> None:

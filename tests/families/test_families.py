@@ -14,10 +14,11 @@ from stable_baselines3.common.env_checker import check_env as sb3_check_env
 from stable_baselines3.common.env_util import make_vec_env
 
 import hyperrl
-from hyperrl.utils.definitions import names
+from hyperrl.families.definition import family_spec
+from hyperrl.utils.definitions import folder, names
 
 FAMILIES = names("envs")
-BASES = {name: base for name in FAMILIES if (base := hyperrl.load_family(name).spec.definition.base) is not None}
+BASES = {name: base for name in FAMILIES if (base := family_spec(name).definition.base) is not None}
 FEATURES = [(name, feature) for name in FAMILIES for feature in hyperrl.load_family(name).context_space.names]
 
 
@@ -149,7 +150,7 @@ def test_environment_i_does_not_depend_on_how_many_there_are(name: str) -> None:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_time_limit_truncates(name: str) -> None:
     family = hyperrl.load_family(name)
-    limit = gym.spec(family.spec.definition.id).max_episode_steps
+    limit = gym.spec(family.id).max_episode_steps
     assert limit is not None
     vec_env = family.vec_env(20, seed=1)
     vec_env.reset()
@@ -220,22 +221,22 @@ def test_checkers_say_no_more_than_of_the_base_environment(name: str) -> None:
             sb3_check_env(gym.make(env_id, disable_env_checker=True))
         return {str(warning.message).removeprefix("\x1b[33mWARN: ").removesuffix("\x1b[0m") for warning in caught}
 
-    assert complaints(family.spec.definition.id) <= complaints(BASES[name])
+    assert complaints(family.id) <= complaints(BASES[name])
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_registered_id_draws_training_contexts(name: str) -> None:
     family = hyperrl.load_family(name)
-    env = gym.make(family.spec.definition.id)
+    env = gym.make(family.id)
     contexts = np.array([env.reset(seed=None if i else 0)[0]["context"] for i in range(5)], dtype=np.float64)
     assert family.context_space.in_bounds(contexts).all()
     assert len({tuple(context) for context in contexts}) == 5
     assert env.spec is not None
-    limit = family.spec.definition.max_episode_steps or gym.spec(BASES[name]).max_episode_steps
+    limit = family_spec(name).definition.max_episode_steps or gym.spec(BASES[name]).max_episode_steps
     assert env.spec.max_episode_steps == limit
-    vec_env = make_vec_env(family.spec.definition.id, n_envs=2, seed=0)
+    vec_env = make_vec_env(family.id, n_envs=2, seed=0)
     assert vec_env.reset()["context"].shape == (2, len(family.context_space))
-    fixed = gym.make(family.spec.definition.id, context={})
+    fixed = gym.make(family.id, context={})
     assert_array_equal(fixed.reset()[0]["context"], family.context_space.default.astype(np.float32))
 
 
@@ -254,11 +255,12 @@ def test_bad_arguments_are_refused() -> None:
 
 
 def test_an_unknown_attribute_is_named(tmp_path: Path) -> None:
-    text = hyperrl.load_family("pendulum").spec.source.read_text(encoding="utf-8")
+    text = (folder("envs") / "pendulum.toml").read_text(encoding="utf-8")
     path = tmp_path / "mine.toml"
     path.write_text(text.replace("max_torque =", "max_torqe ="), encoding="utf-8")
     with pytest.raises(
-        ValueError, match=r"mine\.toml: Pendulum-v1 has no attribute 'max_torqe'\. Did you mean 'max_torque'"
+        ValueError,
+        match=r"mine\.toml: \[attributes\] 'max_torqe': Pendulum-v1 has no attribute 'max_torqe'\. Did you",
     ):
         hyperrl.load_family(path).make()
 

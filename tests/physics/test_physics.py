@@ -19,9 +19,9 @@ from hyperrl.simulation.simulator import Simulator
 from hyperrl.utils.definitions import names
 
 FAMILIES = {name: hyperrl.load_family(name) for name in names("envs")}
-WITH_PHYSICS = [name for name, family in FAMILIES.items() if family.spec.definition.physics]
-WITH_BOTH = [name for name in WITH_PHYSICS if FAMILIES[name].spec.definition.base]
-WITHOUT_BASE = [name for name in WITH_PHYSICS if not FAMILIES[name].spec.definition.base]
+WITH_PHYSICS = [name for name, family in FAMILIES.items() if family.has_physics]
+WITH_BOTH = [name for name in WITH_PHYSICS if FAMILIES[name].has_base]
+WITHOUT_BASE = [name for name in WITH_PHYSICS if not FAMILIES[name].has_base]
 ENVS: dict[str, Any] = {name: FAMILIES[name].make() for name in WITH_BOTH}
 unit = st.floats(0, 1, exclude_max=True)
 seeds = st.integers(0, 2**32 - 1)
@@ -376,7 +376,7 @@ def test_environments_without_an_original_pass_the_checkers(name):
     from stable_baselines3.common.env_checker import check_env as check_env_sb3
 
     family = FAMILIES[name]
-    env = gym.make(family.spec.definition.id)
+    env = gym.make(family.id)
     check_env(env.unwrapped, skip_render_check=True)
     check_env_sb3(env)
     feature = family.context_space.names[0]

@@ -19,11 +19,11 @@ import hyperrl
 from hyperrl.simulation.arrays import to_tensor
 from hyperrl.simulation.simulator import Simulator
 from hyperrl.simulation.vec_env import BatchedVecEnv
-from hyperrl.utils.definitions import names
+from hyperrl.utils.definitions import folder, names
 from hyperrl.utils.seeding import stream
 
 FAMILIES = {name: hyperrl.load_family(name) for name in names("envs")}
-WITH_PHYSICS = [name for name, family in FAMILIES.items() if family.spec.definition.physics]
+WITH_PHYSICS = [name for name, family in FAMILIES.items() if family.has_physics]
 CONTINUOUS = [name for name in WITH_PHYSICS if isinstance(FAMILIES[name].physics().action_space, spaces.Box)]
 N = 6
 
@@ -218,7 +218,7 @@ def test_an_episode_that_terminates_at_its_limit_was_not_cut_short():
 def test_the_time_limit_is_the_familys(name):
     vec_env = make(name, 3)
     vec_env.reset()
-    limit = gym.spec(FAMILIES[name].spec.definition.id).max_episode_steps
+    limit = gym.spec(FAMILIES[name].id).max_episode_steps
     assert limit is not None
     lengths = []
     for action in draw_actions(vec_env, limit):
@@ -368,7 +368,7 @@ def test_attributes():
 def test_the_backend_is_batched_where_there_is_physics(tmp_path):
     assert isinstance(FAMILIES["pendulum"].vec_env(2), BatchedVecEnv)
     assert isinstance(FAMILIES["pendulum"].vec_env(2, backend="gymnasium"), DummyVecEnv)
-    text = FAMILIES["pendulum"].spec.source.read_text(encoding="utf-8")
+    text = (folder("envs") / "pendulum.toml").read_text(encoding="utf-8")
     path = tmp_path / "mine.toml"
     path.write_text(text.replace('physics = "pendulum"\n', ""), encoding="utf-8")
     family = hyperrl.load_family(path)
@@ -435,9 +435,9 @@ def first_end(env):
 def test_gymnasiums_vector_environment_does_what_its_own_do(name):
     family = FAMILIES[name]
     kwargs: dict[str, Any] = dict(num_envs=3, context=family.context_space.default)
-    env: Any = gym.make_vec(family.spec.definition.id, **kwargs)
+    env: Any = gym.make_vec(family.id, **kwargs)
     same_step = dict(autoreset_mode=AutoresetMode.SAME_STEP)
-    sync: Any = gym.make_vec(family.spec.definition.id, vectorization_mode="sync", vector_kwargs=same_step, **kwargs)
+    sync: Any = gym.make_vec(family.id, vectorization_mode="sync", vector_kwargs=same_step, **kwargs)
     for attribute in ("single_observation_space", "observation_space", "single_action_space", "action_space"):
         assert getattr(env, attribute) == getattr(sync, attribute)
     assert env.metadata["autoreset_mode"] == sync.metadata["autoreset_mode"] == AutoresetMode.SAME_STEP

@@ -17,9 +17,7 @@ from hyperrl.simulation.draws import signed, splitmix64, training_contexts, unif
 from hyperrl.simulation.simulator import Simulator, Step
 from hyperrl.utils.definitions import names
 
-FAMILIES = {
-    name: family for name in names("envs") if (family := hyperrl.load_family(name)).spec.definition.physics is not None
-}
+FAMILIES = {name: family for name in names("envs") if (family := hyperrl.load_family(name)).has_physics}
 every_family = pytest.mark.parametrize("name", FAMILIES)
 WORD = 2**64
 words = st.integers(0, WORD - 1)

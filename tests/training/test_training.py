@@ -19,7 +19,7 @@ from hyperrl.training.models import build
 from hyperrl.training.recipe import agent_spec
 from hyperrl.training.record import Training
 from hyperrl.training.run import Run
-from hyperrl.utils.definitions import names
+from hyperrl.utils.definitions import folder, names
 from hyperrl.utils.provenance import describe_model, n_parameters
 
 AGENTS = names("agents")
@@ -365,7 +365,7 @@ def test_bad_arguments_are_refused(quick: Path, tmp_path: Path) -> None:
 
 def test_a_run_is_read_where_the_definitions_have_changed(quick: Path, tmp_path: Path) -> None:
     family = tmp_path / "mine.toml"
-    shutil.copy(hyperrl.load_family("pendulum").spec.source, family)
+    shutil.copy(folder("envs") / "pendulum.toml", family)
     train(family, quick, steps=1, out=tmp_path / "x")
     family.unlink()
     quick.unlink()
