@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -157,10 +157,16 @@ def distinguish(trainings: Mapping[str, Training]) -> dict[str, str]:
 
 
 def _contents(agent: AgentSpec) -> dict[str, Any]:
-    """Return what a recipe says, with what the recipe says whose number of parameters it is given."""
-    contents = asdict(agent.definition)
-    if agent.definition.match_parameters is not None:
-        contents["match_parameters"] = _contents(agent_spec(agent.definition.match_parameters))
+    """Return what a recipe says, with what the recipe says whose number of parameters it is given.
+
+    What is left at its default is left out, so that a later version's new keys do not change what an old recipe says.
+    """
+    definition = agent.definition
+    contents = {
+        field.name: value for field in fields(definition) if (value := getattr(definition, field.name)) != field.default
+    }
+    if definition.match_parameters is not None:
+        contents["match_parameters"] = _contents(agent_spec(definition.match_parameters))
     return contents
 
 
