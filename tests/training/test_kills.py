@@ -91,4 +91,4 @@ def test_a_training_killed_at_some_moments_goes_on(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_training_killed_while_it_cleans_up_is_in_nobodys_way(tmp_path: Path) -> None:
-    assert run(tmp_path, "interrupted", 5) > 3
+    assert run(tmp_path, "interrupted", 9) > 1
