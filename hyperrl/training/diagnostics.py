@@ -54,12 +54,34 @@ class HyperDiagnostics(BaseCallback):
         self.announced: Final[set[str]] = set()
         self.networks: Mapping[str, HyperNetwork | GeneratedNetwork] = {}
         self.gradients: dict[str, _GradientNorm] = {}
+        self.restored: Mapping[str, Any] | None = None
 
     def _on_training_start(self) -> None:
         policy = self.model.policy
         self.networks = policy.generated_networks() if isinstance(policy, HyperPolicy | OffPolicy) else {}
         self.gradients = {name: _GradientNorm() for name in self.networks}
         self.measured = self.num_timesteps
+        if self.restored is not None:
+            self.measured = self.restored["measured"]
+            self.contexts = list(self.restored["contexts"])
+            self.largest_variance.update(self.restored["largest_variance"])
+            self.announced.update(self.restored["announced"])
+            for name, norms in self.restored["gradients"].items():
+                self.gradients[name].norms = list(norms)
+
+    def state(self) -> dict[str, Any]:
+        """Return what it has seen, for :meth:`restore`."""
+        return dict(
+            measured=self.measured,
+            contexts=list(self.contexts),
+            largest_variance=dict(self.largest_variance),
+            announced=set(self.announced),
+            gradients={name: list(gradient.norms) for name, gradient in self.gradients.items()},
+        )
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what another one has seen, in a training that goes on."""
+        self.restored = state
 
     def _on_step(self) -> bool:
         if not self.networks or len(self.contexts) >= self.limit:

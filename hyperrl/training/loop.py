@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 from numpy.typing import ArrayLike
@@ -11,7 +10,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
 
 from hyperrl.families.family import Family, load_family
-from hyperrl.training.checkpoint import Checkpoint, restore
+from hyperrl.training.checkpoint import Checkpoint, read, restore
 from hyperrl.training.diagnostics import HyperDiagnostics
 from hyperrl.training.models import build
 from hyperrl.training.recipe import AgentSpec, agent_spec
@@ -44,8 +43,9 @@ def train(
     :param out: the run folder to write; it must not exist. ``None`` writes nothing.
     :param contexts: train on a fixed set of that many contexts, or on those of an array ``(n, d)``; ``None`` draws a
         fresh one for each episode.
-    :param resume: continue an interrupted training of ``out`` from its last checkpoint, exactly as if it had not
-        been interrupted; where there is none, begin.
+    :param resume: continue an interrupted training of ``out`` from its last checkpoint; where there is none, begin.
+        It goes on exactly as if it had not been interrupted, but where the state of the environments cannot be kept
+        (:mod:`hyperrl.training.checkpoint`): there new episodes begin, and a warning and ``run.json`` say so.
     :param device: where the networks are: ``"cpu"``, ``"cuda"``, ``"auto"``.
     :param callback: a Stable-Baselines3 callback of your own.
     :param progress: show a progress bar.
@@ -61,7 +61,8 @@ def train(
     if steps < 1:
         raise ValueError(f"expected at least one step, got steps={steps}")
     model = build(family, spec, seed, contexts, device)
-    callbacks: list[BaseCallback] = [HyperDiagnostics()]
+    diagnostics = HyperDiagnostics()
+    callbacks: list[BaseCallback] = [diagnostics]
     if callback is not None:
         callbacks.append(callback)
     if out is None:
@@ -70,11 +71,15 @@ def train(
     with UnfinishedRun(out, family, spec, training, resume) as run:
         if run.is_trained:
             return run.publish().model(device)
-        if run.checkpoint.exists():
-            model = restore(type(model), run.checkpoint, model.device)
-        callbacks.append(Checkpoint(run.checkpoint, checkpoint_seconds))
+        state = read(run.checkpoint) if run.checkpoint.exists() else None
+        if state is not None:
+            model = restore(state, model)
+            diagnostics.restore(state.diagnostics)
+            if state.vec_env is None:
+                run.restarted(model.num_timesteps)
+        checkpoint = Checkpoint(run.checkpoint, checkpoint_seconds, diagnostics, state)
+        callbacks.append(checkpoint)
         model.set_logger(Logger(str(run.path), [TensorBoardOutputFormat(str(run.path))]))
-        begun = time.monotonic()
         try:
             remaining = steps - model.num_timesteps
             if remaining > 0:
@@ -89,6 +94,6 @@ def train(
         normalizer = model.get_vec_normalize_env()
         if normalizer is not None:
             normalizer.save(str(run.path / NORMALIZER))
-        run.finish(Result(describe_model(model), round(time.monotonic() - begun, 1), str(model.device)))
+        run.finish(Result(describe_model(model), round(checkpoint.elapsed, 1), str(model.device)))
         run.publish()
     return model

@@ -93,7 +93,7 @@ class Result:
     """How a training ended.
 
     :param model: the model.
-    :param seconds: how long its last part took, the whole of it where it was not interrupted.
+    :param seconds: how long it took, without what was lost by interruptions.
     :param device: where its networks were.
     """
 
@@ -112,6 +112,8 @@ class RunRecord:
     :param result: how it ended; ``None`` while it is under way.
     :param family_source: ``"module:attribute"`` of a family made in Python; ``None`` for one of a file, and where
         nobody said.
+    :param restarts: environment steps at which it was resumed with new episodes, the state of its environments being
+        of a kind that no checkpoint can keep.
     """
 
     SCHEMA: ClassVar[str] = "run-1"
@@ -121,6 +123,7 @@ class RunRecord:
     versions: Mapping[str, str]
     result: Result | None = None
     family_source: str | None = None
+    restarts: tuple[int, ...] = ()
 
 
 def distinguish(trainings: Mapping[str, Training]) -> dict[str, str]:

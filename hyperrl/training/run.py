@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import shutil
 import sys
+import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -243,6 +244,16 @@ class UnfinishedRun:
     def is_trained(self) -> bool:
         """Whether the training has ended and only the folder's name was missing."""
         return self.record.result is not None
+
+    def restarted(self, steps: int) -> None:
+        """Note, and warn, that the training goes on from so many steps with new episodes."""
+        warnings.warn(
+            f"{self.out}: no checkpoint can keep the state of these environments, so the training goes on from step "
+            f"{steps} with new episodes; everything else is as it was",
+            stacklevel=3,
+        )
+        self.record = replace(self.record, restarts=(*self.record.restarts, steps))
+        write(self.record, self.path / RECORD)
 
     def finish(self, result: Result) -> None:
         """Write how the training ended. From then on there is nothing left to train."""
