@@ -1,6 +1,7 @@
 """The layers of the package: a module imports from its own room and from those below it, never from one above."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,9 @@ LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
+PAGE = PACKAGE.parent / "docs" / "architecture.md"
+
+
 def imported(path: Path) -> set[str]:
     """The rooms that a file imports from, inside functions and for type checkers too."""
     found: set[str] = set()
@@ -51,6 +55,19 @@ def test_imports_point_down(path: Path) -> None:
         return
     above = {other for other in imported(path) if other != room and LEVEL[other] >= LEVEL[room]}
     assert not above, f"{room} is below {sorted(above)}"
+
+
+def test_the_architecture_page_draws_the_layers_from_the_top_down() -> None:
+    (diagram,) = re.findall(r"```\n(cli .*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    drawn = tuple(tuple(re.findall(r"(?:^|\| )(\w+)  ", line)) for line in diagram.splitlines())
+    assert drawn == LAYERS[::-1]
+
+
+def test_the_architecture_page_names_files_that_exist() -> None:
+    files = re.findall(r"`([\w/]+\.(?:py|toml))`", PAGE.read_text(encoding="utf-8"))
+    assert len(files) > 20
+    missing = [file for file in files if not (PACKAGE / file).is_file() and not (PACKAGE.parent / file).is_file()]
+    assert not missing
 
 
 PACKAGES = [path for path in MODULES if path.name == "__init__.py"]
