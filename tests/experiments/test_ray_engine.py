@@ -1,12 +1,15 @@
 """A real Ray cluster of two nodes on this machine, one of which is killed in the middle."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from numpy.testing import assert_array_equal
 
-from hyperrl.experiments.engines import State, Task, gather
+from hyperrl.experiments.engines import LocalEngine, State, Task, gather
+from hyperrl.experiments.sweeps import SweepState, sweep
 from tests.experiments import work
 
 ray = pytest.importorskip("ray")
@@ -74,3 +77,48 @@ def test_a_node_that_dies_costs_what_came_after_the_last_checkpoint(
 def test_bad_arguments_are_refused() -> None:
     with pytest.raises(ValueError, match="num_cpus and num_gpus ≥ 0"):
         RayEngine(num_cpus=-1)
+
+
+SWEEP = """
+families = ["ode", "pendulum"]
+agents = ["hyper-ppo", "concat-ppo", "unaware-ppo"]
+steps = 20_000
+seeds = 5
+evaluate = {contexts = 5, episodes = 4}
+"""
+
+
+@pytest.mark.slow
+def test_a_sweep_gives_the_same_numbers_on_either_engine_and_when_a_node_dies(
+    cluster: Any, tmp_path: Path, record_property: Any
+) -> None:
+    (tmp_path / "sweep.toml").write_text(SWEEP)
+    doomed = [cluster.add_node(num_cpus=2)]
+    cluster.wait_for_nodes()
+    killed: list[SweepState] = []
+
+    def kill_a_node_in_the_middle(state: SweepState) -> None:
+        if doomed and state.done > 10:
+            cluster.remove_node(doomed.pop(), allow_graceful=False)
+            killed.append(state)
+
+    begun = time.monotonic()
+    local = sweep(tmp_path / "sweep.toml", tmp_path / "local", engine=LocalEngine())
+    between = time.monotonic()
+    engine = RayEngine()
+    on_ray = sweep(tmp_path / "sweep.toml", tmp_path / "ray", engine=engine, watch=kill_a_node_in_the_middle)
+    record_property("seconds, local", round(between - begun))
+    record_property("seconds, Ray with a node killed", round(time.monotonic() - between))
+    assert killed
+    assert killed[0].done < 30
+    assert not local.errors
+    assert not on_ray.errors
+    assert list(local.reports) == list(on_ray.reports)
+    assert len(local.reports) == 30
+    for name, report in local.reports.items():
+        other = on_ray.reports[name]
+        assert report.model is not None
+        assert other.model is not None
+        assert report.model.sha256 == other.model.sha256
+        for split, measured in report.splits.items():
+            assert_array_equal(measured.returns, other.splits[split].returns)
