@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from hyperrl.adaptation.identification import Identified
 from hyperrl.contexts import ContextBox, Vector
 from hyperrl.utils.errors import nearest
+from hyperrl.utils.extras import require
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
@@ -175,12 +176,14 @@ def adapt(
 
 
 def check_method(method: str) -> None:
-    """Refuse what is none of :data:`METHODS`.
+    """Refuse what is none of :data:`METHODS`, or needs a library that is not installed.
 
-    :raises ValueError: with the nearest that is one.
+    :raises ValueError: with the nearest that is one, or what to install.
     """
     if method not in METHODS:
         raise ValueError(f"unknown method {method!r}: the methods are {list(METHODS)}.{nearest(method, METHODS)}")
+    if method == "search":
+        require("method 'search'", "adapt", "cma")
 
 
 def _known(environment: AdaptationEnv, context: Mapping[str, float] | ArrayLike | None) -> Vector:

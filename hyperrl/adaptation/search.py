@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from hyperrl.contexts import ContextSpace, Vector
+from hyperrl.utils.extras import require
 
 SIGMA = 0.3  # of the first candidates, in widths of the bounds
 
@@ -34,10 +35,9 @@ class ContextSearch:
     """
 
     def __init__(self, space: ContextSpace, seed: int = 0) -> None:
-        try:
-            import cma
-        except ImportError:
-            raise ValueError("method='search' needs the library cma: pip install 'hyperrl[adapt]'") from None
+        require("method 'search'", "adapt", "cma")
+        import cma
+
         self.space = space
         rng = np.random.default_rng(seed)
         start = space.to_uniform(space.default)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from tyro.conf import Positional
 
+from hyperrl.cli.agents import SavedRun, open_agent
 from hyperrl.cli.arguments import assignments
+from hyperrl.cli.console import console, say
 from hyperrl.evaluation.statistics import Estimate
 from hyperrl.utils.files import refuse_existing
 
@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 
 def adapt(
-    runs: Positional[tuple[Path, ...]],
+    agents: Positional[tuple[Path, ...]],
+    family: str | None = None,
+    algorithm: str | None = None,
+    normalizer: Path | None = None,
     context: tuple[str, ...] | None = None,
     contexts: int = 5,
     split: str = "extrapolation",
@@ -41,7 +44,11 @@ def adapt(
     """Let trained agents adapt to environments that they have not seen, and measure how fast they do.
 
     Args:
-        runs: Run folders of one family that `hyperrl train` wrote.
+        agents: Run folders of one family that `hyperrl train` wrote, or models' zips that Stable-Baselines3 saved, with
+            --family. Loading either unpickles, which can run any code: give files that you trust.
+        family: For zips: name of a family (see `hyperrl list`), or path of a .toml file.
+        algorithm: For zips: what trained them, such as PPO or mypackage.algorithms:MyPPO. Default: found from the zip.
+        normalizer: For zips: file that VecNormalize.save wrote, where they were trained with normalised observations.
         context: The new environment, such as `length=0.7 mass=1.2`; features not named at their default.
             Default: several of a split.
         contexts: Number of contexts of the split; they are among the 20 that `hyperrl evaluate` plays.
@@ -59,42 +66,57 @@ def adapt(
             none needs no telling.
         reference: File of `hyperrl reference`. Default: that beside the family's file, if there is one.
         device: Where the networks are: cpu, cuda, or auto for cuda where there is one.
-        out: New folder for the numbers and the picture. Default: RUN/adaptation in the first run folder.
+        out: New folder for the numbers and the picture. Default: RUN/adaptation in the first run folder, or
+            AGENT.adaptation beside the first zip.
         progress: Show a progress bar.
     """
     import torch
 
     from hyperrl.adaptation.dynamics import learn_dynamics as dynamics_of
-    from hyperrl.adaptation.methods import LEARNING, METHODS, NEED_CONTEXT
+    from hyperrl.adaptation.methods import LEARNING, METHODS, NEED_CONTEXT, check_method
     from hyperrl.adaptation.studies import study
     from hyperrl.evaluation.reference import find_reference
     from hyperrl.report.adaptation import write_study
     from hyperrl.rollouts.agent import has_memory
-    from hyperrl.training.run import Run, group_runs
+    from hyperrl.training.run import group_runs
 
     torch.set_num_threads(1)  # the fastest for networks as small as these
-    grouped = group_runs([Run.open(run) for run in runs])
-    family = next(iter(grouped.values()))[0].family
-    target = runs[0] / "adaptation" if out is None else out
+    if contexts < 1:
+        raise ValueError(f"expected at least one context, got --contexts {contexts}")
+    opened = [open_agent(agent, family, algorithm, normalizer) for agent in agents]
+    grouped: dict[str, list[Any]] = {}
+    runs = [agent.run for agent in opened if isinstance(agent, SavedRun)]
+    if len(runs) == len(opened):
+        grouped |= group_runs(runs)
+    elif runs:
+        raise ValueError("expected run folders or zips, got both: what they were trained on cannot be compared")
+    else:
+        grouped |= {agent.name: [agent] for agent in opened}
+    if len(grouped) < len(opened) and not runs:
+        raise ValueError(f"expected zips of different names, by which to call them, got {[str(a) for a in agents]}")
+    met = opened[0].family
+    target = opened[0].beside("adaptation") if out is None else out
     refuse_existing(target)
+    for name in method or ("search",):
+        check_method(name)
     models = {agent: [run.model(device) for run in group] for agent, group in grouped.items()}
     recurrent = any(has_memory(model) for group in models.values() for model in group)
     can = [m for m in METHODS if not ((unknown and m in NEED_CONTEXT) or (recurrent and m in LEARNING))]
     for name in method:
         if unknown and name in NEED_CONTEXT:
             raise ValueError(f"method {name!r} needs the context: leave out --unknown, or choose from {can}")
-    space = family.context_space
+    space = met.context_space
     if context is None:
         points = space.sample(split, max(contexts, 20), 0)[:contexts]
     else:
         points = space.vector(assignments(context, "length=0.7"))[None]
-    found = find_reference(family, reference)
+    found = find_reference(met, reference)
     dynamics = None
-    if "identify" in (method or can) and (learn_dynamics or not family.has_physics):
-        dynamics = dynamics_of(family, next(iter(models.values()))[0], device=device, progress=progress)
+    if "identify" in (method or can) and (learn_dynamics or not met.has_physics):
+        dynamics = dynamics_of(met, next(iter(models.values()))[0], device=device, progress=progress)
     result = study(
         models,
-        family,
+        met,
         points,
         method or can,
         episodes,
@@ -106,11 +128,11 @@ def adapt(
         found,
         progress,
     )
-    trainings = {agent: tuple(run.training for run in group) for agent, group in grouped.items()}
+    trainings = {agent: tuple(run.training for run in group) for agent, group in grouped.items()} if runs else {}
     result = replace(result, trainings=trainings)
     write_study(result, target)
     _print_study(result)
-    Console().print(f"Wrote {', '.join(str(path) for path in sorted(target.iterdir()))}", highlight=False)
+    say(f"Wrote {', '.join(str(path) for path in sorted(target.iterdir()))}")
 
 
 def _whole(numbers: dict[str, float]) -> dict[str, float]:
@@ -138,15 +160,15 @@ def _print_study(result: Study) -> None:
             cells.append(f"{(result.best[:, None] - line.episode_returns).mean():.1f}")
             cells += [_count(estimate) for estimate in line.reached(targets)]
         costs.add_row(line.label, *cells)
-    console = Console()
-    console.print(table, costs, sep="\n")
-    console.print("Intervals: 95 %, over trainings; of a single one, over its adaptations.")
+    terminal = console()
+    terminal.print(table, costs, sep="\n")
+    terminal.print("Intervals: 95 %, over trainings; of a single one, over its adaptations.")
     if targets is None:
-        console.print("No reference in these contexts, so nothing is known of specialists: see `hyperrl reference`.")
+        terminal.print("No reference in these contexts, so nothing is known of specialists: see `hyperrl reference`.")
     else:
-        console.print("A score of 0 is random, 1 a specialist's. 90 %: of the way there; the median over all.")
+        terminal.print("A score of 0 is random, 1 a specialist's. 90 %: of the way there; the median over all.")
 
 
 def _count(estimate: Estimate) -> str:
     value, low, high = (f"{count:.0f}" if np.isfinite(count) else "never" for count in estimate)
-    return escape(f"{value} [{low}, {high}]")  # rich would take [never, never] for markup
+    return f"{value} [{low}, {high}]"

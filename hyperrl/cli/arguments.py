@@ -8,12 +8,12 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from tyro.conf import arg
 
+from hyperrl.utils.extras import require
 from hyperrl.utils.imports import load_module
 
 if TYPE_CHECKING:
@@ -72,10 +72,10 @@ class EngineOptions:
     """
 
     engine: Literal["local", "ray"] = "local"
-    jobs: int = os.cpu_count() or 1
-    address: str | None = None
-    num_cpus: float = 1.0
-    num_gpus: float = 0.0
+    jobs: Annotated[int, arg(metavar="N")] = os.cpu_count() or 1
+    address: Annotated[str | None, arg(metavar="ADDRESS", help_behavior_hint="")] = None
+    num_cpus: Annotated[float, arg(metavar="X")] = 1.0
+    num_gpus: Annotated[float, arg(metavar="X")] = 0.0
     shared_storage: bool = False
 
     def make(self) -> Engine:
@@ -87,8 +87,7 @@ class EngineOptions:
 
         if self.engine == "local":
             return LocalEngine(self.jobs)
-        if find_spec("ray") is None:
-            raise ValueError("the engine 'ray' needs Ray: install hyperrl with its extra 'cluster'")
+        require("the engine 'ray'", "cluster", "ray")
         from hyperrl.experiments.ray_engine import RayEngine
 
         return RayEngine(self.address, self.num_cpus, self.num_gpus, self.shared_storage)
@@ -99,3 +98,16 @@ Engines = Annotated[EngineOptions, arg(name="", prefix_name=False)]
 
 HERE = EngineOptions()
 """This machine."""
+
+
+def set_threads(threads: int) -> None:
+    """Set how many threads torch uses on the CPU.
+
+    :raises ValueError: for less than one, and for more than there are cores, which would only get in each other's way.
+    """
+    import torch
+
+    cores = os.cpu_count() or 1
+    if not 1 <= threads <= cores:
+        raise ValueError(f"expected from 1 to {cores} threads, the cores of this machine, got --threads {threads}")
+    torch.set_num_threads(threads)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.table import Table
 from tyro.conf import Positional
 
+from hyperrl.cli.console import console
 from hyperrl.utils.files import refuse_existing
 
 if TYPE_CHECKING:
@@ -46,13 +46,13 @@ def compare(runs: Positional[tuple[Path, ...]], out: Path | None = None, referen
         write_report(comparisons[0] if pooled is None else pooled, out)
     for comparison in comparisons:
         _print_comparison(comparison)
-    console = Console()
+    terminal = console()
     if pooled is not None:
         _print_pooled(pooled)
     elif reason:
-        console.print(f"Nothing over all families: {reason}.", highlight=False, markup=False)
+        terminal.print(f"Nothing over all families: {reason}.")
     if out is not None:
-        console.print(f"Wrote {out / 'report.md'} and its pictures", highlight=False, markup=False)
+        terminal.print(f"Wrote {out / 'report.md'} and its pictures")
 
 
 def _print_comparison(comparison: Comparison) -> None:
@@ -69,16 +69,16 @@ def _print_comparison(comparison: Comparison) -> None:
         returns.add_row(agent, seeds, row.split, f"{row.mean:.1f}", str(row.iqm))
         scores.add_row(agent, row.split, str(row.score or "-"), str(row.gap or "-"))
         previous = row.agent
-    console = Console()
+    terminal = console()
     for table in (returns, scores) if any(row.scored for row in rows) else (returns,):
         for column in table.columns[1:]:  # an agent's name may wrap, numbers may not
             column.no_wrap = True
-        console.print(table)
+        terminal.print(table)
     one = any(row.seeds == 1 for row in rows)
     parameters = {row.agent: row.parameters for row in rows if row.parameters is not None}
     if parameters:
-        console.print("Parameters: " + ", ".join(f"{agent} {n:,}" for agent, n in parameters.items()), highlight=False)
-    console.print(f"IQM: interquartile mean over contexts. Interval: 95 %, over {'episodes' if one else 'seeds'}.")
+        terminal.print("Parameters: " + ", ".join(f"{agent} {n:,}" for agent, n in parameters.items()))
+    terminal.print(f"IQM: interquartile mean over contexts. Interval: 95 %, over {'episodes' if one else 'seeds'}.")
 
 
 def _print_pooled(pooled: PooledComparison) -> None:
@@ -92,9 +92,9 @@ def _print_pooled(pooled: PooledComparison) -> None:
         previous = row.agent
     for column in table.columns[1:]:
         column.no_wrap = True
-    console = Console()
-    console.print(table)
+    terminal = console()
+    terminal.print(table)
     for i in pooled.improvements:
-        console.print(f"{i.first} better than {i.second}, {i.split}: {i.probability}", highlight=False, markup=False)
+        terminal.print(f"{i.first} better than {i.second}, {i.split}: {i.probability}")
     if pooled.left_out:
-        console.print(f"Left out, since not on every family: {', '.join(pooled.left_out)}", highlight=False)
+        terminal.print(f"Left out, since not on every family: {', '.join(pooled.left_out)}")

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 from tyro.conf import Positional
 
+from hyperrl.cli.agents import open_agent
+from hyperrl.cli.console import console
 from hyperrl.evaluation.statistics import estimate_iqm
 from hyperrl.utils.files import refuse_existing
 
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    run: Positional[Path],
+    agent: Positional[Path],
+    family: str | None = None,
+    algorithm: str | None = None,
+    normalizer: Path | None = None,
     splits: tuple[str, ...] = ("train", "interpolation", "extrapolation"),
     contexts: int = 20,
     episodes: int = 10,
@@ -39,7 +43,11 @@ def evaluate(
     """Measure the returns of a trained agent on contexts of each split, and what they depend on.
 
     Args:
-        run: Run folder that `hyperrl train` wrote.
+        agent: Run folder that `hyperrl train` wrote, or a model's zip that Stable-Baselines3 saved, with --family.
+            Loading either unpickles, which can run any code: give files that you trust.
+        family: For a zip: name of a family (see `hyperrl list`), or path of a .toml file.
+        algorithm: For a zip: what trained it, such as PPO or mypackage.algorithms:MyPPO. Default: found from the zip.
+        normalizer: For a zip: file that VecNormalize.save wrote, where it was trained with normalised observations.
         splits: Any of train, interpolation (inside the training range, not trained on), extrapolation (outside it).
         contexts: Number of contexts per split.
         episodes: Number of episodes per context.
@@ -52,20 +60,20 @@ def evaluate(
         other: Also tell the agent another context than the true one, with these probabilities.
         reference: File of `hyperrl reference` for scores. Default: that beside the family's file, if there is one.
         device: Where the networks are: cpu, cuda, or auto for cuda where there is one.
-        out: File to write the numbers to; must not exist. Default: RUN/evaluation.json.
+        out: File to write the numbers to; must not exist. Default: RUN/evaluation.json, or AGENT.evaluation.json.
         progress: Show a progress bar.
     """
     from hyperrl.evaluation.protocol import evaluate
     from hyperrl.evaluation.reference import find_reference
-    from hyperrl.training.run import Run
 
-    opened = Run.open(run)
-    target = opened.evaluation_path if out is None else out
+    opened = open_agent(agent, family, algorithm, normalizer)
+    target = opened.beside("evaluation.json") if out is None else out
     refuse_existing(target, "give another file with --out")
     found = find_reference(opened.family, reference)
     perturbations = {k: v for k, v in (("noise", noise), ("offset", offset), ("other", other)) if v}
+    model = opened.model(device)
     report = evaluate(
-        opened.model(device),
+        model,
         opened.family,
         splits,
         contexts,
@@ -77,10 +85,11 @@ def evaluate(
         perturbations,
         progress,
     )
-    training = opened.training
-    report = replace(report, agent=training.agent, seed=training.seed, training=training)
+    trained = opened.training
+    seed_of_training = getattr(model, "seed", None) if trained is None else trained.seed
+    report = replace(report, agent=opened.name, seed=seed_of_training, training=trained)
     report.save(target)
-    _print_report(report, found, str(run))
+    _print_report(report, found, str(agent))
 
 
 def _print_report(report: Report, reference: Reference | None, title: str) -> None:
@@ -99,13 +108,13 @@ def _print_report(report: Report, reference: Reference | None, title: str) -> No
             known = split.values.explained_variance[np.isfinite(split.values.explained_variance)]
             explained = f"{np.median(known):.2f}" if len(known) else "-"
             critic.add_row(name, explained, f"{np.median(split.values.bias):+.2f}")
-    console = Console()
-    console.print(returns, *notes, sep="\n")
+    terminal = console()
+    terminal.print(returns, *notes, sep="\n")
     if critic.rows:
-        console.print("The critic's values against the discounted returns seen, medians over contexts:", critic)
+        terminal.print("The critic's values against the discounted returns seen, medians over contexts:", critic)
     for kind, reported in report.perturbations.items():
         table = Table(kind, "IQM [95 % interval]")
         for level, returns in zip(reported.values, reported.returns, strict=True):
             table.add_row(f"{level:g}", str(estimate_iqm(returns[None])))
-        console.print(f"Told a wrong context, on interpolation: {kind}", table)
-    console.print("Interval over episodes of this one training; compare several seeds with `hyperrl compare`.")
+        terminal.print(f"Told a wrong context, on interpolation: {kind}", table)
+    terminal.print("Interval over episodes of this one training; compare several seeds with `hyperrl compare`.")

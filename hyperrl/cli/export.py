@@ -5,35 +5,45 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from rich.console import Console
 from tyro.conf import Positional
 
+from hyperrl.cli.agents import open_agent
 from hyperrl.cli.arguments import assignments
+from hyperrl.cli.console import console, say
+from hyperrl.utils.files import refuse_existing
 
 if TYPE_CHECKING:
     pass
 
 
 def export(
-    run: Positional[Path],
+    agent: Positional[Path],
     context: tuple[str, ...] | None = None,
     format: Literal["onnx", "pt2", "safetensors"] = "onnx",
     out: Path | None = None,
+    family: str | None = None,
+    algorithm: str | None = None,
+    normalizer: Path | None = None,
 ) -> None:
     """Write a trained agent's policy to a file that runs without hyperrl.
 
     Args:
-        run: Run folder that `hyperrl train` wrote.
+        agent: Run folder that `hyperrl train` wrote, or a model's zip that Stable-Baselines3 saved.
+            Loading either unpickles, which can run any code: give files that you trust.
         context: Context to freeze the policy at, such as `length=0.7 mass=1.2`; features not named at their default.
             Default: left open, the context is a second input (not with safetensors).
         format: onnx, for ONNX Runtime; pt2, for torch.export.load; safetensors, for hyperrl.export.load.
-        out: File to write; must not exist. Default: RUN/policy.FORMAT.
+        out: File to write; must not exist. Default: RUN/policy.FORMAT, or AGENT.policy.FORMAT.
+        family: For a zip with --normalizer: name of a family (see `hyperrl list`), or path of a .toml file.
+        algorithm: For a zip: what trained it, such as PPO or mypackage.algorithms:MyPPO. Default: found from the zip.
+        normalizer: For a zip: file that VecNormalize.save wrote, where it was trained with normalised observations.
     """
-    from hyperrl.export.formats import save
-    from hyperrl.training.run import Run
+    from hyperrl.export.formats import require_format, save
 
-    opened = Run.open(run)
-    out = opened.path / f"policy.{format}" if out is None else out
-    with Console(stderr=True).status(f"Writing {format}, and checking that it acts as the model does"):
+    opened = open_agent(agent, family, algorithm, normalizer)
+    out = opened.beside(f"policy.{format}") if out is None else out
+    require_format(format)
+    refuse_existing(out, "choose another file, or remove it")
+    with console(stderr=True).status(f"Writing {format}, and checking that it acts as the model does"):
         save(opened.model("cpu"), out, None if context is None else assignments(context, "length=0.7"), format)
-    Console().print(f"Wrote {out}", highlight=False)
+    say(f"Wrote {out}")

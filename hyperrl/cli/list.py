@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+
+from hyperrl.cli.console import console
 
 if TYPE_CHECKING:
     from hyperrl.utils.definitions import Entry
@@ -19,19 +19,19 @@ def list_() -> None:
     from hyperrl.training.recipe import agent_spec
     from hyperrl.utils.definitions import PATH, catalogue, search_path
 
-    console = Console()
+    terminal = console()
     for name, entries in catalogue("envs").items():
-        title = escape(f"family {name}{_origin(entries)}")
+        title = f"family {name}{_origin(entries)}"
         table = Table("feature", "default", "training range", "bounds", "unit", title=title, title_justify="left")
         try:
             features = load_family(name).context_space.features
         except Exception as error:  # of the user's modules, whatever they raise
-            console.print(f"{title} cannot be loaded: {escape(_said(error))}", style="red", highlight=False)
+            terminal.print(f"{title} cannot be loaded: {_said(error)}", style="red")
             continue
         for feature in features:
             train, bounds = show_range(feature.train), show_range(feature.bounds)
-            table.add_row(feature.name, f"{feature.default:g}", escape(train), escape(bounds), escape(feature.unit))
-        console.print(table)
+            table.add_row(feature.name, f"{feature.default:g}", train, bounds, feature.unit)
+        terminal.print(table)
     table = Table("agent", "algorithm", "policy", title="agents", title_justify="left")
     faults = []
     for name, entries in catalogue("agents").items():
@@ -40,13 +40,13 @@ def list_() -> None:
         except ValueError as error:
             faults.append(f"agent {name}{_origin(entries)} cannot be loaded: {error}")
             continue
-        table.add_row(escape(f"{name}{_origin(entries)}"), definition.algorithm, definition.policy)
-    console.print(table)
+        table.add_row(f"{name}{_origin(entries)}", definition.algorithm, definition.policy)
+    terminal.print(table)
     for root in search_path():
         if not any((root / kind).is_dir() for kind in ("envs", "agents")):
             faults.append(f"{PATH}: {root} has no folder envs or agents")
     for fault in faults:
-        console.print(escape(fault), style="red", highlight=False)
+        terminal.print(fault, style="red")
 
 
 def _origin(entries: list[Entry]) -> str:

@@ -1,19 +1,23 @@
-"""The command line: ``hyperrl`` and its commands."""
+"""The command line: its commands, and what becomes of errors."""
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING
 
 import tyro
-from rich.console import Console
+from rich.text import Text
 
 import hyperrl
 from hyperrl.cli.adapt import adapt
 from hyperrl.cli.arguments import with_imports
 from hyperrl.cli.compare import compare
+from hyperrl.cli.console import console, say
+from hyperrl.cli.errors import in_words
 from hyperrl.cli.evaluate import evaluate
 from hyperrl.cli.export import export
+from hyperrl.cli.help import union_of
 from hyperrl.cli.list import list_
 from hyperrl.cli.record import record
 from hyperrl.cli.reference import reference
@@ -25,29 +29,42 @@ if TYPE_CHECKING:
     pass
 
 
+DESCRIPTION = "Agents for whole families of environments. `hyperrl COMMAND --help` says what a command takes."
+COMMANDS = {
+    "train": train,
+    "tune": tune,
+    "evaluate": evaluate,
+    "reference": reference,
+    "sweep": sweep,
+    "compare": compare,
+    "adapt": adapt,
+    "record": record,
+    "export": export,
+    "list": list_,
+}
+
+
 def main() -> None:
-    """Run the command line; errors of the user's are one line and exit status 2."""
-    commands = {
-        "train": train,
-        "tune": tune,
-        "evaluate": evaluate,
-        "reference": reference,
-        "sweep": sweep,
-        "compare": compare,
-        "adapt": adapt,
-        "record": record,
-        "export": export,
-        "list": list_,
-    }
+    """Run the command line; what the user can mend is one sentence and exit status 2, all else a traceback."""
     if sys.argv[1:] == ["--version"]:
-        Console().print(hyperrl.__version__, highlight=False)
+        say(hyperrl.__version__)
         return
     try:
-        commands = {name: with_imports(command) for name, command in commands.items()}
-        tyro.extras.subcommand_cli_from_dict(commands, prog="hyperrl", description=__doc__)
-    except ValueError as error:
-        Console(stderr=True).print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
-        sys.exit(2)
+        tyro.cli(
+            union_of({name: with_imports(command) for name, command in COMMANDS.items()}),
+            prog="hyperrl",
+            description=DESCRIPTION,
+            config=(tyro.conf.DisallowNone,),
+        )
     except KeyboardInterrupt:
-        Console(stderr=True).print("interrupted")
+        console(stderr=True).print("interrupted")
         sys.exit(130)
+    except BrokenPipeError:  # the reader of a pipe, such as head, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except Exception as error:
+        sentence = in_words(error)
+        if sentence is None:
+            raise
+        console(stderr=True).print(Text.assemble(("error: ", "red"), sentence), soft_wrap=True)
+        sys.exit(2)

@@ -5,16 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from tyro.conf import Positional
+
+from hyperrl.cli.agents import open_agent
+from hyperrl.cli.console import say
 
 if TYPE_CHECKING:
     pass
 
 
 def record(
-    run: Positional[Path],
+    agent: Positional[Path],
     out: Path,
+    family: str | None = None,
+    algorithm: str | None = None,
+    normalizer: Path | None = None,
     split: str = "interpolation",
     contexts: int = 4,
     seed: int = 0,
@@ -24,8 +29,12 @@ def record(
     """Film a trained agent in several contexts side by side, as an animated GIF.
 
     Args:
-        run: Run folder that `hyperrl train` wrote.
+        agent: Run folder that `hyperrl train` wrote, or a model's zip that Stable-Baselines3 saved, with --family.
+            Loading either unpickles, which can run any code: give files that you trust.
         out: File to write, ending in .gif; must not exist.
+        family: For a zip: name of a family (see `hyperrl list`), or path of a .toml file.
+        algorithm: For a zip: what trained it, such as PPO or mypackage.algorithms:MyPPO. Default: found from the zip.
+        normalizer: For a zip: file that VecNormalize.save wrote, where it was trained with normalised observations.
         split: Where the contexts come from: train, interpolation or extrapolation.
         contexts: Number of contexts, one panel each.
         seed: Seed of contexts and initial states.
@@ -33,9 +42,8 @@ def record(
         progress: Show a progress bar.
     """
     from hyperrl.report.films import record
-    from hyperrl.training.run import Run
 
-    opened = Run.open(run)
+    opened = open_agent(agent, family, algorithm, normalizer)
     points = opened.family.context_space.sample(split, contexts, seed)
     record(opened.model(device), opened.family, points, out, seed, progress=progress)
-    Console().print(f"Wrote {out}", highlight=False)
+    say(f"Wrote {out}")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from tyro.conf import Positional
 
 from hyperrl.cli.arguments import HERE, Engines
+from hyperrl.cli.console import console
 from hyperrl.utils.files import refuse_existing
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def reference(
         loaded, folder, agent, steps, seed, splits, contexts, episodes, seeds, on.make(), progress
     )
     made.save(target)
-    console = Console()
-    console.print(f"Wrote {target}: {len(made.contexts)} contexts", highlight=False)
+    terminal = console()
+    terminal.print(f"Wrote {target}: {len(made.contexts)} contexts")
     for context in left_out:
-        console.print(f"No reference in {loaded.context_space.as_dict(context)}: the best is no better than random")
+        terminal.print(f"No reference in {loaded.context_space.as_dict(context)}: the best is no better than random")

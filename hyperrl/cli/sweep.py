@@ -7,13 +7,13 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 from tyro.conf import Positional
 
 from hyperrl.cli.arguments import HERE, Engines
+from hyperrl.cli.console import console
 
 if TYPE_CHECKING:
     from hyperrl.experiments.sweeps import SweepState
@@ -37,18 +37,18 @@ def sweep(
     """
     from hyperrl.experiments.sweeps import sweep
 
-    console = Console()
+    terminal = console()
     begun = time.monotonic()
-    with Live(console=console, transient=not console.is_terminal, auto_refresh=False) as live:
+    with Live(console=terminal, transient=not terminal.is_terminal, auto_refresh=False) as live:
         result = sweep(
             file,
             out,
             engine=on.make(),
             watch=(lambda state: live.update(_table(state, begun), refresh=True)) if progress else None,
         )
-    console.print(f"{len(result.reports)} cells are finished, {len(result.errors)} failed.")
+    terminal.print(f"{len(result.reports)} cells are finished, {len(result.errors)} failed.")
     for name, error in result.errors.items():
-        console.print(Text.assemble((name, "bold"), f": {type(error).__name__}: {error}"), soft_wrap=True)
+        terminal.print(Text.assemble((name, "bold"), f": {type(error).__name__}: {error}"), soft_wrap=True)
     if result.errors:
         sys.exit(1)
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from rich.console import Console
 from tyro.conf import Positional, arg
+
+from hyperrl.cli.arguments import set_threads
+from hyperrl.cli.console import say
 
 
 def train(
@@ -40,13 +42,11 @@ def train(
         threads: Threads that torch uses on the CPU; one is the fastest for networks as small as these.
         progress: Show a progress bar.
     """
-    import torch
-
     from hyperrl.families.family import load_family
     from hyperrl.training.loop import train
     from hyperrl.training.recipe import agent_spec, read_overrides
 
-    torch.set_num_threads(threads)
+    set_threads(threads)
     loaded = load_family(family)
     if out is None:
         suffix = f"-irrelevant{irrelevant}" if irrelevant else ""
@@ -62,4 +62,4 @@ def train(
         device=device,
         progress=progress,
     )
-    Console().print(f"Wrote {out}. Next: hyperrl evaluate {out}", highlight=False)
+    say(f"Wrote {out}. Next: hyperrl evaluate {out}")

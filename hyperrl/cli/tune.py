@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from tyro.conf import Positional
+
+from hyperrl.cli.arguments import set_threads
+from hyperrl.cli.console import say
 
 if TYPE_CHECKING:
     pass
@@ -38,12 +40,10 @@ def tune(
         threads: Threads that torch uses on the CPU; one is the fastest for networks as small as these.
         progress: Show a progress bar.
     """
-    import torch
-
     from hyperrl.experiments.tuning import tune
 
-    torch.set_num_threads(threads)
+    set_threads(threads)
     if out is None:
         out = Path("runs") / f"tune-{Path(family).stem}-{Path(agent).stem}-{seed}"
     best = tune(family, agent, trials, steps, seed, out=out, resume=resume, device=device, progress=progress)
-    Console().print(f"Wrote {best.source}. Next: hyperrl train {family} {best.source}", highlight=False, soft_wrap=True)
+    say(f"Wrote {best.source}. Next: hyperrl train {family} {best.source}")

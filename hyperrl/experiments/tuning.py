@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,6 +15,7 @@ from hyperrl.policies.hyper_config import HyperConfig
 from hyperrl.rollouts.episodes import play
 from hyperrl.training.models import build
 from hyperrl.training.recipe import AgentSpec, agent_spec
+from hyperrl.utils.extras import require
 from hyperrl.utils.files import refuse_existing, write_text
 
 if TYPE_CHECKING:
@@ -59,8 +59,7 @@ def tune(
     :raises ValueError: for a faulty recipe, for a folder that exists or holds another search, and where training
         diverged in every trial.
     """
-    if find_spec("optuna") is None or find_spec("tomlkit") is None:
-        raise ValueError("the search needs optuna and tomlkit: pip install 'hyperrl[tune]'")
+    require("the search", "tune", "optuna", "tomlkit")
     for name, value in (("trials", trials), ("steps", steps)):
         if value < 1:
             raise ValueError(f"expected {name} ≥ 1, got {name}={value}")

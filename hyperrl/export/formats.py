@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
-from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
@@ -35,6 +34,7 @@ from hyperrl.export.specialization import (
 from hyperrl.policies import ContextExtractor
 from hyperrl.policies.context import ContextReader
 from hyperrl.utils.errors import nearest
+from hyperrl.utils.extras import require
 from hyperrl.utils.files import refuse_existing, write_bytes
 
 PACKAGES: Final = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "pt2": (), "safetensors": ("safetensors",)}
@@ -81,9 +81,7 @@ def save(
     (0.7, (1,))
     """
     path = Path(path)
-    if format not in FORMATS:
-        raise ValueError(f"unknown format {format!r}: the formats are {list(FORMATS)}.{nearest(format, FORMATS)}")
-    _require(format)
+    require_format(format)
     refuse_existing(path, "choose another file, or remove it")
     normalizer = model.get_vec_normalize_env() if normalizer is None else normalizer
     policy, extractor = model.policy, context_extractor(model.policy)
@@ -119,17 +117,21 @@ def load(path: str | Path) -> FrozenPolicy:
 
     :raises ValueError: where the file is no such policy, or damaged.
     """
-    _require("safetensors")
+    require_format("safetensors")
     try:
         return _read_safetensors(Path(path).read_bytes())
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
 
-def _require(format: str) -> None:
-    missing = [package for package in PACKAGES[format] if find_spec(package) is None]
-    if missing:
-        raise ValueError(f"format {format!r} needs {', '.join(missing)}: pip install 'hyperrl[export]'")
+def require_format(format: str) -> None:
+    """Refuse a format that is unknown, or whose libraries are not installed.
+
+    :raises ValueError: with the formats, or what to install.
+    """
+    if format not in FORMATS:
+        raise ValueError(f"unknown format {format!r}: the formats are {list(FORMATS)}.{nearest(format, FORMATS)}")
+    require(f"format {format!r}", "export", *PACKAGES[format])
 
 
 def _describe(

@@ -64,7 +64,12 @@ def algorithm_class(name: str) -> type[BaseAlgorithm]:
         from stable_baselines3.common.base_class import BaseAlgorithm
 
         return load_class(name, BaseAlgorithm)
-    return getattr(import_module(REGISTRY[choose("algorithm", name, ALGORITHMS)].package), name)
+    return find(choose("algorithm", name, ALGORITHMS))
+
+
+def find(name: str) -> type[BaseAlgorithm]:
+    """Return the class of an entry of :data:`REGISTRY`."""
+    return getattr(import_module(REGISTRY[name].package), name)
 
 
 def policy_class(kind: str, algorithm: str) -> tuple[type[BasePolicy], dict[str, Any]]:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hyperrl.families.family import Family, load_family
-from hyperrl.policies.registry import algorithm_class
+from hyperrl.policies.saved import load_model, load_normalizer
 from hyperrl.training.recipe import AgentSpec, agent_spec
 from hyperrl.training.record import Result, RunRecord, Training, distinguish
 from hyperrl.utils.devices import find_device
@@ -120,14 +120,16 @@ class Run:
         return replace(agent_spec(self.path / AGENT, self.training.overrides), name=self.training.agent)
 
     def model(self, device: str = "auto") -> BaseAlgorithm:
-        """Load the trained model, with the statistics of the ``VecNormalize`` that it was trained in, if it was."""
-        from stable_baselines3.common.vec_env import VecNormalize
+        """Load the trained model, with the statistics of the ``VecNormalize`` that it was trained in, if it was.
 
-        algorithm = algorithm_class(self.agent.definition.algorithm)
-        env = None
+        Both are pickles, so that loading them can run any code: open run folders that you trust.
+
+        :raises ValueError: where one is damaged, with its name.
+        """
+        place, env = find_device(device), None
         if (self.path / NORMALIZER).is_file():
-            env = VecNormalize.load(str(self.path / NORMALIZER), self.family.vec_env(1))
-        return algorithm.load(self.path / MODEL, env=env, device=find_device(device))
+            env = load_normalizer(self.path / NORMALIZER, self.family.vec_env(1))
+        return load_model(self.path / MODEL, self.agent.definition.algorithm, place, env)
 
     def learning_curve(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return environment steps, and the mean return of the last 100 episodes of training at each.

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from hyperrl import __version__
-from hyperrl.cli.main import main
 from hyperrl.contexts import SPLITS
 from hyperrl.evaluation.statistics import Estimate
 from hyperrl.export.formats import load
@@ -24,25 +23,6 @@ n_steps = 64
 batch_size = 64
 [policy_kwargs]
 """
-
-
-@pytest.fixture
-def hyperrl(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
-    """Run the command line in an empty folder and return what it printed."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: object, expect: int = 0) -> str:
-        monkeypatch.setattr("sys.argv", ["hyperrl", *map(str, arguments)])
-        status: object = 0
-        try:
-            main()
-        except SystemExit as end:
-            status = end.code or 0
-        captured = capsys.readouterr()
-        assert status == expect, captured.out + captured.err
-        return captured.out + captured.err
-
-    return run
 
 
 def test_help_explains_every_command(hyperrl: Command) -> None:
