@@ -147,7 +147,7 @@ def test_defects_are_tracebacks(hyperrl: Command, monkeypatch: pytest.MonkeyPatc
             raise bug
         return []
 
-    monkeypatch.setattr("hyperrl.utils.definitions.names", broken)
+    monkeypatch.setattr("hyperrl.utils.definitions.catalogue", broken)
     with pytest.raises(type(bug) if bug else np.linalg.LinAlgError):
         hyperrl("list")
 
