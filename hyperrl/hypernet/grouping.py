@@ -8,11 +8,20 @@ import torch
 from torch import Tensor
 
 
+def is_static() -> bool:
+    """Say whether a graph is being recorded in which no shape may depend on values: by ``torch.jit.trace`` or export.
+
+    ``torch.compile`` needs no such graph: it breaks it where shapes depend on values.
+    """
+    return torch.jit.is_tracing() or torch.compiler.is_exporting()  # pyright: ignore[reportPrivateImportUsage]
+
+
 def distinct(rows: Tensor) -> tuple[Tensor, Tensor]:
     """Find the distinct rows of a matrix.
 
     Rows are hashed to one number each, since sorting numbers is far cheaper than sorting rows; should two
-    different rows share a hash, the rows themselves are sorted. Rows that require a gradient stay as they are.
+    different rows share a hash, the rows themselves are sorted. Rows that require a gradient stay as they are, and so
+    do all while a graph is recorded by ``torch.jit.trace`` or an exporter.
 
     :param rows: shape ``(B, d)``.
     :return: the distinct rows, shape ``(K, d)``, and for each row its place among them, shape ``(B,)``.
@@ -22,7 +31,8 @@ def distinct(rows: Tensor) -> tuple[Tensor, Tensor]:
     (True, 2)
     """
     batch, d = rows.shape
-    if batch <= 1 or d == 0 or rows.requires_grad:  # a gradient with respect to rows is each row's own
+    # A gradient with respect to rows is each row's own.
+    if is_static() or batch <= 1 or d == 0 or rows.requires_grad:
         return rows, torch.arange(batch, device=rows.device)
     generator = torch.Generator().manual_seed(d)
     weights = torch.rand(d, generator=generator, dtype=torch.float64).to(rows.device) + 0.5

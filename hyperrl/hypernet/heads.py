@@ -221,7 +221,7 @@ class FactoredHead(Head):
             if bias is None:
                 y = layer(x)  # (B, in) -> (B, out)
             else:
-                y = _accumulate((layer.bias + bias).index_select(0, index), x, layer.weight.mT)
+                y = _accumulate((layer.bias + bias).index_select(0, index), x, layer.weight.t())
             if weight is not None:
                 y = self._add_product(f"{name}.weight", weight.index_select(0, index), x, y)
             x = y
@@ -279,7 +279,7 @@ class LowRankHead(FactoredHead):
 
     def _add_product(self, name: str, factor: Tensor, x: Tensor, y: Tensor) -> Tensor:
         u, v = getattr(self.u, self.place[name]), getattr(self.v, self.place[name])
-        return _accumulate(y, x @ v.mT * factor, u)  # (B, in) -> (B, r) -> (B, out)
+        return _accumulate(y, x @ v.t() * factor, u)  # (B, in) -> (B, r) -> (B, out)
 
     def _matrix(self, name: str, factor: Tensor) -> Tensor:
         u, v = getattr(self.u, self.place[name]), getattr(self.v, self.place[name])
@@ -310,7 +310,7 @@ class ModulatedHead(FactoredHead):
     def _add_product(self, name: str, factor: Tensor, x: Tensor, y: Tensor) -> Tensor:
         w1 = getattr(self.w1, self.place[name])  # (out, in)
         a, b = factor.split(list(w1.shape), dim=1)  # (B, out), (B, in)
-        return torch.addcmul(y, a, torch.addcmul(x, b, x) @ w1.mT)
+        return torch.addcmul(y, a, torch.addcmul(x, b, x) @ w1.t())
 
     def _matrix(self, name: str, factor: Tensor) -> Tensor:
         w1 = getattr(self.w1, self.place[name])
@@ -396,7 +396,7 @@ def _accumulate(y: Tensor, a: Tensor, b: Tensor) -> Tensor:
 
 def _flatten(parameter: Tensor) -> Tensor:
     """Lay a parameter out as :func:`_unflatten` reads it: ``(*shape) -> (numel,)``."""
-    return (parameter.mT if parameter.ndim == 2 else parameter).flatten()
+    return (parameter.t() if parameter.ndim == 2 else parameter).flatten()
 
 
 def _unflatten(flat: Tensor, shape: torch.Size) -> Tensor:
@@ -405,7 +405,7 @@ def _unflatten(flat: Tensor, shape: torch.Size) -> Tensor:
     Matrices are laid out transposed: ``bmm`` by a transposed weight then needs no copy, nor does its gradient.
     """
     if len(shape) == 2:
-        return flat.view(flat.shape[0], shape[1], shape[0]).mT
+        return flat.view(flat.shape[0], shape[1], shape[0]).transpose(1, 2)
     return flat.view(flat.shape[0], *shape)
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn import functional
 
-from hyperrl.hypernet.grouping import Groups
+from hyperrl.hypernet.grouping import Groups, is_static
 
 _BATCH_NORM = nn.modules.batchnorm._BatchNorm
 
@@ -42,20 +42,28 @@ def layers(target: nn.Sequential) -> list[tuple[str, nn.Module]]:
 def apply(target: nn.Module, weights: Mapping[str, Tensor], index: Tensor, x: Tensor) -> Tensor:
     """Apply to each row the target with its context's weights: ``{name: (K, *shape)}, (B,), (B, *n) -> (B, *m)``.
 
-    Rows are grouped by context. A perceptron runs as one ``bmm`` a layer; any other module by ``functional_call``
+    Rows are grouped by context, but each is a group of its own while a graph is recorded by ``torch.jit.trace`` or an
+    exporter. A perceptron runs as one ``bmm`` a layer; any other module by ``functional_call``
     under ``vmap``, or in a loop over contexts where ``vmap`` does not know it (``nn.GRU``, ``nn.LSTM``).
 
     :param target: takes rows and returns rows, each independently of the others.
     :param weights: the generated parameters; the target's own serve where a name is missing.
     :raises ValueError: for batch normalisation by the statistics of the batch, which mixes rows.
     """
+    if is_static():
+        spread = {name: w.index_select(0, index) for name, w in weights.items()}
+        return _apply_to_chunks(target, spread, x.unsqueeze(1)).squeeze(1)
     if len(index) == 0:
         return target(x)
     groups = Groups(index, len(next(iter(weights.values()))))
     spread = {name: groups.spread(w) for name, w in weights.items()}
-    h = groups.pad(x)  # (C, size, *n)
-    if is_perceptron(target) and x.ndim == 2:
-        return groups.unpad(_perceptron(target, spread, h))  # pyright: ignore[reportArgumentType]
+    return groups.unpad(_apply_to_chunks(target, spread, groups.pad(x)))
+
+
+def _apply_to_chunks(target: nn.Module, spread: Mapping[str, Tensor], h: Tensor) -> Tensor:
+    """Apply the target to chunks of rows: ``{name: (C, *shape)}, (C, size, *n) -> (C, size, *m)``."""
+    if is_perceptron(target) and h.ndim == 3:
+        return _perceptron(target, spread, h)  # pyright: ignore[reportArgumentType]
     modules = list(target.modules())
     if any(isinstance(m, _BATCH_NORM) and (m.training or not m.track_running_stats) for m in modules):
         raise ValueError(
@@ -64,8 +72,8 @@ def apply(target: nn.Module, weights: Mapping[str, Tensor], index: Tensor, x: Te
         )
     if any(isinstance(m, nn.RNNBase) for m in modules):
         rows = [functional_call(target, {n: w[i] for n, w in spread.items()}, (h[i],)) for i in range(len(h))]
-        return groups.unpad(torch.stack(rows))
-    return groups.unpad(vmap(lambda w, r: functional_call(target, w, (r,)), randomness="different")(spread, h))
+        return torch.stack(rows)
+    return vmap(lambda w, r: functional_call(target, w, (r,)), randomness="different")(spread, h)
 
 
 def _perceptron(target: nn.Sequential, weights: Mapping[str, Tensor], h: Tensor) -> Tensor:
@@ -78,9 +86,9 @@ def _perceptron(target: nn.Sequential, weights: Mapping[str, Tensor], h: Tensor)
                 h = functional.linear(h, weight, layer.bias if bias is None else None)
                 h = h if bias is None else h + bias.unsqueeze(1)
             elif bias is None and layer.bias is None:
-                h = torch.bmm(h, weight.mT)
+                h = torch.bmm(h, weight.transpose(1, 2))
             else:
-                h = torch.baddbmm(layer.bias if bias is None else bias.unsqueeze(1), h, weight.mT)
+                h = torch.baddbmm(layer.bias if bias is None else bias.unsqueeze(1), h, weight.transpose(1, 2))
         else:
             h = layer(h.flatten(0, 1)).unflatten(0, h.shape[:2])  # as rows, which is what the layer expects
     return h

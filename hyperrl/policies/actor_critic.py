@@ -14,11 +14,12 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
-from hyperrl.hypernet import HyperNetwork, distinct
+from hyperrl.hypernet import HyperNetwork, distinct, is_static
 from hyperrl.policies.arguments import names_checked, passed_on
 from hyperrl.policies.context import ContextPolicy, ContextReader
 from hyperrl.policies.hyper_config import GeneratedPolicy, add_to_loss
 from hyperrl.policies.latent import with_latent
+from hyperrl.policies.tracing import unvalidated
 
 
 class UnawarePolicy(ContextPolicy, ActorCriticPolicy):
@@ -275,6 +276,7 @@ class HyperPolicy(GeneratedPolicy, ActorCriticPolicy):
             raise AttributeError("log_std: actions are not continuous")
         return self.log_std_generator(self.actor.encoder(torch.zeros_like(self.reader.center).unsqueeze(0))).squeeze(0)
 
+    @unvalidated()
     def forward(self, obs: PyTorchObs, deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:  # pyright: ignore
         """Act: return actions ``(B, *action shape)``, values ``(B, 1)`` and log-probabilities ``(B,)``.
 
@@ -282,7 +284,8 @@ class HyperPolicy(GeneratedPolicy, ActorCriticPolicy):
         the batch or a parameter has changed: the values of both are compared with those of the last call.
         """
         context = self._context(obs)
-        is_kept = not (self.training or torch.is_grad_enabled() or torch.is_autocast_enabled(context.device.type))
+        is_autocast = torch.is_autocast_enabled(context.device.type)
+        is_kept = not (self.training or torch.is_grad_enabled() or is_autocast or is_static())
         condition = (self._kept_condition if is_kept else self._condition)(context)
         pi_features, vf_features = self._actor_critic_features(obs)
         distribution = self._distribution(condition, pi_features)
@@ -290,6 +293,7 @@ class HyperPolicy(GeneratedPolicy, ActorCriticPolicy):
         log_prob = distribution.log_prob(actions)
         return actions.reshape((-1, *self.action_space.shape)), self._value(condition, vf_features), log_prob  # pyright: ignore
 
+    @unvalidated()
     def evaluate_actions(self, obs: PyTorchObs, actions: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return values ``(B, 1)``, log-probabilities ``(B,)`` of the actions, and entropies ``(B,)``."""
         condition = self._condition(self._context(obs))
@@ -301,6 +305,7 @@ class HyperPolicy(GeneratedPolicy, ActorCriticPolicy):
             values = add_to_loss(values, penalties[0] + penalties[1])
         return values, distribution.log_prob(actions), distribution.entropy()
 
+    @unvalidated()
     def get_distribution(self, obs: PyTorchObs) -> Distribution:
         """Return the distribution of actions.
 

@@ -14,6 +14,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
 from hyperrl.contexts import ContextBox, ContextSpace
+from hyperrl.hypernet import is_static
 from hyperrl.policies.registry import who_serves_whom
 from hyperrl.utils.errors import nearest
 
@@ -87,8 +88,7 @@ class ContextReader(nn.Module):
 
     def _check(self, context: Tensor) -> None:
         """Warn, once, about a context that is out of bounds: ``VecNormalize`` does that."""
-        # An exporter's tensors are not to be looked at.
-        if torch.jit.is_tracing() or torch.compiler.is_compiling():  # pyright: ignore[reportPrivateImportUsage]
+        if is_static() or torch.compiler.is_compiling():  # values are unavailable
             return
         self._is_checked = True
         if not isinstance(self.box, ContextBox):

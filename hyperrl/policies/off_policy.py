@@ -16,6 +16,7 @@ from hyperrl.hypernet.measures import diagnostics
 from hyperrl.policies.context import ContextReader
 from hyperrl.policies.hyper_config import GeneratedPolicy, HyperConfig, add_to_loss
 from hyperrl.policies.latent import with_latent
+from hyperrl.policies.tracing import unvalidated
 
 
 class GeneratedNetwork(nn.Module):
@@ -177,6 +178,11 @@ class GaussianActor(GeneratedPart):
             del self.log_std
         del self.latent_pi, self.mu
         self.network = self._generated(target)
+
+    @unvalidated()
+    def forward(self: Any, obs: Any, deterministic: bool = False) -> Tensor:
+        """Return actions, shape ``(B, m)``."""
+        return super().forward(obs, deterministic)
 
     def get_action_dist_params(self: Any, obs: Any) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Return mean ``(B, m)``, log-std, and for gSDE the features of its noise."""

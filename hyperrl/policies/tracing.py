@@ -1,0 +1,22 @@
+"""Policies recorded as graphs, by ``torch.jit.trace``, ``torch.export`` and ``torch.onnx.export``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch.distributions import Distribution
+
+from hyperrl.hypernet import is_static
+
+
+@contextmanager
+def unvalidated() -> Iterator[None]:
+    """Leave out what torch's distributions check of their values, while a graph is recorded: values are unavailable."""
+    validates = Distribution._validate_args
+    if is_static():
+        Distribution.set_default_validate_args(False)
+    try:
+        yield
+    finally:
+        Distribution.set_default_validate_args(validates)
