@@ -12,6 +12,7 @@ from rich.text import Text
 import hyperrl
 from hyperrl.cli.adapt import adapt
 from hyperrl.cli.arguments import with_imports
+from hyperrl.cli.check import check
 from hyperrl.cli.compare import compare
 from hyperrl.cli.console import console, say
 from hyperrl.cli.errors import in_words
@@ -40,6 +41,7 @@ COMMANDS = {
     "adapt": adapt,
     "record": record,
     "export": export,
+    "check": check,
     "list": list_,
 }
 

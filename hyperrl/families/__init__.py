@@ -1,6 +1,8 @@
 """Families: environments whose context varies, read from definition files and registered with Gymnasium."""
 
 from hyperrl.families.context_env import ContextEnv as ContextEnv
+from hyperrl.families.contract import Finding as Finding
+from hyperrl.families.contract import check_family as check_family
 from hyperrl.families.definition import FamilyDefinition as FamilyDefinition
 from hyperrl.families.definition import FamilySpec as FamilySpec
 from hyperrl.families.definition import family_spec as family_spec

@@ -1,20 +1,32 @@
+import re
 import subprocess
 import sys
 import textwrap
 import warnings
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils.env_checker import check_env as gymnasium_check_env
 from numpy.testing import assert_array_equal
+from stable_baselines3 import PPO, SAC, HerReplayBuffer
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import VecNormalize
 
 import hyperrl
+from hyperrl.contexts import ContextSpace, Feature
+from hyperrl.families.contract import check_family
 from hyperrl.families.definition import family_spec
+from hyperrl.physics.registry import load
+from hyperrl.policies import HyperSACPolicy
 from hyperrl.utils.definitions import folder, names
 
 FAMILIES = names("envs")
@@ -278,3 +290,224 @@ def test_import_is_light() -> None:
     subprocess.run([sys.executable, "-W", "error", "-c", textwrap.dedent(program)], check=True)
     with pytest.raises(AttributeError, match="no attribute 'HyperPolic'"):
         _ = hyperrl.HyperPolic
+
+
+LENGTH = ContextSpace((Feature("length", "m", 1.0, train=((0.8, 1.2),), bounds=((0.5, 1.5),)),))
+
+
+class Goals(gym.Env[Any, Any]):
+    """Move to a goal; how far a step leads is the context."""
+
+    observation_space = spaces.Dict(
+        {key: spaces.Box(-5, 5, (2,)) for key in ("observation", "achieved_goal", "desired_goal")}
+    )
+    action_space = spaces.Box(-1, 1, (2,))
+    length = 1.0
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        super().reset(seed=seed)
+        self.position = np.zeros(2, dtype=np.float32)
+        self.goal = self.np_random.uniform(-1, 1, 2).astype(np.float32)
+        return self.observe(), {}
+
+    def step(self, action: Any) -> Any:
+        self.position = np.clip(self.position + np.float32(0.1 * self.length) * action, -5, 5).astype(np.float32)
+        observed = self.observe()
+        return observed, self.compute_reward(self.position, self.goal, {}), False, False, {}
+
+    def observe(self) -> dict[str, Any]:
+        return {"observation": self.position, "achieved_goal": self.position, "desired_goal": self.goal.copy()}
+
+    def compute_reward(self, achieved: Any, desired: Any, info: Any) -> Any:
+        return -np.linalg.norm(np.asarray(achieved) - desired, axis=-1).astype(np.float64)
+
+
+def set_length(env: Any, context: Any) -> None:
+    env.length = context["length"]
+
+
+GOALS = hyperrl.Family(Goals, LENGTH, set_length, name="goals", max_episode_steps=20)
+
+
+def test_dict_observations_are_merged_with_the_context(tmp_path: Path) -> None:
+    assert {finding.fault for finding in check_family(GOALS)} == {None}
+    vec_env = VecNormalize(GOALS.vec_env(2), norm_obs_keys=["observation", "achieved_goal"])
+    assert list(vec_env.observation_space.spaces)[-1] == "context"
+    model = PPO(hyperrl.HyperPolicy, vec_env, n_steps=16, batch_size=16, n_epochs=1, device="cpu").learn(32)
+    assert model.policy.context_space.names == ("length",)
+    report = hyperrl.evaluate(model, GOALS, contexts=2, episodes=2)
+    assert report.splits["extrapolation"].returns.shape == (2, 2)
+    unaware = PPO("MultiInputPolicy", GOALS.base(), n_steps=16, batch_size=16, device="cpu")
+    assert np.isfinite(hyperrl.evaluate(unaware, GOALS, contexts=2, episodes=2).splits["train"].returns).all()
+    model.save(tmp_path / "agent.zip")
+    loaded = PPO.load(tmp_path / "agent.zip", env=GOALS.vec_env(2))
+    assert loaded.observation_space == vec_env.observation_space
+
+
+def test_hindsight_replay_in_a_family_with_goals() -> None:
+    model = SAC(
+        HyperSACPolicy,
+        GOALS.vec_env(2),
+        replay_buffer_class=HerReplayBuffer,
+        learning_starts=50,
+        batch_size=16,
+        buffer_size=500,
+        device="cpu",
+    )
+    model.learn(80)
+    assert GOALS.make().get_wrapper_attr("compute_reward")(np.ones(2), np.ones(2), {}) == 0
+
+
+def test_an_observation_with_a_context_of_its_own_is_refused() -> None:
+    class Clash(Goals):
+        observation_space = spaces.Dict(observation=spaces.Box(-5, 5, (2,)), context=spaces.Box(-5, 5, (2,)))
+
+    with pytest.raises(ValueError, match=r"\['observation', 'context'\] have an entry 'context' already"):
+        hyperrl.Family(Clash, LENGTH, set_length, name="clash").make()
+
+
+def test_features_of_another_order_are_refused(tmp_path: Path) -> None:
+    """With equal bounds the spaces would be equal to Gymnasium, and one feature taken for the other."""
+
+    def double(first: str, second: str) -> hyperrl.Family:
+        space = ContextSpace(tuple(Feature(n, "m", 1.0, ((0.8, 1.2),), ((0.5, 1.5),)) for n in (first, second)))
+        return hyperrl.Family(Goals, space, set_length, name="goals", max_episode_steps=20)
+
+    trained, other = double("length", "width"), double("width", "length")
+    model = PPO(hyperrl.HyperPolicy, trained.vec_env(2), n_steps=16, batch_size=16, device="cpu")
+    model.save(tmp_path / "agent.zip")
+    both = r"length \[m\].*width \[m\].*width \[m\].*length \[m\]"
+    with pytest.raises(ValueError, match=both):
+        hyperrl.evaluate(model, other, contexts=2, episodes=1)
+    with pytest.raises(ValueError, match=both):
+        PPO.load(tmp_path / "agent.zip", env=other.vec_env(2))
+    with pytest.raises(ValueError, match=both):
+        model.set_env(other.vec_env(2))
+
+
+@pytest.mark.parametrize("option", ["contxt", "Context", "contexts", "context "])
+def test_a_misspelt_option_is_refused(option: str) -> None:
+    env = hyperrl.load_family("pendulum").make()
+    with pytest.raises(ValueError, match=f"unknown option '{option}'. Did you mean 'context'"):
+        env.reset(options={option: {"length": 0.7}})
+    env.reset(options={"x_init": 0.1, "context": {"length": 0.7}})
+
+
+def test_an_observed_context_can_be_given_back() -> None:
+    """At a bound, float32 is a little outside."""
+    family = hyperrl.load_family("mountain_car_continuous")
+    env = family.make({"power": 0.0007, "goal_position": 0.3})
+    observed = env.reset(seed=0)[0]["context"]
+    again = family.make(observed).reset(seed=0)[0]["context"]
+    assert_array_equal(again, observed)
+    env.reset(options={"context": observed})
+
+
+def test_nested_attributes_items_arguments_and_wrappers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(gym.registry, "Nested-v0", EnvSpec("Nested-v0", entry_point=Nested, max_episode_steps=20))
+    path = tmp_path / "nested.toml"
+    path.write_text(NESTED)
+    env = hyperrl.load_family(path).make({"length": 0.7})
+    observation, _ = env.reset(seed=0)
+    assert observation["observation"].shape == (2, 6)  # flattened, then stacked
+    inner: Any = env.unwrapped.env.unwrapped  # pyright: ignore[reportAttributeAccessIssue]
+    assert inner.scale == 3
+    assert inner.model.opt.gravity.dtype == np.float32
+    assert_array_equal(inner.model.opt.gravity, np.array([0, 0, -0.7], dtype=np.float32))
+    assert inner.model.bodies[1].mass == 1.4
+    assert_array_equal(inner.model.table, np.array([[0, 0.7], [0, 0]]))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"model.opt.gravity"', '"model.opt.gravty"', "'model.opt' has no attribute 'gravty'. Did you mean 'gravity'?"),
+        ('"model.opt.gravity"', '"modl.opt.gravity"', "Nested-v0 has no attribute 'modl'. Did you mean 'model'?"),
+        ("bodies[1].mass", "bodies[2].mass", "'model.bodies' has no item [2]"),
+        ("bodies[1].mass", "opt[1].mass", "'model.opt' has no item [1]"),
+        ("scale = 3", "scal = 3", "unexpected keyword argument 'scal'"),
+        ("gymnasium.wrappers:Flat", "gymnasium.wrappers:Flt", "Did you mean 'FlattenObservation'?"),
+        ("stack_size", "stacksize", "unexpected keyword argument 'stacksize'"),
+    ],
+)
+def test_what_a_base_lacks_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: str, new: str, message: str
+) -> None:
+    monkeypatch.setitem(gym.registry, "Nested-v0", EnvSpec("Nested-v0", entry_point=Nested, max_episode_steps=20))
+    path = tmp_path / "nested.toml"
+    path.write_text(NESTED.replace(old, new))
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
+        hyperrl.load_family(path).make()
+    assert str(error.value).startswith(str(path))
+
+
+class Nested(Goals):
+    def __init__(self, scale: int = 1) -> None:
+        self.scale = scale
+        self.model = SimpleNamespace(
+            opt=SimpleNamespace(gravity=np.array([0, 0, -9.8], dtype=np.float32)),
+            bodies=[SimpleNamespace(mass=1.0), SimpleNamespace(mass=1.0)],
+            table=np.zeros((2, 2)),
+        )
+
+
+NESTED = """
+id = "my/Nested-v0"
+base = "Nested-v0"
+base_kwargs = { scale = 3 }
+wrappers = [
+    "gymnasium.wrappers:FlattenObservation",
+    { wrapper = "gymnasium.wrappers:FrameStackObservation", stack_size = 2 },
+]
+[features.length]
+unit = "m"
+default = 1.0
+train = [0.8, 1.2]
+bounds = [0.5, 1.5]
+[attributes]
+"model.opt.gravity" = ["0", "0", "-length"]
+"model.bodies[1].mass" = "2 * length"
+"model.table[0][1]" = "length"
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (dict(apply=None), "give both 'make_env' and 'apply', or neither and 'physics'"),
+        (dict(make_env=None, apply=None), "give 'make_env' and 'apply', or 'physics' and 'max_episode_steps'"),
+        (dict(make_env=None, apply=None, physics="ode"), "or 'physics' and 'max_episode_steps'"),
+        (dict(max_episode_steps=0), "'max_episode_steps' must be at least 1, got 0"),
+        (dict(name="a name"), "expected a name of letters, digits and - _ . for a family, got 'a name'"),
+        (dict(plane=("length", "lenght")), "unknown feature 'lenght'"),
+        (dict(action_scale="scale"), "unknown feature 'scale'"),
+    ],
+)
+def test_faulty_families_made_in_python_are_refused(arguments: dict[str, Any], message: str) -> None:
+    valid: dict[str, Any] = dict(make_env=Goals, context_space=LENGTH, apply=set_length, name="goals")
+    with pytest.raises(ValueError, match=re.escape(message)):
+        hyperrl.Family(**valid | arguments)
+
+
+def test_what_a_family_made_in_python_is_known_by() -> None:
+    again = hyperrl.Family(Goals, LENGTH, set_length, name="other", max_episode_steps=20)
+    assert again.digest == GOALS.digest == GOALS.with_irrelevant(2).digest
+    other = ContextSpace((replace(LENGTH.features[0], bounds=((0.5, 1.6),)),))
+    for changed in (
+        hyperrl.Family(Nested, LENGTH, set_length, name="goals", max_episode_steps=20),
+        hyperrl.Family(Goals, LENGTH, print, name="goals", max_episode_steps=20),
+        hyperrl.Family(Goals, other, set_length, name="goals", max_episode_steps=20),
+        hyperrl.Family(Goals, LENGTH, set_length, name="goals", max_episode_steps=21),
+        hyperrl.Family(partial(Goals), LENGTH, set_length, name="goals", max_episode_steps=20, physics="ode"),
+    ):
+        assert changed.digest != GOALS.digest
+
+
+def test_physics_alone_make_a_family_in_python() -> None:
+    ode = hyperrl.load_family("ode")
+    mine = hyperrl.Family(None, ode.context_space, None, name="mine", physics=load("ode"), max_episode_steps=200)
+    assert not mine.has_base
+    with pytest.raises(ValueError, match="the family varies no environment"):
+        mine.base()
+    assert_array_equal(mine.vec_env(3, seed=1).reset()["observation"], ode.vec_env(3, seed=1).reset()["observation"])
+    assert_array_equal(mine.make({}).reset(seed=1)[0]["observation"], ode.make({}).reset(seed=1)[0]["observation"])
