@@ -13,7 +13,8 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepR
 from hyperrl.adaptation.copies import copied
 from hyperrl.adaptation.identification import Transitions
 from hyperrl.contexts import ContextBox, ContextSpace, Vector
-from hyperrl.export.specialization import context_extractor, plain_observation
+from hyperrl.export.specialization import plain_observation
+from hyperrl.policies.context import context_extractor
 from hyperrl.rollouts.agent import Acting, Agent
 from hyperrl.rollouts.loop import first_episodes, rollout
 from hyperrl.utils.seeding import check_seed, stream

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -15,10 +15,8 @@ from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor, nn
 
 from hyperrl.export.specialization import plain_observation
-from hyperrl.hypernet import HyperNetwork
-from hyperrl.hypernet.heads import AdapterHead
-from hyperrl.hypernet.targets import layers
-from hyperrl.policies import ContextExtractor, HyperDQNPolicy, HyperPolicy, HyperSACPolicy, HyperTD3Policy
+from hyperrl.policies import ContextExtractor, ContextPolicy
+from hyperrl.policies.acting import ActingNetwork
 
 ACTIVATIONS: Final[dict[str, type[nn.Module]]] = {
     activation.__name__: activation
@@ -35,7 +33,6 @@ ACTIVATIONS: Final[dict[str, type[nn.Module]]] = {
         nn.Mish,
     )
 }
-PLAIN: Final = ("ActorCriticPolicy", "SACPolicy", "TD3Policy", "DQNPolicy", "TQCPolicy", "QRDQNPolicy", "CrossQPolicy")
 
 
 class FrozenPolicy(nn.Module):
@@ -60,6 +57,16 @@ class FrozenPolicy(nn.Module):
         self.decode = decode
         self.description: Final = {} if description is None else description
 
+    @property
+    def layers(self) -> Sequence[nn.Module]:
+        """The layers of the network."""
+        return list(self.network)
+
+    @property
+    def observation_dim(self) -> int:
+        """Numbers in an observation, n."""
+        return self.network[0].in_features  # pyright: ignore[reportReturnType]
+
     def forward(self, observation: Tensor) -> Tensor:
         """Return the actions: ``(B, n) -> (B, *action shape)``."""
         if self.normalize is not None:
@@ -72,7 +79,7 @@ class FrozenPolicy(nn.Module):
         :raises ValueError: for another shape.
         """
         array = np.asarray(observation, dtype=np.float32)
-        n: Any = self.network[0].in_features
+        n = self.observation_dim
         if array.ndim not in (1, 2) or array.shape[-1] != n:
             raise ValueError(f"expected observations of shape ({n},) or (B, {n}), got {array.shape}")
         with torch.no_grad():
@@ -81,9 +88,10 @@ class FrozenPolicy(nn.Module):
 
 
 class OpenPolicy(nn.Module):
-    """A hypernetwork policy that gets the context of each row as a second input, in physical units.
+    """A policy that gets the context of each row as a second input, in physical units.
 
-    :param hyper: from observations ``(B, n)`` to what parametrises the actions ``(B, m)``.
+    :param acting: what computes the actions.
+    :param observation_dim: numbers in an observation, n.
     :param center: of the training range, shape ``(d,)``.
     :param half_width: of the training range, shape ``(d,)``.
     :param decode: turns what parametrises the actions into actions.
@@ -95,14 +103,17 @@ class OpenPolicy(nn.Module):
 
     def __init__(
         self,
-        hyper: HyperNetwork,
+        acting: ActingNetwork,
+        observation_dim: int,
         center: Tensor,
         half_width: Tensor,
         decode: Decode,
         normalize: Normalize | None = None,
     ) -> None:
         super().__init__()
-        self.hyper = hyper
+        self.network = acting.network
+        self.layers: Final = acting.layers
+        self.observation_dim: Final = observation_dim
         self.register_buffer("center", center)
         self.register_buffer("half_width", half_width)
         self.normalize = normalize
@@ -112,7 +123,7 @@ class OpenPolicy(nn.Module):
         """Return the actions: ``(B, n), (B, d) -> (B, *action shape)``."""
         if self.normalize is not None:
             observation = self.normalize(observation)
-        return self.decode(_row_by_row(self.hyper, (context - self.center) / self.half_width, observation))
+        return self.decode(self.network((context - self.center) / self.half_width, observation))
 
 
 class Normalize(nn.Module):
@@ -182,7 +193,6 @@ class Decode(nn.Module):
         if isinstance(space, spaces.MultiBinary):
             return x.sigmoid().round()
         if self.squash:
-            x = x[:, : len(self.low)]  # generated together with the log-std, where the context is left open
             actions = self.low + 0.5 * (x.tanh() + 1) * (self.high - self.low)
         else:
             actions = x.maximum(self.low).minimum(self.high)
@@ -198,28 +208,18 @@ def freeze(policy: Any, normalizer: VecNormalize | None, key: str | None) -> Fro
     """
     _check_flat(policy.observation_space, policy.features_extractor_class)
     name = type(policy).__name__
-    if type(policy).__module__.partition(".")[0] not in ("stable_baselines3", "sb3_contrib") or name not in PLAIN:
-        raise ValueError(f"cannot export {name}: known are {', '.join(PLAIN)} of SB3 and sb3-contrib")
+    if type(policy).__module__.partition(".")[0] not in ("stable_baselines3", "sb3_contrib") or name not in STOCK:
+        raise ValueError(f"cannot export {name}: known are {', '.join(STOCK)} of SB3 and sb3-contrib")
     _refuse_sde(policy)
-    squash = False
-    if name == "ActorCriticPolicy":
-        layers = [*policy.mlp_extractor.policy_net, policy.action_net]
-    elif name == "DQNPolicy":
-        layers = list(policy.q_net.q_net)
-    elif name == "QRDQNPolicy":
-        layers = _averaged(policy.quantile_net)
-    elif name == "TD3Policy":
-        *layers, _tanh = policy.actor.mu  # which Decode has too
-        squash = True
-    else:
-        layers, squash = [*policy.actor.latent_pi, policy.actor.mu], True
+    layers, squash = STOCK[name](policy)
+    layers = _without_normalisation(layers)
     for layer in layers:
         is_known = type(layer) in ACTIVATIONS.values() and str(layer) == str(type(layer)())
         if type(layer) is not nn.Linear and not is_known:
             raise ValueError(
                 f"cannot export the layer {layer}: the activations are {list(ACTIVATIONS)}, without options"
             )
-    network = _detached(nn.Sequential(*layers))
+    network = copy.deepcopy(nn.Sequential(*layers)).cpu().eval().requires_grad_(False)
     return FrozenPolicy(network, Decode(policy.action_space, squash), Normalize.of(normalizer, key))
 
 
@@ -233,34 +233,69 @@ def _averaged(quantile_net: Any) -> list[nn.Module]:
     return [*layers, mean]
 
 
+def _gaussian(policy: Any) -> tuple[list[nn.Module], bool]:
+    return [*policy.actor.latent_pi, policy.actor.mu], True
+
+
+STOCK: Final[dict[str, Callable[[Any], tuple[list[nn.Module], bool]]]] = {
+    "ActorCriticPolicy": lambda policy: ([*policy.mlp_extractor.policy_net, policy.action_net], False),
+    "SACPolicy": _gaussian,
+    "TQCPolicy": _gaussian,
+    "CrossQPolicy": _gaussian,
+    "TD3Policy": lambda policy: (list(policy.actor.mu)[:-1], True),  # the last is tanh, which Decode has too
+    "DQNPolicy": lambda policy: (list(policy.q_net.q_net), False),
+    "QRDQNPolicy": lambda policy: (_averaged(policy.quantile_net), False),
+}
+"""Layers by which policies of SB3 and sb3-contrib compute deterministic actions, and whether these are squashed."""
+
+
+def _without_normalisation(layers: Sequence[nn.Module]) -> list[nn.Module]:
+    """Fold CrossQ's normalisation by running statistics into the linear layers behind it."""
+    folded: list[nn.Module] = []
+    pending: Any = None
+    for layer in layers:
+        if type(layer).__name__ == "BatchRenorm1d":
+            pending = layer
+        elif pending is not None and type(layer) is nn.Linear:
+            folded.append(_folded(pending, layer))
+            pending = None
+        else:
+            folded.append(layer)
+    return folded
+
+
+def _folded(norm: Any, layer: nn.Linear) -> nn.Linear:
+    """Return ``W·(s ⊙ x + t) + b`` as one layer, s and t being the normalisation."""
+    linear = copy.deepcopy(layer)
+    with torch.no_grad():
+        s = (norm.ra_var.double() + norm.eps).rsqrt()
+        t = -norm.ra_mean.double() * s
+        if norm.affine:
+            s, t = norm.scale.double() * s, norm.scale.double() * t + norm.bias.double()
+        linear.weight.copy_(layer.weight.double() * s)
+        linear.bias.copy_(layer.bias.double() + layer.weight.double() @ t)
+    return linear
+
+
 def leave_open(policy: Any, extractor: ContextExtractor, normalizer: VecNormalize | None) -> OpenPolicy:
-    """Take the actor, and what normalises its context, out of a hypernetwork policy.
+    """Take the actor, and what normalises its context, out of a policy of :mod:`hyperrl.policies`.
 
     :param extractor: what reads the context.
     :param normalizer: what normalised the observations.
     :raises ValueError: where it is no perceptron on a flat observation.
     """
     space, key, kwargs = plain_observation(policy, extractor)
-    _check_flat(space, kwargs["features_extractor_class"])
-    squash = isinstance(policy, HyperSACPolicy | HyperTD3Policy)
-    actor: Any = getattr(policy, "q_net" if isinstance(policy, HyperDQNPolicy) else "actor", None)
-    if isinstance(policy, HyperPolicy):
-        hyper = actor
-    elif isinstance(policy, HyperSACPolicy):
-        (hyper,) = actor.network.networks
-    elif isinstance(policy, HyperTD3Policy):
-        (hyper,) = actor.mu[0].networks
-    elif isinstance(policy, HyperDQNPolicy):
-        (hyper,) = actor.q_net.networks
-    else:
-        raise ValueError(
-            f"cannot export {type(policy).__name__} with the context left open: known are HyperPolicy, HyperSACPolicy, "
-            "HyperTD3Policy and HyperDQNPolicy; give the context to freeze the policy at"
-        )
+    n = _check_flat(space, kwargs["features_extractor_class"])
     _refuse_sde(policy)
+    if not isinstance(policy, ContextPolicy):
+        raise ValueError(
+            f"cannot export {type(policy).__name__} with the context left open: known are the policies of "
+            "hyperrl.policies; give the context to freeze the policy at"
+        )
+    acting = _detached(policy.acting_network())
     center, half_width = extractor.reader.center.cpu(), extractor.reader.half_width.cpu()
-    decode, normalize = Decode(policy.action_space, squash), Normalize.of(normalizer, key)
-    return OpenPolicy(_detached(hyper), center, half_width, decode, normalize)
+    decode, normalize = Decode(policy.action_space, acting.squash), Normalize.of(normalizer, key)
+    return OpenPolicy(acting, n, center, half_width, decode, normalize)
 
 
 def _refuse_sde(policy: Any) -> None:
@@ -268,40 +303,18 @@ def _refuse_sde(policy: Any) -> None:
         raise ValueError("policies with gSDE (use_sde=True) are not exported")
 
 
-def _check_flat(space: spaces.Space[Any], extractor: type[nn.Module]) -> None:
+def _check_flat(space: spaces.Space[Any], extractor: type[nn.Module]) -> int:
+    """Return how many numbers an observation has, where it is flat."""
     if not isinstance(space, spaces.Box) or len(space.shape) != 1:
         raise ValueError(f"only policies on a flat observation are exported, got {space}")
     if extractor is not FlattenExtractor:
         raise ValueError(f"only policies without a features extractor are exported, got {extractor.__name__}")
+    return space.shape[0]
 
 
-def _detached(module: Any) -> Any:
-    module = copy.deepcopy(module).cpu().eval().requires_grad_(False)
-    for layer in module.modules():  # without a learnt base, weights are one zero, expanded: no file stores that
+def _detached(acting: ActingNetwork) -> ActingNetwork:
+    acting = copy.deepcopy(acting)
+    network = acting.network.cpu().eval().requires_grad_(False)
+    for layer in network.modules():  # without a learnt base, weights are one zero, expanded: no file stores that
         layer._buffers.update({name: buffer.contiguous() for name, buffer in layer.named_buffers(recurse=False)})
-    return module
-
-
-def _row_by_row(hyper: HyperNetwork, context: Tensor, x: Tensor) -> Tensor:
-    """Do what the hypernetwork does with one set of weights a row: finding distinct contexts makes no static graph."""
-    weights = hyper.head.weights(hyper.encoder(context))  # {name: (B, *shape)}
-    target: Any = hyper.head.base
-    if isinstance(hyper.head, AdapterHead):
-        x = target[:-1](x)
-        adapter: Any = hyper.head.adapter.base
-        weights = {name.removeprefix("adapter."): weight for name, weight in weights.items()}
-        return target[-1](x + _perceptron(adapter, weights, x))
-    return _perceptron(target, dict(target.named_parameters()) | weights, x)
-
-
-def _perceptron(target: nn.Sequential, weights: Mapping[str, Tensor], x: Tensor) -> Tensor:
-    """Apply a perceptron with weights common to all rows, or of each row: ``(B, n) -> (B, m)``."""
-    for name, layer in layers(target):
-        is_linear = isinstance(layer, nn.Linear)
-        x = _product(weights[f"{name}.weight"], x) + weights[f"{name}.bias"] if is_linear else layer(x)
-    return x
-
-
-def _product(weight: Tensor, x: Tensor) -> Tensor:
-    """Multiply each row by a matrix, its own or a common one: ``(B, out, in) or (out, in), (B, in) -> (B, out)``."""
-    return torch.matmul(weight, x.unsqueeze(-1)).squeeze(-1)
+    return acting

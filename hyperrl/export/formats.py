@@ -25,14 +25,13 @@ from torch import Tensor, nn
 from hyperrl.contexts import ContextBox
 from hyperrl.export.deterministic import ACTIVATIONS, Decode, FrozenPolicy, Normalize, OpenPolicy, freeze, leave_open
 from hyperrl.export.specialization import (
-    context_extractor,
     context_vector,
     plain_observation,
     refuse_normalized_context,
     specialize,
 )
 from hyperrl.policies import ContextExtractor
-from hyperrl.policies.context import ContextReader
+from hyperrl.policies.context import ContextReader, context_extractor
 from hyperrl.utils.errors import nearest
 from hyperrl.utils.extras import require
 from hyperrl.utils.files import refuse_existing, write_bytes
@@ -138,8 +137,8 @@ def _describe(
     module: FrozenPolicy | OpenPolicy, extractor: ContextExtractor | None, context: Array | None
 ) -> dict[str, Any]:
     """Say in JSON's types what a policy takes, is and returns."""
-    linear = [layer for layer in _target(module) if isinstance(layer, nn.Linear)]
-    activation = [type(layer).__name__ for layer in _target(module) if not isinstance(layer, nn.Linear)]
+    linear = [layer for layer in module.layers if isinstance(layer, nn.Linear)]
+    activation = [type(layer).__name__ for layer in module.layers if not layer.state_dict() and layer not in linear]
     features = None
     if extractor is not None:
         features = _features(extractor.reader)
@@ -148,7 +147,7 @@ def _describe(
     return {
         "schema": SCHEMA,
         "observation": {
-            "size": linear[0].in_features,
+            "size": module.observation_dim,
             "clip": None if module.normalize is None else module.normalize.limit,
         },
         "context": features,
@@ -168,10 +167,6 @@ def _features(reader: ContextReader) -> list[dict[str, Any]]:
         {"name": feature.name, "unit": feature.unit, "train": feature.train, "bounds": feature.bounds}
         for feature in reader.box.context_space.features
     ]
-
-
-def _target(module: FrozenPolicy | OpenPolicy) -> Any:
-    return module.network if isinstance(module, FrozenPolicy) else module.hyper.head.base
 
 
 def _space_to_json(space: spaces.Space[Any]) -> dict[str, Any]:
@@ -241,7 +236,8 @@ def _program(module: nn.Module) -> torch.export.ExportedProgram:
     """Trace a policy for any number of rows."""
     batch = torch.export.Dim("batch")
     inputs = tuple(torch.zeros(3, width) for width in _widths(module))
-    program = torch.export.export(module, inputs, dynamic_shapes=tuple({0: batch} for _ in inputs))
+    with torch.no_grad():
+        program = torch.export.export(module, inputs, dynamic_shapes=tuple({0: batch} for _ in inputs))
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # paths of this machine, which are nobody's business
     return program
@@ -249,7 +245,7 @@ def _program(module: nn.Module) -> torch.export.ExportedProgram:
 
 def _widths(module: Any) -> list[int]:
     """Return the widths of a policy's inputs."""
-    n = _target(module)[0].in_features
+    n = module.observation_dim
     return [n] if isinstance(module, FrozenPolicy) else [n, len(module.center)]
 
 

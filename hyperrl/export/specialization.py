@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Mapping
-from itertools import groupby
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -17,14 +16,11 @@ from stable_baselines3.common.buffers import DictReplayBuffer, DictRolloutBuffer
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, FlattenExtractor, NatureCNN
 from stable_baselines3.common.utils import check_for_correct_spaces
-from torch import Tensor, nn
+from torch import Tensor
 
 from hyperrl.contexts import ContextBox
-from hyperrl.hypernet import HyperNetwork
-from hyperrl.hypernet.heads import AdapterHead
-from hyperrl.policies import ContextExtractor, ContextPolicy, HyperPolicy
-from hyperrl.policies.context import ContextReader
-from hyperrl.policies.off_policy import GeneratedNetwork
+from hyperrl.policies import ContextExtractor, ContextPolicy
+from hyperrl.policies.context import ContextReader, context_extractor
 
 if TYPE_CHECKING:
     from stable_baselines3.common.type_aliases import GymEnv
@@ -58,7 +54,7 @@ def specialize(model: Algorithm, context: Mapping[str, float] | ArrayLike, env: 
         can copy; where ``VecNormalize`` normalises the context, since then the policy knows no physical units.
 
     >>> from stable_baselines3 import PPO
-    >>> from hyperrl import load_family
+    >>> from hyperrl import HyperPolicy, load_family
     >>> model = PPO(HyperPolicy, load_family("pendulum").vec_env(2), device="cpu")
     >>> plain = specialize(model, {"length": 0.7})
     >>> type(plain.policy).__name__, plain.observation_space.shape
@@ -94,18 +90,14 @@ def specialize(model: Algorithm, context: Mapping[str, float] | ArrayLike, env: 
     plain.seed = model.seed
     with torch.no_grad():
         normalized = (vector - reader.center) / reader.half_width
-        state = _renamed_extractors(_networks(policy, normalized), policy, key)
+        state = policy.plain_state(normalized) if isinstance(policy, ContextPolicy) else policy.state_dict()
+        state = _renamed_extractors(state, policy, key)
         _fold_inputs(state, plain.policy.state_dict(), extractor.extractor.features_dim, normalized)
     plain.policy.load_state_dict(state)
     for name in model._get_torch_save_params()[1]:  # SAC's entropy coefficient
         if getattr(model, name, None) is not None:
             getattr(plain, name).data.copy_(getattr(model, name).data)
     return plain
-
-
-def context_extractor(policy: BasePolicy) -> ContextExtractor | None:
-    """Find what a policy reads the context with."""
-    return next((module for module in policy.modules() if isinstance(module, ContextExtractor)), None)
 
 
 def context_vector(reader: ContextReader, context: Mapping[str, float] | ArrayLike) -> np.ndarray:
@@ -167,75 +159,6 @@ def _carried_over(model: BaseAlgorithm) -> dict[str, Any]:
         if data.get(name) is automatic:
             data[name] = None  # SB3 chooses again, for the new observation space
     return copy.deepcopy(data)
-
-
-def _networks(policy: BasePolicy, context: Tensor) -> dict[str, Tensor]:
-    """Return a policy's state dict with the weights generated for a normalised context ``(d,)``, named as SB3's."""
-    state: dict[str, Tensor] = policy.state_dict()
-    if isinstance(policy, HyperPolicy):
-        if policy.log_std_generator is not None:
-            state["log_std"] = policy.log_std_generator(policy.actor.encoder(context[None]))[0]
-        _drop(state, "log_std_generator")
-        for path, hidden, output in (("actor", "policy", "action"), ("critic", "value", "value")):
-            _drop(state, path)
-            *layers, last = _by_layer(_weights(policy.get_submodule(path), context))
-            state |= {f"mlp_extractor.{hidden}_net.{name}": weight for layer in layers for name, weight in layer}
-            state |= {f"{output}_net.{name.partition('.')[2]}": weight for name, weight in last}
-    for path, module in policy.named_modules():
-        if isinstance(module, GeneratedNetwork):
-            _drop(state, path)
-            weights = _generated(module, context)
-            if path == "actor.network":
-                state |= _gaussian_actor(policy.actor, weights)  # pyright: ignore
-            else:
-                path = path.removesuffix(".mu.0") + ".mu" if path.endswith(".mu.0") else path  # TD3: before a tanh
-                state |= {f"{path}.{name}": weight for name, weight in weights.items()}
-    return state
-
-
-def _drop(state: dict[str, Tensor], path: str) -> None:
-    for name in [name for name in state if name.startswith(f"{path}.")]:
-        del state[name]
-
-
-def _by_layer(weights: Mapping[str, Tensor]) -> list[list[tuple[str, Tensor]]]:
-    """Group the state dict of an ``nn.Sequential`` by its layers, in their order."""
-    return [list(layer) for _, layer in groupby(weights.items(), key=lambda item: item[0].partition(".")[0])]
-
-
-def _generated(network: GeneratedNetwork, context: Tensor) -> dict[str, Tensor]:
-    """Return the state dict of the ``nn.Sequential`` that a network of an off-policy algorithm is in one context."""
-    state: dict[str, Tensor] = {}
-    before = 0
-    for part in network.parts:
-        layers: Any = part.head.base if isinstance(part, HyperNetwork) else part
-        for name, weight in (_weights(part, context) if isinstance(part, HyperNetwork) else part.state_dict()).items():
-            index, _, kind = name.partition(".")
-            state[f"{before + int(index)}.{kind}"] = weight
-        before += len(layers)
-    return state
-
-
-def _gaussian_actor(actor: Any, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Name the layers of an actor as SAC does, whose last one has rows for the mean and rows for the log-std."""
-    *layers, last = _by_layer(weights)
-    state = {f"actor.latent_pi.{name}": weight for layer in layers for name, weight in layer}
-    for name, weight in last:
-        kind = name.partition(".")[2]
-        if actor.use_sde:  # whose log-std is common to all contexts
-            state[f"actor.mu.0.{kind}" if isinstance(actor.clip, nn.Hardtanh) else f"actor.mu.{kind}"] = weight
-        else:
-            state[f"actor.mu.{kind}"], state[f"actor.log_std.{kind}"] = weight.chunk(2)
-    return state
-
-
-def _weights(network: Any, context: Tensor) -> dict[str, Tensor]:
-    if isinstance(network.head, AdapterHead):
-        raise ValueError(
-            "head='adapter' adds a layer of another kind before the last one, which no plain policy of SB3 has; all "
-            "other heads can be specialised, and hyperrl.export.save writes the whole policy with its context left open"
-        )
-    return network.weights(context)
 
 
 def _renamed_extractors(state: Mapping[str, Tensor], policy: BasePolicy, key: str | None) -> dict[str, Tensor]:

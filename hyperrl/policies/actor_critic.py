@@ -15,14 +15,29 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
 from hyperrl.hypernet import HyperNetwork, distinct, is_static
+from hyperrl.policies.acting import ActingNetwork, Method, OnColumns
 from hyperrl.policies.arguments import names_checked, passed_on
 from hyperrl.policies.context import ContextPolicy, ContextReader
-from hyperrl.policies.hyper_config import GeneratedPolicy, add_to_loss
+from hyperrl.policies.hyper_config import GeneratedPolicy, add_to_loss, by_layer, without
 from hyperrl.policies.latent import with_latent
 from hyperrl.policies.tracing import unvalidated
 
 
-class UnawarePolicy(ContextPolicy, ActorCriticPolicy):
+class OrdinaryActorCritic(ContextPolicy):
+    """An actor-critic whose weights are not generated: to be inherited before SB3's."""
+
+    def acting_network(self: Any) -> ActingNetwork:
+        """Return the actor without its log-std."""
+        actor = OnColumns(
+            Method(self.mlp_extractor, "forward_actor"), self.action_net, includes_context=self.include_context
+        )
+        return ActingNetwork(actor, (*self._hidden_layers(), self.action_net), squash=False)
+
+    def _hidden_layers(self: Any) -> list[nn.Module]:
+        return list(self.mlp_extractor.policy_net)
+
+
+class UnawarePolicy(OrdinaryActorCritic, ActorCriticPolicy):
     """An ordinary actor-critic that does not see the context: domain randomisation, the baseline to beat first.
 
     :param observation_space: a Dict with a one-dimensional ``Box`` as context, or a flat ``Box``.
@@ -75,7 +90,7 @@ class UnawarePolicy(ContextPolicy, ActorCriticPolicy):
         super().__init__(**passed_on(locals()))
 
 
-class ConcatPolicy(ContextPolicy, ActorCriticPolicy):
+class ConcatPolicy(OrdinaryActorCritic, ActorCriticPolicy):
     """An ordinary actor-critic that gets the normalised context as extra inputs.
 
     :param observation_space: a Dict with a one-dimensional ``Box`` as context, or a flat ``Box``.
@@ -328,6 +343,22 @@ class HyperPolicy(GeneratedPolicy, ActorCriticPolicy):
         """Set training or evaluation mode, as SB3 does before each update and before each rollout."""
         super().set_training_mode(mode)
         self._kept = None
+
+    def acting_network(self) -> ActingNetwork:
+        """Return the actor without its log-std."""
+        layers: Any = self.actor.head.base
+        return ActingNetwork(self.actor, tuple(layers), squash=False)
+
+    def _generated_state(self, state: dict[str, Tensor], context: Tensor) -> dict[str, Tensor]:
+        if self.log_std_generator is not None:
+            state["log_std"] = self.log_std_generator(self.actor.encoder(context[None]))[0]
+            state = without(state, "log_std_generator")
+        for network, hidden, output in (("actor", "policy", "action"), ("critic", "value", "value")):
+            state = without(state, network)
+            *layers, last = by_layer(self.get_submodule(network).weights(context))  # pyright: ignore
+            state |= {f"mlp_extractor.{hidden}_net.{name}": weight for layer in layers for name, weight in layer}
+            state |= {f"{output}_net.{name.partition('.')[2]}": weight for name, weight in last}
+        return state
 
     def _context(self, obs: PyTorchObs) -> Tensor:
         """Return the normalised context, shape ``(B, d)``."""

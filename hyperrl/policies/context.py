@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from hyperrl.contexts import ContextBox, ContextSpace
 from hyperrl.hypernet import is_static
+from hyperrl.policies.acting import ActingNetwork
 from hyperrl.policies.registry import who_serves_whom
 from hyperrl.utils.errors import nearest
 
@@ -229,6 +230,21 @@ class ContextPolicy(BasePolicy):
             self.optimizer_kwargs = self.optimizer_kwargs | dict(fused=True)
         super()._build(lr_schedule)  # pyright: ignore[reportAttributeAccessIssue]
 
+    def plain_state(self, context: Tensor) -> dict[str, Tensor]:
+        """Return the state dict of SB3's own policy that acts as this one does in one context.
+
+        Features extractors are still those of contexts too, and layers that get the context as an input keep its
+        columns: :func:`hyperrl.specialize` does the rest, as for SB3's own policies.
+
+        :param context: normalised, shape ``(d,)``.
+        :raises ValueError: where no policy of SB3's does the same.
+        """
+        return self.state_dict()
+
+    def acting_network(self) -> ActingNetwork:
+        """Return what computes the deterministic actions: parts of this policy, not copies."""
+        raise NotImplementedError
+
     def __getattr__(self, name: str) -> Any:
         """Say what is wrong where an algorithm asks for a part that the policy of another algorithm lacks."""
         try:
@@ -246,6 +262,11 @@ class ContextPolicy(BasePolicy):
         if hasattr(self, "share_features_extractor"):  # most of SB3's policies forget it
             data["share_features_extractor"] = self.share_features_extractor
         return data | dict(context_key=self.context_key, context_slice=self.context_slice)
+
+
+def context_extractor(policy: nn.Module) -> ContextExtractor | None:
+    """Find what a policy, of this package or of SB3's, reads the context with."""
+    return next((module for module in policy.modules() if isinstance(module, ContextExtractor)), None)
 
 
 def usual_extractor(space: spaces.Space[Any]) -> type[BaseFeaturesExtractor]:

@@ -12,6 +12,7 @@ from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.dqn.policies import DQNPolicy, QNetwork
 from torch import nn
 
+from hyperrl.policies.acting import ActingNetwork, OnColumns
 from hyperrl.policies.arguments import names_checked, passed_on
 from hyperrl.policies.off_policy import GeneratedPart, OffPolicy
 
@@ -94,6 +95,11 @@ class HyperDQNPolicy(OffPolicy, DQNPolicy):
         similarity: float = 0.0,
     ) -> None:
         super().__init__(**passed_on(locals()))
+
+    def acting_network(self) -> ActingNetwork:
+        """Return the Q-network."""
+        network: Any = self.q_net.q_net
+        return ActingNetwork(OnColumns(network), tuple(network.layers), squash=False)
 
     def make_q_net(self) -> QNetwork:
         """Make the Q-network."""

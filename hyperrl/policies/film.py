@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Final
 
 import torch
@@ -13,11 +13,12 @@ from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
 from hyperrl.hypernet import mlp
+from hyperrl.policies.actor_critic import OrdinaryActorCritic
 from hyperrl.policies.arguments import names_checked, passed_on
-from hyperrl.policies.context import ContextPolicy
+from hyperrl.policies.hyper_config import without
 
 
-class FilmPolicy(ContextPolicy, ActorCriticPolicy):
+class FilmPolicy(OrdinaryActorCritic, ActorCriticPolicy):
     """An actor-critic whose hidden layers the context modulates: h = φ((1 + γ(c)) ⊙ (W·x + b) + β(c)).
 
     At initialisation γ = β = 0: all contexts start from the network that SB3 would make. Output layers and the log-std
@@ -95,6 +96,21 @@ class FilmPolicy(ContextPolicy, ActorCriticPolicy):
         for network in (self.mlp_extractor.actor, self.mlp_extractor.critic):
             network.reset_modulation()
 
+    def _hidden_layers(self) -> list[nn.Module]:
+        actor = self.mlp_extractor.actor
+        return [module for layer in actor.layers for module in (layer, actor.activation)]
+
+    def plain_state(self, context: Tensor) -> dict[str, Tensor]:
+        """Return the state dict of SB3's own policy with the layers scaled and shifted for one context.
+
+        :param context: normalised, shape ``(d,)``.
+        """
+        state = without(super().plain_state(context), "mlp_extractor")
+        for name, network in (("policy", self.mlp_extractor.actor), ("value", self.mlp_extractor.critic)):
+            modulated = network.in_context(context)
+            state |= {f"mlp_extractor.{name}_net.{key}": tensor for key, tensor in modulated.items()}
+        return state
+
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return super()._get_constructor_parameters() | dict(embedding=self.embedding)
 
@@ -153,9 +169,23 @@ class _ModulatedLayers(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Return the last hidden layer, ``(B, n + d)`` to ``(B, width)``."""
         x, context = features[:, : self.n], features[:, self.n :]
-        gammas, betas = self.modulation(self.encoder(context)).chunk(2, dim=1)  # each (B, all widths)
-        for layer, gamma, beta in zip(
-            self.layers, gammas.split(self.widths, dim=1), betas.split(self.widths, dim=1), strict=True
-        ):
+        for layer, gamma, beta in self._modulated(context):
             x = self.activation((1 + gamma) * layer(x) + beta)
         return x
+
+    def in_context(self, context: Tensor) -> dict[str, Tensor]:
+        """Return one context's layers, as the state dict of an ``nn.Sequential`` with activations between them.
+
+        :param context: normalised, shape ``(d,)``.
+        """
+        state: dict[str, Tensor] = {}
+        for i, (layer, gamma, beta) in enumerate(self._modulated(context[None])):
+            scale = 1 + gamma[0]  # (out,)
+            state[f"{2 * i}.weight"] = scale.unsqueeze(1) * layer.weight
+            state[f"{2 * i}.bias"] = scale * layer.bias + beta[0]
+        return state
+
+    def _modulated(self, context: Tensor) -> Iterator[tuple[nn.Linear, Tensor, Tensor]]:
+        """Yield each layer with its γ and β, ``(B, out)`` each, for contexts ``(B, d)``."""
+        gammas, betas = self.modulation(self.encoder(context)).chunk(2, dim=1)  # each (B, all widths)
+        yield from zip(self.layers, gammas.split(self.widths, dim=1), betas.split(self.widths, dim=1), strict=True)  # pyright: ignore[reportReturnType]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Final
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,9 @@ from torch import Tensor, nn
 from hyperrl.hypernet import CosSin, HyperNetwork, NormBound, TaskEmbedding, mlp, similarity, squared_norm
 from hyperrl.policies.context import ContextPolicy, ContextReader
 from hyperrl.utils.errors import nearest
+
+if TYPE_CHECKING:
+    from hyperrl.policies.off_policy import GeneratedNetwork
 
 ENCODERS: Final = ("mlp", "cos_sin", "task_embedding", "none")
 
@@ -139,8 +143,40 @@ class GeneratedPolicy(ContextPolicy):
         )
         super().__init__(**kwargs)
 
+    def generated_networks(self) -> Mapping[str, HyperNetwork | GeneratedNetwork]:
+        """Return the generated networks that learn, by name: what acts, then each critic."""
+        raise NotImplementedError
+
+    def plain_state(self, context: Tensor) -> dict[str, Tensor]:
+        """Return the state dict of SB3's own policy with the weights generated for one context.
+
+        :param context: normalised, shape ``(d,)``.
+        :raises ValueError: for the head ``"adapter"``.
+        """
+        if self.hyper_config.head == "adapter":
+            raise ValueError(
+                "head='adapter' adds a layer of another kind before the last one, which no plain policy of SB3 has; "
+                "all other heads can be specialised, and hyperrl.export.save writes the whole policy with its context "
+                "left open"
+            )
+        return self._generated_state(super().plain_state(context), context)
+
+    def _generated_state(self, state: dict[str, Tensor], context: Tensor) -> dict[str, Tensor]:
+        """Replace what belongs to generated networks in a state dict by the weights of one context."""
+        raise NotImplementedError
+
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return super()._get_constructor_parameters() | asdict(self.hyper_config)
+
+
+def without(state: Mapping[str, Tensor], module: str) -> dict[str, Tensor]:
+    """Return a state dict without the entries of a module."""
+    return {name: tensor for name, tensor in state.items() if not name.startswith(f"{module}.")}
+
+
+def by_layer(state: Mapping[str, Tensor]) -> list[list[tuple[str, Tensor]]]:
+    """Group the state dict of an ``nn.Sequential`` by its layers, in their order."""
+    return [list(layer) for _, layer in groupby(state.items(), key=lambda item: item[0].partition(".")[0])]
 
 
 def add_to_loss(x: Tensor, penalty: Tensor) -> Tensor:

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from hyperrl.hypernet import HyperNetwork, distinct
 from hyperrl.hypernet.measures import diagnostics
+from hyperrl.policies.acting import ActingNetwork, FirstColumns, OnColumns
 from hyperrl.policies.context import ContextReader
-from hyperrl.policies.hyper_config import GeneratedPolicy, HyperConfig, add_to_loss
+from hyperrl.policies.hyper_config import GeneratedPolicy, HyperConfig, add_to_loss, by_layer, without
 from hyperrl.policies.latent import with_latent
 from hyperrl.policies.tracing import unvalidated
 
@@ -63,6 +64,28 @@ class GeneratedNetwork(nn.Module):
     def encoder(self) -> nn.Module:
         """The encoder of contexts, common to all parts."""
         return self.networks[0].encoder
+
+    @property
+    def layers(self) -> list[nn.Module]:
+        """The layers, those common to all contexts and those whose weights are generated, in their order."""
+        return [layer for part in self.parts for layer in (part.head.base if isinstance(part, HyperNetwork) else part)]  # pyright: ignore
+
+    def weights(self, context: Tensor) -> dict[str, Tensor]:
+        """Return one context's network as the state dict of the target.
+
+        :param context: normalised, shape ``(d,)``.
+        :raises ValueError: for the head ``"adapter"``.
+        """
+        state: dict[str, Tensor] = {}
+        before = 0
+        for part in self.parts:
+            layers: Any = part.head.base if isinstance(part, HyperNetwork) else part
+            own = part.weights(context) if isinstance(part, HyperNetwork) else part.state_dict()
+            for name, weight in own.items():
+                index, _, kind = name.partition(".")
+                state[f"{before + int(index)}.{kind}"] = weight
+            before += len(layers)
+        return state
 
     @torch.no_grad()
     def diagnostics(self, contexts: Tensor) -> dict[str, float]:
@@ -117,6 +140,17 @@ class OffPolicy(GeneratedPolicy):
                 count = sum(other.startswith(name) for other in found)
                 found[f"{name}_{count + 1}" if count else name] = module
         return found
+
+    def _generated_state(self, state: dict[str, Tensor], context: Tensor) -> dict[str, Tensor]:
+        for path, module in self.named_modules():
+            if isinstance(module, GeneratedNetwork):
+                state = without(state, path)
+                state |= {self._plain_name(path, name): weight for name, weight in module.weights(context).items()}
+        return state
+
+    def _plain_name(self, network: str, name: str) -> str:
+        """Return what SB3's own policy calls an entry of a generated network's state dict."""
+        return f"{network}.{name}"
 
 
 class GeneratedPart(BasePolicy):
@@ -196,12 +230,33 @@ class GaussianActor(GeneratedPart):
 class GaussianPolicy(OffPolicyActorCritic):
     """Generates a Gaussian actor besides: to be inherited before the policies of SAC, TQC and CrossQ."""
 
+    actor: Any
     actor_class: ClassVar[type]
     """SB3's actor behind :class:`GaussianActor`."""
 
     def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> Any:
         """Make the actor, whose mean and log-std are generated."""
         return self._make(self.actor_class, self.actor_kwargs, features_extractor)  # pyright: ignore
+
+    def acting_network(self) -> ActingNetwork:
+        """Return the actor without its log-std."""
+        network = self.actor.network
+        mean = FirstColumns(self.actor.action_dist.action_dim)
+        return ActingNetwork(OnColumns(network, mean), tuple(network.layers), squash=True)
+
+    def _generated_state(self, state: dict[str, Tensor], context: Tensor) -> dict[str, Tensor]:
+        """Name the actor's layers as SB3 does, whose last one has rows for the mean and rows for the log-std."""
+        state = super()._generated_state(state, context)
+        *layers, last = by_layer(self.actor.network.weights(context))
+        state = without(state, "actor.network")
+        state |= {f"actor.latent_pi.{name}": weight for layer in layers for name, weight in layer}
+        for name, weight in last:
+            kind = name.partition(".")[2]
+            if self.actor.use_sde:  # whose log-std is common to all contexts
+                state[f"actor.mu.0.{kind}" if isinstance(self.actor.clip, nn.Hardtanh) else f"actor.mu.{kind}"] = weight
+            else:
+                state[f"actor.mu.{kind}"], state[f"actor.log_std.{kind}"] = weight.chunk(2)
+        return state
 
 
 def _generated(target: nn.Sequential, extractor: Any, hyper_config: HyperConfig) -> GeneratedNetwork:

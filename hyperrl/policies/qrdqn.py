@@ -12,6 +12,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import Schedule
 from torch import nn
 
+from hyperrl.policies.acting import ActingNetwork, OnColumns, QuantileMean
 from hyperrl.policies.arguments import names_checked, passed_on
 from hyperrl.policies.off_policy import GeneratedPart, OffPolicy
 
@@ -96,6 +97,11 @@ class HyperQRDQNPolicy(OffPolicy, QRDQNPolicy):
         similarity: float = 0.0,
     ) -> None:
         super().__init__(**passed_on(locals()))
+
+    def acting_network(self) -> ActingNetwork:
+        """Return the network of quantiles, whose means the actions are chosen by."""
+        network: Any = self.quantile_net.quantile_net
+        return ActingNetwork(OnColumns(network, QuantileMean(self.n_quantiles)), tuple(network.layers), squash=False)
 
     def make_quantile_net(self) -> QuantileNetwork:
         """Make the network of quantiles."""

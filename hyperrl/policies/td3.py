@@ -12,6 +12,7 @@ from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.td3.policies import Actor, TD3Policy
 from torch import nn
 
+from hyperrl.policies.acting import ActingNetwork, OnColumns
 from hyperrl.policies.arguments import names_checked, passed_on
 from hyperrl.policies.off_policy import GeneratedPart, OffPolicyActorCritic
 
@@ -101,6 +102,14 @@ class HyperTD3Policy(OffPolicyActorCritic, TD3Policy):
         similarity: float = 0.0,
     ) -> None:
         super().__init__(**passed_on(locals()))
+
+    def acting_network(self) -> ActingNetwork:
+        """Return the actor up to its ``tanh``."""
+        network: Any = self.actor.mu[0]
+        return ActingNetwork(OnColumns(network), tuple(network.layers), squash=True)
+
+    def _plain_name(self, network: str, name: str) -> str:
+        return super()._plain_name(network.replace(".mu.0", ".mu"), name)  # SB3's tanh is one of its layers
 
     def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> Actor:
         """Make the actor."""

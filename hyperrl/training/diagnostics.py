@@ -13,10 +13,10 @@ from stable_baselines3.common.utils import obs_as_tensor
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from hyperrl.export.specialization import context_extractor
 from hyperrl.hypernet import HyperNetwork
-from hyperrl.policies import HyperPolicy
-from hyperrl.policies.off_policy import GeneratedNetwork, OffPolicy
+from hyperrl.policies import GeneratedPolicy
+from hyperrl.policies.context import context_extractor
+from hyperrl.policies.off_policy import GeneratedNetwork
 
 
 class HyperDiagnostics(BaseCallback):
@@ -58,7 +58,7 @@ class HyperDiagnostics(BaseCallback):
 
     def _on_training_start(self) -> None:
         policy = self.model.policy
-        self.networks = policy.generated_networks() if isinstance(policy, HyperPolicy | OffPolicy) else {}
+        self.networks = policy.generated_networks() if isinstance(policy, GeneratedPolicy) else {}
         self.gradients = {name: _GradientNorm() for name in self.networks}
         self.measured = self.num_timesteps
         if self.restored is not None:

@@ -24,6 +24,7 @@ import hyperrl
 import hyperrl.utils.extras
 from hyperrl import specialize
 from hyperrl.export import formats as export
+from hyperrl.policies import POLICY_OF, ConcatPolicy, ContextExtractor, FilmPolicy, UnawarePolicy
 from tests.export.test_specialization import observe, trained
 from tests.policies import test_policies
 from tests.policies.test_policies_actor_critic import HYPER
@@ -67,36 +68,56 @@ def test_an_open_policy_takes_any_batch_of_contexts(variant: str, format: str, t
         assert_allclose(run(path, observation, context), expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["PPO", "A2C", "TRPO", "SAC", "TD3", "DDPG", "DQN", "TQC", "QRDQN"])
+@pytest.mark.parametrize("name", POLICY_OF)
 def test_every_algorithm(name: str, tmp_path: Path) -> None:
     model = test_policies.trained(name)
     whole, rest = observe(model, LENGTH, 33)
     expected = model.predict(whole, deterministic=True)[0]
-    frozen, left_open = tmp_path / "policy.safetensors", tmp_path / "policy.pt2"
-    export.save(model, frozen, {"length": 0.7}, "safetensors")
+    frozen = tmp_path / "policy.safetensors"
+    export.save(model, frozen, LENGTH, "safetensors")
     assert_allclose(run(frozen, rest), expected, rtol=0, atol=1e-5)
-    if name in ("TQC", "QRDQN"):
-        with pytest.raises(ValueError, match=f"Hyper{name}Policy with the context left open"):
-            export.save(model, left_open, format="pt2")
-    else:
-        export.save(model, left_open, format="pt2")
-        assert_allclose(run(left_open, rest, whole["context"]), expected, rtol=0, atol=1e-5)
+    contexts = np.concatenate([CONTEXT.sample("extrapolation", 30, 3), [LENGTH] * 3]).astype(np.float32)
+    several = dict(whole, context=contexts) if isinstance(whole, dict) else np.concatenate([contexts, rest], axis=1)
+    expected = model.predict(several, deterministic=True)[0]
+    for format in ("pt2", "onnx"):
+        left_open = tmp_path / f"policy.{format}"
+        export.save(model, left_open, format=format)
+        assert_allclose(run(left_open, rest, contexts), expected, rtol=0, atol=1e-5)
+        assert_allclose(run(left_open, rest[:1], contexts[:1]), expected[:1], rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("PPO gSDE", "gSDE"),
-        ("SAC gSDE", "gSDE"),
-        ("CrossQ", "cannot export the layer BatchRenorm1d"),
-    ],
-)
-def test_networks_of_another_kind_are_refused(name: str, message: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("policy", [ConcatPolicy, FilmPolicy, UnawarePolicy])
+def test_policies_whose_weights_are_not_generated(policy: Any, tmp_path: Path) -> None:
+    model = PPO(policy, toy("lopsided box"), n_steps=16, batch_size=16, learning_rate=1e-2, device="cpu").learn(64)
+    whole, rest = observe(model, LENGTH, 33)
+    contexts = CONTEXT.sample("extrapolation", 33, 3).astype(np.float32)
+    for format in ("pt2", "onnx"):
+        export.save(model, tmp_path / f"open.{format}", format=format)
+        expected = model.predict(dict(whole, context=contexts), deterministic=True)[0]
+        assert_allclose(run(tmp_path / f"open.{format}", rest, contexts), expected, rtol=0, atol=1e-5)
+        export.save(model, tmp_path / f"frozen.{format}", LENGTH, format=format)
+        expected = model.predict(whole, deterministic=True)[0]
+        assert_allclose(run(tmp_path / f"frozen.{format}", rest), expected, rtol=0, atol=1e-5)
+
+
+def test_penalties_have_no_part_in_what_is_exported(tmp_path: Path) -> None:
+    model = test_policies.make("SAC", squared_norm=0.1, similarity=0.1)
+    export.save(model, tmp_path / "policy.pt2", format="pt2")
+
+
+def test_the_context_of_a_policy_of_sb3s_own_cannot_be_left_open(tmp_path: Path) -> None:
+    options = dict(features_extractor_class=ContextExtractor)
+    model = PPO("MultiInputPolicy", toy(), policy_kwargs=options, device="cpu")
+    with pytest.raises(ValueError, match="cannot export MultiInputActorCriticPolicy with the context left open"):
+        export.save(model, tmp_path / "policy.onnx")
+
+
+@pytest.mark.parametrize("name", ["PPO gSDE", "SAC gSDE"])
+def test_networks_of_another_kind_are_refused(name: str, tmp_path: Path) -> None:
     model = test_policies.trained(name)
-    with pytest.raises(ValueError, match=message):
-        export.save(model, tmp_path / "policy", CONTEXT.default)
-    with pytest.raises(ValueError, match=r"gSDE|HyperCrossQPolicy"):
-        export.save(model, tmp_path / "policy")
+    for context in (CONTEXT.default, None):
+        with pytest.raises(ValueError, match="gSDE"):
+            export.save(model, tmp_path / "policy", context)
     assert not list(tmp_path.iterdir())
 
 
@@ -206,7 +227,6 @@ class Own(nn.Tanh):
         ("low_rank", IMAGE, {}, dict(context={}), "only policies on a flat observation"),
         ("low_rank", IMAGE, {}, {}, "only policies on a flat observation"),
         ("low_rank", None, dict(activation_fn=Own), dict(context={}), r"cannot export the layer Own\(\)"),
-        ("concat", None, {}, {}, "cannot export ConcatPolicy with the context left open"),
         ("adapter", None, {}, dict(context={}), "head='adapter' adds a layer"),
         ("low_rank", None, {}, dict(format="safetensors"), "give the context"),
         ("low_rank", None, {}, dict(context={"lenght": 1.0}), "Did you mean 'length'"),

@@ -21,8 +21,8 @@ from toy import ACTIONS, CONTEXT, IMAGE, VECTOR, Toy, perturb, toy
 import hyperrl
 from hyperrl import specialize
 from hyperrl.export import formats as export
-from hyperrl.export.specialization import context_extractor
-from hyperrl.policies import ContextExtractor, HyperSACPolicy
+from hyperrl.policies import ContextExtractor, FilmPolicy, HyperSACPolicy
+from hyperrl.policies.context import context_extractor
 from tests.policies import test_policies
 from tests.policies.test_policies import CASES, outputs
 from tests.policies.test_policies_actor_critic import CASES as ACTOR_CRITIC_CASES
@@ -216,6 +216,16 @@ def test_replay_with_hindsight_is_replay_with_hindsight() -> None:
     plain = specialize(model, {}, env=env(entries | goals)).learn(20)
     assert type(plain.policy).__name__ == "MultiInputPolicy"
     assert type(plain.replay_buffer) is HerReplayBuffer
+
+
+def test_film_is_folded_into_the_layers_it_modulates() -> None:
+    policy_kwargs = dict(net_arch=dict(pi=[8, 6], vf=[12]), activation_fn=nn.ELU)
+    model = PPO(FilmPolicy, toy(), n_steps=16, batch_size=16, learning_rate=1e-2, policy_kwargs=policy_kwargs)
+    model.learn(64)
+    for context in CONTEXT.sample("extrapolation", 3):
+        plain = specialize(model, context)
+        assert type(plain.policy) is ActorCriticPolicy
+        assert_same_policy(model, plain, context)
 
 
 @pytest.mark.parametrize("include_context", [True, False])
