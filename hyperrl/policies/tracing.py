@@ -13,9 +13,11 @@ from hyperrl.hypernet import is_static
 @contextmanager
 def unvalidated() -> Iterator[None]:
     """Leave out what torch's distributions check of their values, while a graph is recorded: values are unavailable."""
+    if not is_static():
+        yield
+        return
     validates = Distribution._validate_args
-    if is_static():
-        Distribution.set_default_validate_args(False)
+    Distribution.set_default_validate_args(False)
     try:
         yield
     finally:
