@@ -95,10 +95,12 @@ def training(family: str = "pendulum", rollouts: int = 6, returns: int = 0, seed
     """
     loaded = hyperrl.load_family(family)
     base = family_spec(family).definition.base
+    if base is None:
+        raise ValueError(f"{family} has no Gymnasium environment to compare with")
     same: dict[str, Any] = dict(n_steps=64, batch_size=4096, n_epochs=10, device="cpu")
     table = Table("what", "environments", "batch", "env-steps/s", "ratio", title=f"PPO on {family}, one core")
 
-    def add(models: dict[str, PPO]) -> None:
+    def add(models: dict[str, Any]) -> None:  # PPO by name
         speeds = _training_speeds(list(models.values()), rollouts)
         for (what, model), speed in zip(models.items(), speeds, strict=True):
             is_batched = isinstance(model.env.unwrapped, BatchedVecEnv)
@@ -165,12 +167,14 @@ def algorithms(names: tuple[str, ...] = (), steps: int = 2000, envs: int = 8) ->
             algorithm, stock = sb3_contrib.CrossQ, "MlpPolicy"
             vec_env: VecEnv = DummyVecEnv([lambda: FlattenObservation(family.make())] * envs)  # noqa: B023
             d = len(family.context_space)
-            first = next(iter(family.make().observation_space.spaces)) == "context"  # pyright: ignore
+            first = next(iter(family.make().observation_space.spaces)) == "context"  # pyright: ignore[reportAttributeAccessIssue]
             policy_kwargs = dict(context_slice=(0, d) if first else (-d, None))
         else:
             algorithm, stock = algorithm_class(name), "MultiInputPolicy"
             vec_env, policy_kwargs = family.vec_env(envs), {}
-        sizes = dict(n_steps=64) if name in ("PPO", "A2C", "TRPO") else dict(learning_starts=100, buffer_size=10_000)
+        sizes: dict[str, Any] = (
+            dict(n_steps=64) if name in ("PPO", "A2C", "TRPO") else dict(learning_starts=100, buffer_size=10_000)
+        )
         speeds: dict[Any, float] = {stock: 0.0, hyper: 0.0}
         for _ in range(3):
             for policy in speeds:

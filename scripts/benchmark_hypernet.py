@@ -75,8 +75,8 @@ def make(method: str, width: int) -> tuple[nn.Module, Callable[[Tensor, Tensor],
 
 
 def make_hypnettorch(width: int) -> tuple[nn.Module, Callable[[Tensor, Tensor], Tensor]]:
-    from hypnettorch.hnets import HMLP
-    from hypnettorch.mnets import MLP
+    from hypnettorch.hnets import HMLP  # pyright: ignore[reportMissingImports]
+    from hypnettorch.mnets import MLP  # pyright: ignore[reportMissingImports]
 
     kwargs = dict(activation_fn=nn.Tanh(), verbose=False)
     target = MLP(n_in=OBSERVATION, n_out=ACTION, hidden_layers=(width, width), no_weights=True, **kwargs)
@@ -151,10 +151,10 @@ def limited(method: str, width: int, contexts: int, a: Arguments) -> tuple[float
     def child() -> None:
         if a.device == "cpu":
             with open("/proc/self/statm") as file:
-                now = int(file.read().split()[0]) * resource.getpagesize()
-            resource.setrlimit(resource.RLIMIT_AS, (now + int(a.limit_gb * 1e9),) * 2)
+                limit = int(file.read().split()[0]) * resource.getpagesize() + int(a.limit_gb * 1e9)
+            resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         try:
-            measure(method, width, contexts, a, sender)
+            measure(method, width, contexts, a, sender)  # pyright: ignore[reportArgumentType]
         except (RuntimeError, MemoryError) as error:
             if "memory" not in str(error):
                 raise
@@ -193,8 +193,8 @@ def compare(a: Arguments) -> None:
                 if isinstance(result, str):
                     cells.append(f"skipped: {result}")
                     continue
-                known = reference is not None and not isinstance(reference[i], str)
-                ratio = f" ({result[0] / reference[i][0]:.2f}×)" if known else ""
+                beside = None if reference is None else reference[i]
+                ratio = "" if beside is None or isinstance(beside, str) else f" ({result[0] / beside[0]:.2f}×)"
                 cells.append(f"{result[0] * 1e3:.1f}{ratio}, {result[1] / 1e6:.0f}")
             parameters = next((f"{result[2]:,}" for result in results if not isinstance(result, str)), "")
             lines.append([method, parameters, *cells])

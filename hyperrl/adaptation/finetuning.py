@@ -161,6 +161,6 @@ def _normalized(env: VecEnv, old: VecNormalize | None, other_key: str | None) ->
     settings: dict[str, Any] = {name: getattr(old, name) for name in names}
     new = VecNormalize(env, training=False, norm_obs_keys=old.norm_obs_keys if other_key is None else None, **settings)
     if old.norm_obs:
-        new.obs_rms = copy.deepcopy(old.obs_rms if other_key is None else old.obs_rms[other_key])  # pyright: ignore
+        new.obs_rms = copy.deepcopy(old.obs_rms if other_key is None else old.obs_rms[other_key])  # pyright: ignore[reportIndexIssue]
     new.ret_rms = copy.deepcopy(old.ret_rms)
     return new

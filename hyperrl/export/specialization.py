@@ -74,7 +74,7 @@ def specialize(model: Algorithm, context: Mapping[str, float] | ArrayLike, env: 
             f"VecExtractDictObs(env, {key!r})"
         )
     alias: Any = "MultiInputPolicy" if isinstance(space, spaces.Dict) else "MlpPolicy"
-    plain = type(model)(alias, env=env, device=model.device, _init_setup_model=False)  # pyright: ignore
+    plain = type(model)(alias, env=env, device=model.device, _init_setup_model=False)  # pyright: ignore[reportCallIssue]
     if env is not None:
         check_for_correct_spaces(plain.env, space, model.action_space)  # pyright: ignore[reportArgumentType]
     else:

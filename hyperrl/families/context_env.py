@@ -127,7 +127,7 @@ class ContextEnv(gym.Env[Any, Any]):
         """Take one step; the reward and the ends of the episode are the inner environment's."""
         if self._action_scale is not None:
             box = self.action_space
-            action = np.clip(action, box.low, box.high) * float(self.context[self._action_scale])  # pyright: ignore
+            action = np.clip(action, box.low, box.high) * float(self.context[self._action_scale])  # pyright: ignore[reportAttributeAccessIssue]
         observation, reward, terminated, truncated, info = self.env.step(action)
         return self._observe(observation), reward, terminated, truncated, info
 

@@ -86,7 +86,7 @@ def _extreme_rates(coefficients: list[float]) -> tuple[float, float]:
     rate = Polynomial([0.0, *coefficients])
     values: list[float] = []
     for corner, along in ((1, 1j), (-1, 1j), (1j, 1), (-1j, 1)):
-        edge: Any = rate(Polynomial([corner, along]))  # pyright: ignore[reportArgumentType]
+        edge: Any = rate(Polynomial([corner, along]))
         real = Polynomial(edge.coef.real)
         roots = real.deriv().roots()
         inner = roots.real[(np.abs(roots.imag) < 1e-9) & (np.abs(roots.real) < 1)]

@@ -272,12 +272,12 @@ class HyperPolicy(GeneratedPolicy, ActorCriticPolicy):
             del self._parameters["log_std"]
             width = self.actor.encoder(torch.zeros(1, self.reader.dim)).shape[1]
             self.log_std_generator = LogStdGenerator(width, self.action_dist.action_dim, self.log_std_init)
-        self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)  # pyright: ignore
+        self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)  # pyright: ignore[reportCallIssue]
 
     @property
     def reader(self) -> ContextReader:
         """What finds and normalises the context."""
-        return self.features_extractor.reader  # pyright: ignore
+        return self.features_extractor.reader  # pyright: ignore[reportReturnType]
 
     def generated_networks(self) -> dict[str, HyperNetwork]:
         """Return actor and critic by name."""
@@ -292,7 +292,7 @@ class HyperPolicy(GeneratedPolicy, ActorCriticPolicy):
         return self.log_std_generator(self.actor.encoder(torch.zeros_like(self.reader.center).unsqueeze(0))).squeeze(0)
 
     @unvalidated()
-    def forward(self, obs: PyTorchObs, deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:  # pyright: ignore
+    def forward(self, obs: PyTorchObs, deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         """Act: return actions ``(B, *action shape)``, values ``(B, 1)`` and log-probabilities ``(B,)``.
 
         In evaluation mode and without gradients, as in a rollout, weights are generated again only when a context of
@@ -306,7 +306,7 @@ class HyperPolicy(GeneratedPolicy, ActorCriticPolicy):
         distribution = self._distribution(condition, pi_features)
         actions = distribution.get_actions(deterministic=deterministic)
         log_prob = distribution.log_prob(actions)
-        return actions.reshape((-1, *self.action_space.shape)), self._value(condition, vf_features), log_prob  # pyright: ignore
+        return actions.reshape((-1, *self.action_space.shape)), self._value(condition, vf_features), log_prob  # pyright: ignore[reportOptionalIterable]
 
     @unvalidated()
     def evaluate_actions(self, obs: PyTorchObs, actions: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -355,7 +355,7 @@ class HyperPolicy(GeneratedPolicy, ActorCriticPolicy):
             state = without(state, "log_std_generator")
         for network, hidden, output in (("actor", "policy", "action"), ("critic", "value", "value")):
             state = without(state, network)
-            *layers, last = by_layer(self.get_submodule(network).weights(context))  # pyright: ignore
+            *layers, last = by_layer(self.get_submodule(network).weights(context))  # pyright: ignore[reportCallIssue]
             state |= {f"mlp_extractor.{hidden}_net.{name}": weight for layer in layers for name, weight in layer}
             state |= {f"{output}_net.{name.partition('.')[2]}": weight for name, weight in last}
         return state

@@ -304,9 +304,9 @@ def split_space(
                 f"context_slice={context_slice} takes {max(stop - start, 0)} of the observation's {space.shape[0]} "
                 "entries: it must leave some for either part"
             )
-        context = spaces.Box(space.low[start:stop], space.high[start:stop], dtype=space.dtype.type)  # pyright: ignore
+        context = spaces.Box(space.low[start:stop], space.high[start:stop], dtype=space.dtype.type)
         rest = np.r_[0:start, stop : space.shape[0]]
-        other = spaces.Box(space.low[rest], space.high[rest], dtype=space.dtype.type)  # pyright: ignore
+        other = spaces.Box(space.low[rest], space.high[rest], dtype=space.dtype.type)
     else:
         raise ValueError(f"expected a Dict observation with a context, or a flat Box, got {space}")
     if not isinstance(context, spaces.Box) or len(context.shape) != 1 or not np.issubdtype(context.dtype, np.floating):

@@ -85,7 +85,7 @@ class FilmPolicy(OrdinaryActorCritic, ActorCriticPolicy):
     def _build_mlp_extractor(self) -> None:
         self.mlp_extractor: Any = _FilmExtractor(
             self.features_dim,
-            self.features_extractor.reader.dim,  # pyright: ignore
+            self.features_extractor.reader.dim,  # pyright: ignore[reportArgumentType]
             self.net_arch,
             self.activation_fn,
             self.embedding,

@@ -189,16 +189,16 @@ def add_to_loss(x: Tensor, penalty: Tensor) -> Tensor:
     >>> x.grad, theta.grad
     (tensor([5., 5.]), tensor(6.))
     """
-    return _AddToLoss.apply(x, penalty)  # pyright: ignore[reportReturnType]
+    return _AddToLoss.apply(x, penalty)
 
 
 class _AddToLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, penalty: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def forward(ctx: Any, x: Tensor, penalty: Tensor) -> Tensor:
         return x.view_as(x)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:  # pyright: ignore
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
         return gradient, gradient.new_ones(())
 
 

@@ -68,7 +68,7 @@ class GeneratedNetwork(nn.Module):
     @property
     def layers(self) -> list[nn.Module]:
         """The layers, those common to all contexts and those whose weights are generated, in their order."""
-        return [layer for part in self.parts for layer in (part.head.base if isinstance(part, HyperNetwork) else part)]  # pyright: ignore
+        return [layer for part in self.parts for layer in (part.head.base if isinstance(part, HyperNetwork) else part)]  # pyright: ignore[reportGeneralTypeIssues]
 
     def weights(self, context: Tensor) -> dict[str, Tensor]:
         """Return one context's network as the state dict of the target.
@@ -236,7 +236,7 @@ class GaussianPolicy(OffPolicyActorCritic):
 
     def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> Any:
         """Make the actor, whose mean and log-std are generated."""
-        return self._make(self.actor_class, self.actor_kwargs, features_extractor)  # pyright: ignore
+        return self._make(self.actor_class, self.actor_kwargs, features_extractor)
 
     def acting_network(self) -> ActingNetwork:
         """Return the actor without its log-std."""

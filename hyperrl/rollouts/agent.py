@@ -85,7 +85,7 @@ class Agent:
         """The context that the agent is given, shape ``(d,)`` or ``(n, d)``, or ``None`` for what it observes."""
         self.deterministic = deterministic
         self._key = context_key
-        self._normalizer = model.get_vec_normalize_env() if hasattr(model, "get_vec_normalize_env") else None  # pyright: ignore
+        self._normalizer = model.get_vec_normalize_env() if hasattr(model, "get_vec_normalize_env") else None  # pyright: ignore[reportAttributeAccessIssue]
         self._keywords = _keywords(model.predict)
         self._view = self._find_view(space, getattr(model, "observation_space", None))
         self._memory: Any = None

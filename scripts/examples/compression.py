@@ -7,6 +7,7 @@ angle, or only the number of the task. Run: python scripts/examples/compression.
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 import tyro
@@ -29,7 +30,7 @@ Method = tuple[list[Tensor], Callable[[Tensor, Tensor], Tensor]]  # parameters, 
 def generated(contexts: Tensor, encoder: nn.Module) -> Method:
     """Make one generator for all tasks."""
     target = mlp([64, 64, 10], nn.ReLU)
-    chunked = dict(head="chunked", init="hyperfan_in", base=False, sample=contexts)
+    chunked: Any = dict(head="chunked", init="hyperfan_in", base=False, sample=contexts)
     hyper = HyperNetwork(contexts.shape[1], target, encoder=encoder, **chunked)
     return list(hyper.parameters()), lambda task, x: hyper(contexts[task], x)
 

@@ -33,7 +33,7 @@ def adapt(net: nn.Module, x: Tensor, y: Tensor, query: Tensor) -> Tensor:
     gradient = grad(lambda weights, x, y: (functional_call(net, weights, x) - y).square().mean())
 
     def one_task(x: Tensor, y: Tensor, query: Tensor) -> Tensor:
-        weights = dict(net.named_parameters())
+        weights: dict[str, Tensor] = dict(net.named_parameters())
         for _ in range(INNER_STEPS):
             step = gradient(weights, x, y)
             weights = {name: w - INNER_LR * step[name] for name, w in weights.items()}

@@ -23,7 +23,9 @@ from hyperrl.hypernet import mlp
 
 # Told apart by marker and by lightness too, so that pictures can be read in grey.
 COLOURS = ("#08306b", "#e6550d", "#5aae61", "#c994c7", "#969696")
-STYLES = [dict(color=colour, marker=marker) for colour, marker in zip(COLOURS, "osD^v", strict=True)]
+STYLES: list[dict[str, Any]] = [
+    dict(color=colour, marker=marker) for colour, marker in zip(COLOURS, "osD^v", strict=True)
+]
 
 
 def size(*networks: nn.Module) -> int:
@@ -123,7 +125,7 @@ def save(figure: Figure, out: Path | None) -> None:
 
 def load_digits(test: int = 500) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """Split scikit-learn's digits at random: images (N, 1, 8, 8) in [0, 1] and labels, for training and test."""
-    digits = sklearn.datasets.load_digits()
+    digits: Any = sklearn.datasets.load_digits()
     order = torch.randperm(len(digits.target))
     images = torch.tensor(digits.images, dtype=torch.float32)[order].unsqueeze(1) / 16
     labels = torch.tensor(digits.target)[order]

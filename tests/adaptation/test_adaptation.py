@@ -283,7 +283,7 @@ def test_a_recurrent_agent_keeps_its_memory_within_an_episode(method: str) -> No
         calls.append((state, episode_start, after))
         return actions, after
 
-    model.predict = spy  # pyright: ignore[reportAttributeAccessIssue]
+    model.predict = spy
     eval_env = PENDULUM.vec_env(3, contexts=context[None])
     env = PENDULUM.vec_env(1, contexts=context[None])
     result = adapt(model, env, method, 1, eval_env=eval_env, evaluations=5, seed=4)
@@ -331,7 +331,7 @@ def test_an_infinite_pull_leaves_the_weights_and_a_finite_one_is_the_proximal_st
     model = PPO("MlpPolicy", "Pendulum-v1", learning_rate=0.1, device="cpu")
     model.policy.optimizer = torch.optim.SGD(model.policy.parameters(), lr=0.1)
     weight = model.policy.action_net.bias
-    anchor = weight.detach().clone()
+    anchor = weight.detach().clone()  # pyright: ignore[reportCallIssue]
     pull_to_anchor(model, 2.0)
     weight.grad = torch.ones_like(weight)
     model.policy.optimizer.step()
@@ -346,12 +346,12 @@ def test_off_policy_agents_go_on_without_random_actions(algorithm: Any, policy: 
     model = algorithm(policy, family.vec_env(2), learning_starts=5000, batch_size=32, device="cpu", seed=0)
     env = family.make(context=family.context_space.default)
     tuned = adapt(model, env, "finetune", 1, evaluations=2)
-    assert tuned.model.learning_starts == 0
+    assert tuned.model.learning_starts == 0  # pyright: ignore[reportAttributeAccessIssue]
     assert tuned.model.num_timesteps == tuned.steps[-1] + 1
     plain = hyperrl.specialize(model, family.context_space.default).policy.state_dict()
     assert any(not torch.equal(plain[name], tensor) for name, tensor in tuned.model.policy.state_dict().items())
     fresh = adapt(model, env, "scratch", 1, evaluations=2)
-    assert fresh.model.learning_starts == 5000
+    assert fresh.model.learning_starts == 5000  # pyright: ignore[reportAttributeAccessIssue]
     assert_array_equal(fresh.returns[0], fresh.returns[1])
 
 
@@ -363,7 +363,7 @@ def test_statistics_of_vec_normalize_come_along() -> None:
     tuned = adapt(model, vec_env, "finetune", 1, evaluations=2)
     assert_allclose(tuned.returns[0], zero.returns[0], rtol=1e-3)
     new = tuned.model.get_vec_normalize_env()
-    assert_array_equal(new.obs_rms.mean, env.obs_rms["observation"].mean)
+    assert_array_equal(new.obs_rms.mean, env.obs_rms["observation"].mean)  # pyright: ignore[reportAttributeAccessIssue]
     assert new.ret_rms.var == env.ret_rms.var
     assert tuned.episode_returns[0] < -100  # in the environment's units
 

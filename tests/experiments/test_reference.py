@@ -44,8 +44,8 @@ def family(tmp_path: Path) -> Family:
 
 def of(family: Family, contexts: Any, random: Any, best: Any) -> Reference:
     names, settings = family.context_space.names, ReferenceSettings("optimum", 0, ("train",), 2, 10)
-    arrays = (np.array(a, dtype=float) for a in (contexts, random, best))
-    return Reference(family.name, names, family.digest, *arrays, settings, {"hyperrl": "0.1.0"})
+    contexts, random, best = (np.array(a, dtype=float) for a in (contexts, random, best))
+    return Reference(family.name, names, family.digest, contexts, random, best, settings, {"hyperrl": "0.1.0"})
 
 
 def test_scores_are_0_for_random_and_1_for_the_best() -> None:
@@ -129,7 +129,7 @@ def test_packaged_references_are_of_the_packaged_families(name: str) -> None:
 def test_extreme_rates_of_the_ode_are_those_of_all_actions(coefficients: list[float]) -> None:
     axis = np.linspace(-1, 1, 401)
     action = axis[:, None] + 1j * axis
-    rates = sum(c * action ** (k + 1) for k, c in enumerate(coefficients)).real  # pyright: ignore
+    rates = np.sum([c * action ** (k + 1) for k, c in enumerate(coefficients)], axis=0).real
     assert_allclose(_extreme_rates(coefficients), (-rates.min(), rates.max()), atol=1e-3)
 
 
@@ -163,7 +163,7 @@ def test_nothing_beats_the_optimum_of_the_ode() -> None:
         best = tried.abs().argmin(1, keepdim=True)
         state = tried.gather(1, best)
         returns += rewards.reshape(tried.shape).gather(1, best)[:, 0].numpy()
-    ratio = returns.reshape(3, starts).mean(axis=1) / optimum(ODE, contexts)  # pyright: ignore
+    ratio = returns.reshape(3, starts).mean(axis=1) / optimum(ODE, contexts)
     assert np.all(ratio <= 1.002)
     assert np.all(ratio >= 0.98)
 

@@ -45,7 +45,7 @@ def score(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def journal(out: Path) -> optuna.Study:
-    backend = optuna.storages.journal.JournalFileBackend(str(out / "optuna.log"))
+    backend = optuna.storages.journal.JournalFileBackend(str(out / "optuna.log"))  # pyright: ignore[reportAttributeAccessIssue]
     return optuna.load_study(study_name=out.name, storage=optuna.storages.JournalStorage(backend))
 
 
@@ -157,7 +157,7 @@ def test_the_best_recipe_trains(quick: Path, tmp_path: Path) -> None:
     assert all(-2500 < value < 0 for value in values)
     assert f"mean return {max(values):.4g} after 128 steps" in best.source.read_text()
     model = hyperrl.train("pendulum", best.source, steps=64, device="cpu", out=tmp_path / "run")
-    assert model.policy.hyper_config.head == best.definition.policy_kwargs["head"]
+    assert model.policy.hyper_config.head == best.definition.policy_kwargs["head"]  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @pytest.mark.parametrize("agent", [name for name in names("agents") if agent_spec(name).definition.policy != "hyper"])

@@ -36,7 +36,7 @@ def run(path: Path, *inputs: np.ndarray) -> np.ndarray:
     """What a user without hyperrl does with a file."""
     if path.suffix == ".onnx":
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-        return session.run(["action"], dict(zip(("observation", "context"), inputs, strict=False)))[0]
+        return session.run(["action"], dict(zip(("observation", "context"), inputs, strict=False)))[0]  # pyright: ignore[reportReturnType]
     if path.suffix == ".pt2":
         return torch.export.load(io.BytesIO(path.read_bytes())).module()(*map(torch.as_tensor, inputs)).numpy()
     return export.load(path).predict(inputs[0])
@@ -152,8 +152,8 @@ def test_normalisation_goes_along(format: str, tmp_path: Path) -> None:
     family = hyperrl.load_family("pendulum")
     normalizer = VecNormalize(family.vec_env(4), norm_obs_keys=["observation"], clip_obs=1.5)
     model = trained("low_rank", normalizer)
-    normalizer.obs_rms["observation"].mean = np.array([0.1, -1000.0, 3.3])  # pyright: ignore
-    normalizer.obs_rms["observation"].var = np.array([1.0, 1e-4, 4.0])  # pyright: ignore
+    normalizer.obs_rms["observation"].mean = np.array([0.1, -1000.0, 3.3])
+    normalizer.obs_rms["observation"].var = np.array([1.0, 1e-4, 4.0])
     model.save(tmp_path / "model.zip")
     observation = np.random.default_rng(0).normal(size=(50, 3)) * [1, 0.01, 2] + [0, -1000, 0]
     observation = observation.astype(np.float32)
@@ -181,7 +181,7 @@ def test_a_plain_policy_is_exported_as_it_is(tmp_path: Path) -> None:
     policy = export.load(tmp_path / "policy.safetensors")
     assert policy.description["context"] is None
     observation = np.float32([[0.1, 0.2, 3.0]])
-    expected = plain.predict(plain.get_vec_normalize_env().normalize_obs(observation), deterministic=True)[0]  # pyright: ignore
+    expected = plain.predict(plain.get_vec_normalize_env().normalize_obs(observation), deterministic=True)[0]
     assert_allclose(policy.predict(observation), expected, atol=1e-5)
     with pytest.raises(ValueError, match="normalizer's observations are a Dict"):
         export.save(plain, tmp_path / "other.onnx", normalizer=VecNormalize(family.vec_env(4)))

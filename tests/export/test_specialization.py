@@ -64,7 +64,7 @@ def observe(model: Any, context: Any, n: int = 9) -> tuple[dict[str, np.ndarray]
         whole = np.stack(rows)
         start, stop, _ = slice(*policy.context_slice).indices(whole.shape[1])
         whole[:, start:stop] = vector
-        return whole, np.delete(whole, np.r_[start:stop], axis=1)  # pyright: ignore
+        return whole, np.delete(whole, np.r_[start:stop], axis=1)  # pyright: ignore[reportReturnType]
     whole = {key: np.stack([row[key] for row in rows]) for key in rows[0]} | {"context": vector}
     rest = {key: value for key, value in whole.items() if key != "context"}
     return whole, next(iter(rest.values())) if len(rest) == 1 else rest
@@ -82,7 +82,7 @@ def everything(model: Any, context: Any) -> list[torch.Tensor]:
     with torch.no_grad():
         if isinstance(policy, ActorCriticPolicy):
             actions = torch.as_tensor(np.random.default_rng(1).uniform(-1, 1, (9, 3))).float()
-            return [policy._predict(obs, deterministic=True), *policy.evaluate_actions(obs, actions)]
+            return [policy._predict(obs, deterministic=True), *policy.evaluate_actions(obs, actions)]  # pyright: ignore[reportReturnType]
         results = outputs(model, obs)
         if hasattr(policy, "critic_target") and policy.critic_target is not None:
             values = policy.critic_target(obs, results[0].clamp(-1, 1))
@@ -370,7 +370,7 @@ def test_normalised_observations_keep_their_statistics() -> None:
     model = trained("low_rank", old).learn(256)
     alone = VecExtractDictObs(family.vec_env(4, contexts=[family.context_space.default]), "observation")
     new = VecNormalize(alone, gamma=old.gamma, clip_obs=old.clip_obs)
-    new.obs_rms, new.ret_rms = old.obs_rms["observation"], old.ret_rms  # pyright: ignore
+    new.obs_rms, new.ret_rms = old.obs_rms["observation"], old.ret_rms
     plain = specialize(model, {}, env=new)
     raw = {"observation": np.random.default_rng(0).normal(size=(4, 3)), "context": np.tile(CONTEXT.default, (4, 1))}
     expected = model.predict(old.normalize_obs(raw), deterministic=True)[0]

@@ -63,7 +63,7 @@ def nothing(env: Any, context: Any) -> None:
 
 
 def everybody(env: Any, context: Any) -> None:
-    Stick.l = context["length"]
+    Stick.l = context["length"]  # pyright: ignore[reportAttributeAccessIssue]
 
 
 class Random(Stick):

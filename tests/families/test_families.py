@@ -154,9 +154,10 @@ def test_environment_i_does_not_depend_on_how_many_there_are(name: str) -> None:
     for vec_env in (few, many):
         vec_env.reset()
     for _ in range(60):
-        a, b = few.step(np.array(actions[:2])), many.step(np.array(actions))
+        a: Any = few.step(np.array(actions[:2]))[0]
+        b: Any = many.step(np.array(actions))[0]
         for key in ("observation", "context"):
-            assert_array_equal(a[0][key], b[0][key][:2])
+            assert_array_equal(a[key], b[key][:2])
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -179,13 +180,12 @@ def test_time_limit_truncates(name: str) -> None:
 
 def test_terminal_observation_holds_the_old_context() -> None:
     vec_env = hyperrl.load_family("cartpole").vec_env(1)
-    observation = vec_env.reset()
-    for _ in range(500):
+    observation: Any = vec_env.reset()
+    new, dones, infos = observation, [False], [{}]
+    while not dones[0]:
         new, _, dones, infos = vec_env.step(np.array([0]))
-        if dones[0]:
-            break
     assert_array_equal(infos[0]["terminal_observation"]["context"], observation["context"][0])
-    assert not np.array_equal(new["context"], observation["context"])
+    assert not np.array_equal(new["context"], observation["context"])  # pyright: ignore[reportCallIssue]
     assert not infos[0]["TimeLimit.truncated"]
     assert infos[0]["episode"]["r"] > 0
 
@@ -195,11 +195,11 @@ def test_contexts_of_a_vec_env_follow_the_rule() -> None:
     space = family.context_space
     contexts = space.sample("train", 3, 0)
     vec_env = family.vec_env(2, contexts=contexts)
-    seen: list[list[Any]] = [[context] for context in vec_env.reset()["context"]]
+    seen: list[list[Any]] = [[context] for context in vec_env.reset()["context"]]  # pyright: ignore[reportCallIssue]
     while min(len(row) for row in seen) < 5:
         observation, _, dones, _ = vec_env.step(np.array([0, 0]))
         for i in np.flatnonzero(dones):
-            seen[i].append(observation["context"][i])
+            seen[i].append(observation["context"][i])  # pyright: ignore[reportCallIssue]
     for i, row in enumerate(seen):
         for k, context in enumerate(row):
             assert_array_equal(context, contexts[(i + 2 * k) % 3].astype(np.float32))
@@ -207,9 +207,9 @@ def test_contexts_of_a_vec_env_follow_the_rule() -> None:
 
 def test_other_splits_give_each_environment_one_context() -> None:
     family = hyperrl.load_family("pendulum")
-    observed = family.vec_env(4, split="extrapolation", seed=2).reset()["context"]
+    observed = family.vec_env(4, split="extrapolation", seed=2).reset()["context"]  # pyright: ignore[reportCallIssue]
     assert_array_equal(observed, family.context_space.sample("extrapolation", 4, 2).astype(np.float32))
-    fixed = family.vec_env(6, contexts=2, seed=2).reset()["context"]
+    fixed = family.vec_env(6, contexts=2, seed=2).reset()["context"]  # pyright: ignore[reportCallIssue]
     assert_array_equal(fixed, np.tile(family.context_space.sample("train", 2, 2).astype(np.float32), (3, 1)))
 
 
@@ -247,7 +247,7 @@ def test_registered_id_draws_training_contexts(name: str) -> None:
     limit = family_spec(name).definition.max_episode_steps or gym.spec(BASES[name]).max_episode_steps
     assert env.spec.max_episode_steps == limit
     vec_env = make_vec_env(family.id, n_envs=2, seed=0)
-    assert vec_env.reset()["context"].shape == (2, len(family.context_space))
+    assert vec_env.reset()["context"].shape == (2, len(family.context_space))  # pyright: ignore[reportCallIssue]
     fixed = gym.make(family.id, context={})
     assert_array_equal(fixed.reset()[0]["context"], family.context_space.default.astype(np.float32))
 
@@ -332,9 +332,9 @@ GOALS = hyperrl.Family(Goals, LENGTH, set_length, name="goals", max_episode_step
 def test_dict_observations_are_merged_with_the_context(tmp_path: Path) -> None:
     assert {finding.fault for finding in check_family(GOALS)} == {None}
     vec_env = VecNormalize(GOALS.vec_env(2), norm_obs_keys=["observation", "achieved_goal"])
-    assert list(vec_env.observation_space.spaces)[-1] == "context"
+    assert list(vec_env.observation_space.spaces)[-1] == "context"  # pyright: ignore[reportAttributeAccessIssue]
     model = PPO(hyperrl.HyperPolicy, vec_env, n_steps=16, batch_size=16, n_epochs=1, device="cpu").learn(32)
-    assert model.policy.context_space.names == ("length",)
+    assert model.policy.context_space.names == ("length",)  # pyright: ignore[reportAttributeAccessIssue]
     report = hyperrl.evaluate(model, GOALS, contexts=2, episodes=2)
     assert report.splits["extrapolation"].returns.shape == (2, 2)
     unaware = PPO("MultiInputPolicy", GOALS.base(), n_steps=16, batch_size=16, device="cpu")
@@ -509,5 +509,5 @@ def test_physics_alone_make_a_family_in_python() -> None:
     assert not mine.has_base
     with pytest.raises(ValueError, match="the family varies no environment"):
         mine.base()
-    assert_array_equal(mine.vec_env(3, seed=1).reset()["observation"], ode.vec_env(3, seed=1).reset()["observation"])
+    assert_array_equal(mine.vec_env(3, seed=1).reset()["observation"], ode.vec_env(3, seed=1).reset()["observation"])  # pyright: ignore[reportCallIssue]
     assert_array_equal(mine.make({}).reset(seed=1)[0]["observation"], ode.make({}).reset(seed=1)[0]["observation"])

@@ -206,7 +206,7 @@ def test_a_step_of_adam_moves_a_generated_weight_like_one_that_is_learnt(width: 
     for context in 2 * torch.rand(20, 4) - 1:
         hyper = HyperNetwork(4, mlp([3, 8, 1], nn.Tanh), head="full", embedding=(width, width))
         before = hyper.generate(context[None])
-        optimizer = torch.optim.Adam(hyper.head.generator.parameters(), lr=1e-3, eps=0)
+        optimizer = torch.optim.Adam(hyper.head.generator.parameters(), lr=1e-3, eps=0)  # pyright: ignore[reportAttributeAccessIssue]
         hyper(context[None], torch.randn(1, 3)).sum().backward()
         optimizer.step()
         move = (hyper.generate(context[None]) - before).abs() / 1e-3
@@ -221,6 +221,7 @@ def test_it_can_invert_its_output(head: str) -> None:
     torch.manual_seed(0)
     hyper = HyperNetwork(1, mlp([2, 16, 1], nn.Tanh), head=head)
     optimizer = torch.optim.Adam(hyper.parameters(), lr=1e-2)
+    loss = torch.tensor(torch.inf)
     for _ in range(300):
         context = torch.randint(0, 2, (256, 1)) * 2.0 - 1
         x = torch.randn(256, 2)
@@ -274,7 +275,7 @@ def test_an_encoder_can_be_shared() -> None:
 
 
 class Recurrent(nn.Module):
-    def __init__(self, layer: type[nn.RNNBase]) -> None:
+    def __init__(self, layer: type[nn.GRU | nn.LSTM]) -> None:
         super().__init__()
         self.cell = layer(5, 4, batch_first=True)
         self.norm = nn.LayerNorm(4)
@@ -506,7 +507,7 @@ def test_cos_sin_has_the_same_norm_for_every_context(context: list[float]) -> No
 def test_an_encoder_of_ones_own(encoder: nn.Module, width: int) -> None:
     """The head has the width of what the encoder puts out, whatever ``embedding`` says."""
     hyper = make("full", encoder=encoder)
-    assert hyper.head.generator.in_features == width
+    assert hyper.head.generator.in_features == width  # pyright: ignore[reportAttributeAccessIssue]
     context = torch.randint(0, 8, (9, 3)).double()
     assert_equal_to_one_by_one(hyper, context, torch.randn(9, 5, dtype=torch.float64))
 

@@ -382,7 +382,7 @@ def test_environments_without_an_original_pass_the_checkers(name):
     feature = family.context_space.names[0]
     observation, _ = env.reset(options={"context": {feature: 1.3}})
     assert observation["context"][0] == np.float32(1.3)
-    ends = [env.step(env.action_space.sample())[2:4] for _ in range(env.spec.max_episode_steps)]  # pyright: ignore
+    ends = [env.step(env.action_space.sample())[2:4] for _ in range(env.spec.max_episode_steps)]
     assert ends == [(False, False)] * (len(ends) - 1) + [(False, True)]
 
 
@@ -392,7 +392,7 @@ def test_one_environment_equals_a_row_of_the_physics(name):
     dynamics, context = family.physics(), family.context_space.sample("train", 1, seed=3)[0]
     env = family.make(context)
     env.reset(seed=0)
-    inner = env.unwrapped.env  # pyright: ignore
+    inner = env.unwrapped.env  # pyright: ignore[reportAttributeAccessIssue]
     state, c = inner._state.clone(), tensors(family, context)
     env.action_space.seed(0)
     for _ in range(10):

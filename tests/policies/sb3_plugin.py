@@ -126,7 +126,7 @@ POLICIES: Final = {
 def sole_vector(space: Any) -> str | None:
     """Return the name of the only entry of a Dict, if a context may be cut from it."""
     entries = list(space.spaces.items()) if isinstance(space, spaces.Dict) else []
-    is_one = len(entries) == 1 and is_vector(entries[0][1]) and entries[0][1].shape[0] > 1
+    is_one = len(entries) == 1 and is_vector(entries[0][1]) and entries[0][1].shape[0] > 1  # pyright: ignore[reportOptionalSubscript]
     return entries[0][0] if is_one else None
 
 
@@ -195,7 +195,7 @@ def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(1)
     context.split_space = split_space
     context.ContextReader = Reader
-    HyperConfig.network = network  # pyright: ignore[reportAttributeAccessIssue]
+    HyperConfig.network = network
     for name, (vector, image) in POLICIES.items():
         algorithm: Any = getattr(stable_baselines3, name)
         algorithm.policy_aliases = dict(MlpPolicy=vector, CnnPolicy=image, MultiInputPolicy=vector)

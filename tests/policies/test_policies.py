@@ -96,7 +96,7 @@ def outputs(model: Any, obs: Any) -> list[Tensor]:
     policy.set_training_mode(False)
     if isinstance(policy, HyperPolicy):
         distribution = policy.get_distribution(obs).distribution
-        return [distribution.mean, distribution.stddev, policy.predict_values(obs)]
+        return [distribution.mean, distribution.stddev, policy.predict_values(obs)]  # pyright: ignore[reportAttributeAccessIssue]
     if hasattr(policy, "actor"):
         actor = policy.actor
         if hasattr(actor, "get_action_dist_params"):
@@ -112,7 +112,7 @@ def outputs(model: Any, obs: Any) -> list[Tensor]:
 def encoders(policy: nn.Module) -> list[nn.Module]:
     """The encoders of the networks that learn."""
     names = [n for n, module in policy.named_modules() if isinstance(module, HyperNetwork) and "target" not in n]
-    return list(dict.fromkeys(policy.get_submodule(name).encoder for name in names))  # pyright: ignore
+    return list(dict.fromkeys(policy.get_submodule(name).encoder for name in names))  # pyright: ignore[reportReturnType]
 
 
 def replace(obs: Any, **entries: Tensor) -> Any:
@@ -230,7 +230,7 @@ def test_the_hypernetwork_sees_each_normalised_context_once_and_nothing_else(nam
         )
         assert len(context) == 3
         assert torch.autograd.grad(embedding.sum(), observation, allow_unused=True, retain_graph=True) == (None,)
-    assert torch.autograd.grad(sum(r.sum() for r in result), observation)[0].abs().min(dim=1).values.max() > 0
+    assert torch.autograd.grad(sum(r.sum() for r in result), observation)[0].abs().min(dim=1).values.max() > 0  # pyright: ignore[reportCallIssue]
 
 
 @every_algorithm
@@ -307,7 +307,7 @@ def test_all_contexts_start_from_networks_initialised_as_usual(name: str) -> Non
         layer
         for module in model.policy.modules()
         if isinstance(module, HyperNetwork)
-        for layer in module.head.base
+        for layer in module.head.base  # pyright: ignore[reportGeneralTypeIssues]
         if isinstance(layer, nn.Linear)
     ]
     assert len(linears) >= 3

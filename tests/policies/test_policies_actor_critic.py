@@ -262,7 +262,7 @@ def test_callbacks(tmp_path: Path) -> None:
 def test_base_and_hypernetwork_learn_in_turn() -> None:
     model = make("shared", toy())
     networks = nn.ModuleList([model.policy.actor, model.policy.critic])
-    base = {id(p) for network in networks for p in network.head.base.parameters()}
+    base = {id(p) for network in networks for p in network.head.base.parameters()}  # pyright: ignore[reportAttributeAccessIssue]
     schedule = Alternating(*networks)
     before: list[torch.Tensor] = []
     is_base = []
@@ -318,7 +318,7 @@ def test_initialisation_is_stable_baselines(variant: str) -> None:
     policy = make(variant, toy(), trained=False).policy
     is_hyper = isinstance(policy, HyperPolicy)
     layers = policy.actor.head.base if is_hyper else [*policy.mlp_extractor.policy_net, policy.action_net]
-    actor = [layer for layer in layers if isinstance(layer, nn.Linear)]
+    actor = [layer for layer in layers if isinstance(layer, nn.Linear)]  # pyright: ignore[reportGeneralTypeIssues]
     weight = actor[0].weight.detach()
     gram = weight.T @ weight if weight.shape[0] > weight.shape[1] else weight @ weight.T
     torch.testing.assert_close(gram, 2 * torch.eye(len(gram)), rtol=0, atol=1e-5)

@@ -23,7 +23,7 @@ def trained(algorithm: Any = PPO, **policy_kwargs: Any) -> Any:
     vec_env = FAMILY.vec_env(6, seed=0)
     model = algorithm(HyperPolicy, vec_env, policy_kwargs=policy_kwargs, n_steps=50, seed=0, device="cpu", **sizes)
     for network in (model.policy.actor, model.policy.critic):
-        for name, parameter in network.head.named_parameters():
+        for name, parameter in network.head.named_parameters():  # pyright: ignore[reportAttributeAccessIssue]
             if "generator" in name:
                 torch.nn.init.normal_(parameter, std=0.3)
     return model

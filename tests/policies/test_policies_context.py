@@ -24,7 +24,7 @@ def test_baselines_of_every_algorithm(name: str, kind: str) -> None:
     policy, kwargs = policy_class(kind, name)
     sizes = SIZES.get(name, {} if name == "A2C" else dict(learning_starts=8, buffer_size=100, batch_size=8))
     env = toy("discrete" if "DQN" in name else "box")
-    model = algorithm_class(name)(policy, env, policy_kwargs=kwargs, seed=0, device="cpu", **sizes).learn(32)  # pyright: ignore
+    model = algorithm_class(name)(policy, env, policy_kwargs=kwargs, seed=0, device="cpu", **sizes).learn(32)
     obs = observations(model)
     other = {**obs, "context": torch.as_tensor(CONTEXT.sample("extrapolation", 12, 1), dtype=torch.float32)}
 

@@ -60,7 +60,7 @@ def test_hidden_layers_are_scaled_and_shifted() -> None:
 def test_training_reaches_the_modulation_of_both_networks() -> None:
     model = make().learn(128)
     for network in (model.policy.mlp_extractor.actor, model.policy.mlp_extractor.critic):
-        assert network.modulation.weight.abs().max() > 0
+        assert network.modulation.weight.abs().max() > 0  # pyright: ignore[reportAttributeAccessIssue, reportCallIssue]
     obs: Any = FAMILY.vec_env(8, seed=3).reset()
     other = obs | {"context": obs["context"][::-1].copy()}
     for x, y in zip(outputs(model.policy, obs), outputs(model.policy, other), strict=True):

@@ -35,7 +35,7 @@ def encoder_of(policy: Any) -> nn.Module:
 def test_encoders_are_saved_and_loaded(policy: type[BasePolicy], encoder: str) -> None:
     """Each network has its own, and a policy made from a file has the same ones."""
     actions = spaces.Discrete(3) if policy is HyperDQNPolicy else BOX
-    made = policy(TASKS, actions, lambda _: 1e-3, **ENCODERS[encoder])  # pyright: ignore
+    made = policy(TASKS, actions, lambda _: 1e-3, **ENCODERS[encoder])
     perturb(made)
     networks = [module for module in made.modules() if isinstance(module, HyperNetwork)]
     with_parameters = [network.encoder for network in networks if list(network.encoder.parameters())]
@@ -44,12 +44,12 @@ def test_encoders_are_saved_and_loaded(policy: type[BasePolicy], encoder: str) -
         len(list(e.parameters())) for e in with_parameters
     )
     file = io.BytesIO()
-    made.save(file)  # pyright: ignore[reportArgumentType]
+    made.save(file)
     file.seek(0)
-    loaded = policy.load(file, device="cpu")  # pyright: ignore[reportArgumentType]
+    loaded = policy.load(file, device="cpu")
     obs = {"observation": np.random.default_rng(0).normal(size=(8, 5)), "context": np.float32([[2], [3], [4], [5]] * 2)}
     assert_array_equal(loaded.predict(obs, deterministic=True)[0], made.predict(obs, deterministic=True)[0])
-    assert "encoder=" in repr(loaded.hyper_config)  # pyright: ignore
+    assert "encoder=" in repr(loaded.hyper_config)
 
 
 def test_what_each_encoder_computes() -> None:
@@ -60,10 +60,10 @@ def test_what_each_encoder_computes() -> None:
     context = torch.tensor([[-1.0], [-1 / 3], [1 / 3], [1.0]])  # tasks 2 to 5, normalised
     assert_array_equal(encode(context, encoder="none")[1], context)
     encoder, z = encode(context, encoder="cos_sin", embedding=(9, 7))
-    torch.testing.assert_close(z, encoder[1](CosSin()(context)))  # pyright: ignore[reportIndexIssue]
+    torch.testing.assert_close(z, encoder[1](CosSin()(context)))
     assert z.shape == (4, 7)
     encoder, z = encode(context, encoder="task_embedding", embedding=(6,))
-    assert_array_equal(z.detach(), encoder[1].embedding.weight.detach())  # pyright: ignore
+    assert_array_equal(z.detach(), encoder[1].embedding.weight.detach())
     _, z = encode(context, layer_norm=True)
     torch.testing.assert_close(z.mean(dim=1), torch.zeros(4), atol=1e-5, rtol=0)
     torch.testing.assert_close(z.square().mean(dim=1), torch.ones(4), atol=1e-2, rtol=0)
@@ -85,7 +85,7 @@ def test_the_rest_of_the_hypernetwork_can_be_reached() -> None:
     )
     assert list(policy.actor.base_parameters()) == []
     obs = {"observation": torch.randn(64, 5), "context": torch.randint(2, 6, (64, 1))}
-    means = policy.get_distribution(obs).distribution.mean  # pyright: ignore
+    means = policy.get_distribution(obs).distribution.mean  # pyright: ignore[reportAttributeAccessIssue]
     assert 0.1 < means.std() < 10
 
 
@@ -111,7 +111,7 @@ def test_penalties_add_their_gradient_to_the_loss(algorithm: Any, policy: Any, h
             return {"q_net.": policy.q_net(obs).square().mean()}
         return {
             "actor.": policy.actor.get_action_dist_params(obs)[0].square().mean(),
-            "critic.": sum(((q - 1) ** 2).mean() for q in policy.critic(obs, actions)),  # pyright: ignore
+            "critic.": sum(((q - 1) ** 2).mean() for q in policy.critic(obs, actions)),  # pyright: ignore[reportReturnType]
         }
 
     plain: Any = policy(
@@ -180,9 +180,9 @@ def test_task_embedding_needs_tasks() -> None:
 def test_opposite_contexts_begin_with_opposite_embeddings() -> None:
     """Orthogonal and without biases, as SB3 begins hidden layers."""
     encoder = encoder_of(HyperPolicy(TASKS, BOX, lambda _: 1e-3, embedding=(32, 16)))
-    c = 0.1 * torch.randn(50, encoder[0].in_features)  # pyright: ignore
+    c = 0.1 * torch.randn(50, encoder[0].in_features)
     torch.testing.assert_close(encoder(-c), -encoder(c))
-    first, second = (layer.weight for layer in encoder if isinstance(layer, nn.Linear))  # pyright: ignore
+    first, second = (layer.weight for layer in encoder if isinstance(layer, nn.Linear))  # pyright: ignore[reportGeneralTypeIssues]
     torch.testing.assert_close(first.mT @ first, 2 * torch.eye(1))
     torch.testing.assert_close(second @ second.mT, 2 * torch.eye(16))
 

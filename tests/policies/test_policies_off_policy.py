@@ -73,7 +73,7 @@ def test_contexts_are_found_though_actions_have_a_gradient() -> None:
     model = SAC(HyperSACPolicy, toy(), policy_kwargs=dict(net_arch=[8]), **SIZES)
     seen = []
     for network in model.critic.q_networks:
-        network.networks[0].encoder.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))  # pyright: ignore
+        network.networks[0].encoder.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))  # pyright: ignore[reportAttributeAccessIssue]
     model.critic(observations(model), torch.randn(12, 3, requires_grad=True))
     assert seen == [3, 3]
 
@@ -85,7 +85,7 @@ def test_normalisation_of_crossq_is_common_to_all_contexts(batch_norm: bool) -> 
     layers = [module for module in model.policy.modules() if isinstance(module, BatchRenorm1d)]
     networks = [module for module in model.policy.modules() if isinstance(module, HyperNetwork)]
     assert len(layers) == (9 if batch_norm else 0)  # three networks of three linear layers, one before each
-    assert all(layer.ra_mean.abs().sum() > 0 for layer in layers)
+    assert all(layer.ra_mean.abs().sum() > 0 for layer in layers)  # pyright: ignore[reportAttributeAccessIssue]
     assert {len(network.head.shapes) for network in networks} == {2 if batch_norm else 6}
     assert len({id(network.encoder) for network in networks}) == 3
 
@@ -110,11 +110,11 @@ def test_images_beside_the_context(algorithm: Any, policy: Any, share: bool) -> 
     changed = {key for key, value in model.policy.state_dict().items() if not torch.equal(value, before[key])}
     assert any("cnn" in key for key in changed)
     if algorithm is not DQN:
-        assert len(model.critic.q_networks) == 3
-        assert (model.critic.features_extractor is model.actor.features_extractor) == share
+        assert len(model.critic.q_networks) == 3  # pyright: ignore[reportAttributeAccessIssue]
+        assert (model.critic.features_extractor is model.actor.features_extractor) == share  # pyright: ignore[reportAttributeAccessIssue]
     if algorithm is SAC and share:  # SB3 leaves a shared extractor to the actor's loss
-        trained = {id(p) for group in model.critic.optimizer.param_groups for p in group["params"]}
-        named = dict(model.critic.named_parameters())
+        trained = {id(p) for group in model.critic.optimizer.param_groups for p in group["params"]}  # pyright: ignore[reportAttributeAccessIssue]
+        named = dict(model.critic.named_parameters())  # pyright: ignore[reportAttributeAccessIssue]
         assert trained == {id(p) for key, p in named.items() if "features_extractor" not in key}
         assert len(trained) < len(named)
 
@@ -158,7 +158,7 @@ class GoalWithContext(gym.Wrapper[Any, Any, Any, Any]):
         return {**observation, "context": self.context}, *rest
 
     def compute_reward(self, *args: Any) -> Any:
-        return self.env.unwrapped.compute_reward(*args)  # pyright: ignore
+        return self.env.unwrapped.compute_reward(*args)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_hindsight_replay_with_goals_and_a_context(algorithm: Any, continuous: b
 def test_vec_normalize_of_the_observation_alone() -> None:
     env = VecNormalize(hyperrl.load_family("pendulum").vec_env(2), norm_obs_keys=["observation"])
     model = SAC(HyperSACPolicy, env, policy_kwargs=dict(net_arch=[8]), **SIZES).learn(40)
-    batch: Any = model.replay_buffer.sample(8, env=env)  # pyright: ignore[reportOptionalMemberAccess]
+    batch: Any = model.replay_buffer.sample(8, env=env)
     assert (batch.observations["context"].numpy() >= CONTEXT.low - 1e-6).all()
     assert_allclose(batch.observations["context"], batch.next_observations["context"])
 

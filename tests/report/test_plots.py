@@ -74,10 +74,10 @@ def test_every_picture_is_labelled_and_nothing_overlaps(name: str, tmp_path: Pat
     assert figure.axes[0].get_ylabel()
     sides = [side for axis in figure.axes for side in (axis.xaxis, axis.yaxis)]
     ticks = {tick.label1 for side in sides for tick in (*side.get_major_ticks(), *side.get_minor_ticks())}
-    drawn = {tick.label1 for side in sides for tick in side._update_ticks()}  # the others lie out of view
-    everything = {text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip()}  # pyright: ignore
+    drawn = {tick.label1 for side in sides for tick in side._update_ticks()}  # the others lie out of view  # pyright: ignore[reportAttributeAccessIssue]
+    everything = {text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip()}
     texts = (everything - ticks) | (everything & drawn)
-    boxes = [(t.get_text(), t.get_window_extent()) for t in texts]  # pyright: ignore
+    boxes = [(t.get_text(), t.get_window_extent()) for t in texts]
     for (first, a), (second, b) in combinations(boxes, 2):
         overlap = min(a.x1, b.x1) - max(a.x0, b.x0) > 1 and min(a.y1, b.y1) - max(a.y0, b.y0) > 1
         assert not overlap, f"{first!r} lies over {second!r}"
@@ -136,9 +136,9 @@ def test_a_panel_an_agent_with_the_training_range_outlined() -> None:
     assert first.get_xlabel() == "torque_gain"
     assert first.get_ylabel() == "length [m]"
     assert bar.get_ylabel() == "mean return"
-    np.testing.assert_allclose(first.collections[0].get_array(), np.ma.masked_invalid(returns + 1))  # the mean of two
+    np.testing.assert_allclose(first.collections[0].get_array(), np.ma.masked_invalid(returns + 1))  # the mean of two  # pyright: ignore[reportCallIssue]
     outlines = [patch for patch in first.patches if isinstance(patch, Rectangle)]
-    assert [patch.get_bbox().extents.tolist() for patch in outlines] == [
+    assert [patch.get_bbox().extents.tolist() for patch in outlines] == [  # pyright: ignore[reportAttributeAccessIssue]
         pytest.approx([-2, 0.8, -0.5, 1.2]),
         pytest.approx([0.5, 0.8, 2, 1.2]),
     ]
@@ -157,4 +157,4 @@ def test_bars_and_their_intervals_are_the_estimates() -> None:
 def test_a_line_is_broken_where_a_feature_has_a_gap() -> None:
     x = np.array([-3, -1, -0.5, 0.5, 2.0])  # 0 is out of the bounds of torque_gain
     figure = plots.plot_sensitivity({"torque_gain": {"a": line(x, 1.0)}}, SPACE)
-    assert [drawn.get_xdata().tolist() for drawn in figure.axes[0].lines] == [[-3, -1, -0.5], [0.5, 2]]  # pyright: ignore
+    assert [drawn.get_xdata().tolist() for drawn in figure.axes[0].lines] == [[-3, -1, -0.5], [0.5, 2]]  # pyright: ignore[reportAttributeAccessIssue]

@@ -50,7 +50,7 @@ def flat(observation: dict[str, np.ndarray]) -> Any:
 
 def flattened(observation: dict[str, np.ndarray]) -> Any:
     """As Gymnasium's FlattenObservation orders the entries."""
-    return np.concatenate([observation[key] for key in FAMILY.make().observation_space.spaces], axis=1)  # pyright: ignore
+    return np.concatenate([observation[key] for key in FAMILY.make().observation_space.spaces], axis=1)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 MODELS: dict[str, tuple[Family, Callable[[], Any], Observe]] = {
@@ -120,7 +120,7 @@ def test_accuracy_of_the_critic_equals_that_of_a_loop(family: Family, normalize:
             vec_env = family.vec_env(1, contexts=context[None])
             vec_env.seed(stream(3) + 2 * i + episode)
             observation: Any = vec_env.reset()
-            rewards, over = [], False
+            rewards, over, infos = [], False, [{}]
             while not over:
                 values.append(value(model, observation))
                 action, _ = model.predict(observation, deterministic=True)
@@ -161,7 +161,7 @@ def test_an_aware_model_acts_on_what_it_is_told() -> None:
     )
     seen: list[Any] = []
     predict = model.predict
-    model.predict = lambda observation, **kwargs: (seen.append(observation), predict(observation, **kwargs))[1]
+    model.predict = lambda observation, **kwargs: (seen.append(observation), predict(observation, **kwargs))[1]  # pyright: ignore[reportAttributeAccessIssue]
     reported = np.arange(3 * 2 * 4).reshape(3, 2, 4) / 10
     play(model, PENDULUM, contexts, 2, reported=reported)
     for observation in seen:
@@ -185,7 +185,7 @@ def test_any_object_with_predict_plays() -> None:
     assert_array_equal(played.returns, played.lengths)  # a reward of 1 a step
     assert played.returns.mean() > 1.3 * random_returns(FAMILY, contexts, 4).mean()
     with pytest.raises(ValueError, match=r"an object with a method predict\(observation\), got str"):
-        play("model.zip", FAMILY, contexts)  # pyright: ignore[reportArgumentType]
+        play("model.zip", FAMILY, contexts)
 
 
 def test_progress_is_told_step_by_step_and_adds_up() -> None:
@@ -217,11 +217,11 @@ def test_statistics_of_vec_normalize_are_applied() -> None:
     model = PPO(HyperPolicy, env, **SIZES).learn(64)
     seen: list[Any] = []
     predict = model.predict
-    model.predict = lambda observation, **kwargs: (seen.append(observation), predict(observation, **kwargs))[1]
+    model.predict = lambda observation, **kwargs: (seen.append(observation), predict(observation, **kwargs))[1]  # pyright: ignore[reportAttributeAccessIssue]
     play(model, FAMILY, FAMILY.context_space.default[None], episodes=2, seed=3)
     raw = FAMILY.vec_env(2, contexts=FAMILY.context_space.default[None], seed=3).reset()
     assert_allclose(seen[0]["observation"], env.normalize_obs(raw)["observation"])
-    assert_array_equal(seen[0]["context"], raw["context"])
+    assert_array_equal(seen[0]["context"], raw["context"])  # pyright: ignore[reportCallIssue]
 
 
 ENDLESS = """

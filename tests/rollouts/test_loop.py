@@ -86,14 +86,14 @@ def test_memory_and_statistics_are_those_of_a_plain_loop() -> None:
         tally.add(step)
         if not tally.playing.any():
             break
-    mean = normalizer.obs_rms["observation"].mean.copy()  # pyright: ignore[reportIndexIssue]
+    mean = normalizer.obs_rms["observation"].mean.copy()
     vec_env = CARTPOLE.vec_env(N, seed=9)
     observation, starts, state, returns = vec_env.reset(), np.ones(N, dtype=bool), None, np.zeros(N)
     playing = np.ones(N, dtype=bool)
     while playing.any():
-        actions, state = model.predict(normalizer.normalize_obs(observation), state, starts, deterministic=True)  # pyright: ignore
+        actions, state = model.predict(normalizer.normalize_obs(observation), state, starts, deterministic=True)
         observation, rewards, starts, _ = vec_env.step(actions)
         returns += rewards * playing
         playing &= ~starts
     assert_array_equal(tally.returns[:, 0], returns)
-    assert_array_equal(normalizer.obs_rms["observation"].mean, mean)  # pyright: ignore[reportIndexIssue]
+    assert_array_equal(normalizer.obs_rms["observation"].mean, mean)

@@ -169,7 +169,7 @@ def test_fixed_contexts_are_gone_through_in_steps_of_n_envs(name):
         episode += done
     assert (episode >= 15).all()
     both = [family.vec_env(3, contexts=5, seed=2, backend=backend).reset() for backend in ("batched", "gymnasium")]
-    np.testing.assert_array_equal(both[0]["context"], both[1]["context"])  # pyright: ignore
+    np.testing.assert_array_equal(both[0]["context"], both[1]["context"])  # pyright: ignore[reportCallIssue]
 
 
 @every_family
@@ -484,7 +484,7 @@ def test_the_device_gives_what_the_processor_gives(name):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
     restored = pickle.loads(pickle.dumps(cuda))
     assert_equal(play(cuda, actions), play(restored, actions))
-    assert torch.device(FAMILIES[name].vec_env(2, device="auto").simulator.device).type == "cuda"  # pyright: ignore
+    assert torch.device(FAMILIES[name].vec_env(2, device="auto").simulator.device).type == "cuda"  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @pytest.mark.parametrize("backend", ["batched", "gymnasium"])
@@ -510,4 +510,4 @@ def test_irrelevant_features_change_nothing_but_the_context(name: str, backend: 
     seen = fresh.reset()["context"]
     assert len(np.unique(seen[:, -5:])) == seen[:, -5:].size
     if backend == "batched":
-        np.testing.assert_array_equal(seen[:, :-5], family.vec_env(64, seed=1, backend=backend).reset()["context"])
+        np.testing.assert_array_equal(seen[:, :-5], family.vec_env(64, seed=1, backend=backend).reset()["context"])  # pyright: ignore[reportCallIssue]

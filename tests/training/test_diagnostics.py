@@ -157,7 +157,7 @@ def test_a2c_on_a_flat_observation() -> None:
     diagnostics = HyperDiagnostics(every=1)
     model.learn(24, callback=diagnostics)
     assert len(logged(model)) == 10
-    normalized = model.policy._context(torch.as_tensor(model._last_obs))  # no episode has ended
+    normalized = model.policy._context(torch.as_tensor(model._last_obs))  # no episode has ended  # pyright: ignore[reportCallIssue]
     assert sorted(diagnostics.contexts) == sorted(map(tuple, normalized.tolist()))
 
 
@@ -173,7 +173,7 @@ class Damage(BaseCallback):
 
     def _on_rollout_start(self) -> None:
         if self.num_timesteps >= self.at:
-            torch.nn.init.constant_(self.model.policy.actor.head.generator.weight, self.value)
+            torch.nn.init.constant_(self.model.policy.actor.head.generator.weight, self.value)  # pyright: ignore[reportAttributeAccessIssue]
 
     def _on_training_end(self) -> None:
         self._on_rollout_start()

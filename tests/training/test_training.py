@@ -83,7 +83,7 @@ def test_every_agent_trains_on_every_family(family: str, agent: str) -> None:
         return
     model: Any = build(loaded, spec, device="cpu")  # the recipe's own sizes, once or twice
     if isinstance(model, OnPolicyAlgorithm):
-        model.n_epochs, steps = 1, 2 * model.n_steps * model.n_envs  # two: the learning rate falls to zero by the last
+        model.n_epochs, steps = 1, 2 * model.n_steps * model.n_envs  # two: the learning rate falls to zero by the last  # pyright: ignore[reportAttributeAccessIssue]
     else:
         model.learning_starts, steps = model.n_envs, 3 * model.n_envs
     before = model.policy.parameters_to_vector()
@@ -371,7 +371,7 @@ def test_a_run_is_read_where_the_definitions_have_changed(quick: Path, tmp_path:
     quick.unlink()
     run = Run.open(tmp_path / "x")
     assert run.family.name == "mine"
-    assert run.family.context_space.names == run.model("cpu").policy.context_space.names
+    assert run.family.context_space.names == run.model("cpu").policy.context_space.names  # pyright: ignore[reportAttributeAccessIssue]
     assert run.agent.name == "quick"
 
 
