@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from tyro.conf import Positional
 
@@ -11,9 +11,6 @@ from hyperrl.cli.agents import open_agent
 from hyperrl.cli.arguments import assignments
 from hyperrl.cli.console import console, say
 from hyperrl.utils.files import refuse_existing
-
-if TYPE_CHECKING:
-    pass
 
 
 def export(

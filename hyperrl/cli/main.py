@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
 
 import tyro
 from rich.text import Text
@@ -25,10 +24,6 @@ from hyperrl.cli.reference import reference
 from hyperrl.cli.sweep import sweep
 from hyperrl.cli.train import train
 from hyperrl.cli.tune import tune
-
-if TYPE_CHECKING:
-    pass
-
 
 DESCRIPTION = "Agents for whole families of environments. `hyperrl COMMAND --help` says what a command takes."
 COMMANDS = {

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
 from hyperrl.cli.arguments import HERE, Engines
 from hyperrl.cli.console import console
 from hyperrl.utils.files import refuse_existing
-
-if TYPE_CHECKING:
-    pass
 
 
 def reference(

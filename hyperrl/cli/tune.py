@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
 from hyperrl.cli.arguments import set_threads
 from hyperrl.cli.console import say
-
-if TYPE_CHECKING:
-    pass
 
 
 def tune(

@@ -106,6 +106,14 @@ def test_cells_are_trained_once_and_stand_in_small_files(tmp_path: Path, monkeyp
         sweep(path, tmp_path / "runs")
 
 
+def test_the_sweep_of_the_page_is_one(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "cluster.md").read_text(encoding="utf-8")
+    cells = read_sweep(write(tmp_path, page.split("```toml\n")[1].split("```")[0]))
+    assert len(cells) == 2 * 3 * 5
+    assert cells[0].agent.definition.n_envs == 64
+    assert {cell.steps for cell in cells} == {40_000, 20_000}
+
+
 class Refuse(LocalEngine):
     """An engine with nothing to do."""
 
