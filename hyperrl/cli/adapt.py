@@ -39,6 +39,7 @@ def adapt(
     reference: Path | None = None,
     device: str = "cpu",
     out: Path | None = None,
+    trust: bool = False,
     progress: bool = True,
 ) -> None:
     """Let trained agents adapt to environments that they have not seen, and measure how fast they do.
@@ -68,6 +69,7 @@ def adapt(
         device: Where the networks are: cpu, cuda, or auto for cuda where there is one.
         out: New folder for the numbers and the picture. Default: RUN/adaptation in the first run folder, or
             AGENT.adaptation beside the first zip.
+        trust: Of a run folder, load model.zip, a pickle that can run any code, instead of model.safetensors.
         progress: Show a progress bar.
     """
     import torch
@@ -83,7 +85,7 @@ def adapt(
     torch.set_num_threads(1)  # the fastest for networks as small as these
     if contexts < 1:
         raise ValueError(f"expected at least one context, got --contexts {contexts}")
-    opened = [open_agent(agent, family, algorithm, normalizer) for agent in agents]
+    opened = [open_agent(agent, family, algorithm, normalizer, trust) for agent in agents]
     grouped: dict[str, list[Any]] = {}
     runs = [agent.run for agent in opened if isinstance(agent, SavedRun)]
     if len(runs) == len(opened):

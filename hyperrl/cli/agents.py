@@ -53,9 +53,14 @@ class SavedModel:
 
 @dataclass(frozen=True)
 class SavedRun:
-    """A run folder."""
+    """A run folder.
+
+    :param run: the folder.
+    :param trust: whether its pickles may be loaded.
+    """
 
     run: Run
+    trust: bool
 
     @property
     def training(self) -> Training:
@@ -74,7 +79,7 @@ class SavedRun:
 
     def model(self, device: str) -> BaseAlgorithm:
         """Load the model."""
-        return self.run.model(device)
+        return self.run.model(device, self.trust)
 
     def beside(self, name: str) -> Path:
         """Return where a result goes."""
@@ -82,10 +87,15 @@ class SavedRun:
 
 
 def open_agent(
-    path: Path, family: str | None = None, algorithm: str | None = None, normalizer: Path | None = None
+    path: Path,
+    family: str | None = None,
+    algorithm: str | None = None,
+    normalizer: Path | None = None,
+    trust: bool = False,
 ) -> SavedRun | SavedModel:
     """Open what a command is given as an agent.
 
+    :param trust: load the pickles of a run folder instead of its numbers. A zip is a pickle: to name one is to trust it.
     :raises ValueError: where it is neither, and for what is said of a run folder, which knows that itself.
     """
     if path.suffix == ".zip":
@@ -95,4 +105,4 @@ def open_agent(
     for name, given in (("family", family), ("algorithm", algorithm), ("normalizer", normalizer)):
         if given is not None:
             raise ValueError(f"--{name} is for a model's zip: the run folder {path} knows that itself")
-    return SavedRun(Run.open(path))
+    return SavedRun(Run.open(path), trust)

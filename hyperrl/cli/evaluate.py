@@ -38,13 +38,14 @@ def evaluate(
     reference: Path | None = None,
     device: str = "auto",
     out: Path | None = None,
+    trust: bool = False,
     progress: bool = True,
 ) -> None:
     """Measure the returns of a trained agent on contexts of each split, and what they depend on.
 
     Args:
         agent: Run folder that `hyperrl train` wrote, or a model's zip that Stable-Baselines3 saved, with --family.
-            Loading either unpickles, which can run any code: give files that you trust.
+            Loading a zip unpickles, which can run any code: give zips that you trust.
         family: For a zip: name of a family (see `hyperrl list`), or path of a .toml file.
         algorithm: For a zip: what trained it, such as PPO or mypackage.algorithms:MyPPO. Default: found from the zip.
         normalizer: For a zip: file that VecNormalize.save wrote, where it was trained with normalised observations.
@@ -61,12 +62,13 @@ def evaluate(
         reference: File of `hyperrl reference` for scores. Default: that beside the family's file, if there is one.
         device: Where the networks are: cpu, cuda, or auto for cuda where there is one.
         out: File to write the numbers to; must not exist. Default: RUN/evaluation.json, or AGENT.evaluation.json.
+        trust: Of a run folder, load model.zip, a pickle that can run any code, instead of model.safetensors.
         progress: Show a progress bar.
     """
     from hyperrl.evaluation.protocol import evaluate
     from hyperrl.evaluation.reference import find_reference
 
-    opened = open_agent(agent, family, algorithm, normalizer)
+    opened = open_agent(agent, family, algorithm, normalizer, trust)
     target = opened.beside("evaluation.json") if out is None else out
     refuse_existing(target, "give another file with --out")
     found = find_reference(opened.family, reference)

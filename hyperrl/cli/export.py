@@ -21,12 +21,13 @@ def export(
     family: str | None = None,
     algorithm: str | None = None,
     normalizer: Path | None = None,
+    trust: bool = False,
 ) -> None:
     """Write a trained agent's policy to a file that runs without hyperrl.
 
     Args:
         agent: Run folder that `hyperrl train` wrote, or a model's zip that Stable-Baselines3 saved.
-            Loading either unpickles, which can run any code: give files that you trust.
+            Loading a zip unpickles, which can run any code: give zips that you trust.
         context: Context to freeze the policy at, such as `length=0.7 mass=1.2`; features not named at their default.
             Default: left open, the context is a second input (not with safetensors).
         format: onnx, for ONNX Runtime; pt2, for torch.export.load; safetensors, for hyperrl.export.load.
@@ -34,10 +35,11 @@ def export(
         family: For a zip with --normalizer: name of a family (see `hyperrl list`), or path of a .toml file.
         algorithm: For a zip: what trained it, such as PPO or mypackage.algorithms:MyPPO. Default: found from the zip.
         normalizer: For a zip: file that VecNormalize.save wrote, where it was trained with normalised observations.
+        trust: Of a run folder, load model.zip, a pickle that can run any code, instead of model.safetensors.
     """
     from hyperrl.export.formats import require_format, save
 
-    opened = open_agent(agent, family, algorithm, normalizer)
+    opened = open_agent(agent, family, algorithm, normalizer, trust)
     out = opened.beside(f"policy.{format}") if out is None else out
     require_format(format)
     refuse_existing(out, "choose another file, or remove it")

@@ -20,13 +20,14 @@ def record(
     contexts: int = 4,
     seed: int = 0,
     device: str = "cpu",
+    trust: bool = False,
     progress: bool = True,
 ) -> None:
     """Film a trained agent in several contexts side by side, as an animated GIF.
 
     Args:
         agent: Run folder that `hyperrl train` wrote, or a model's zip that Stable-Baselines3 saved, with --family.
-            Loading either unpickles, which can run any code: give files that you trust.
+            Loading a zip unpickles, which can run any code: give zips that you trust.
         out: File to write, ending in .gif; must not exist.
         family: For a zip: name of a family (see `hyperrl list`), or path of a .toml file.
         algorithm: For a zip: what trained it, such as PPO or mypackage.algorithms:MyPPO. Default: found from the zip.
@@ -35,11 +36,12 @@ def record(
         contexts: Number of contexts, one panel each.
         seed: Seed of contexts and initial states.
         device: Where the networks are: cpu, cuda, or auto for cuda where there is one.
+        trust: Of a run folder, load model.zip, a pickle that can run any code, instead of model.safetensors.
         progress: Show a progress bar.
     """
     from hyperrl.report.films import record
 
-    opened = open_agent(agent, family, algorithm, normalizer)
+    opened = open_agent(agent, family, algorithm, normalizer, trust)
     points = opened.family.context_space.sample(split, contexts, seed)
     record(opened.model(device), opened.family, points, out, seed, progress=progress)
     say(f"Wrote {out}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import logging
@@ -35,8 +34,9 @@ from hyperrl.policies.context import ContextReader, context_extractor
 from hyperrl.utils.errors import nearest
 from hyperrl.utils.extras import require
 from hyperrl.utils.files import refuse_existing, write_bytes
+from hyperrl.utils.tensors import pack, unpack
 
-PACKAGES: Final = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "pt2": (), "safetensors": ("safetensors",)}
+PACKAGES: Final = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "pt2": (), "safetensors": ()}
 FORMATS: Final = tuple(PACKAGES)
 SCHEMA: Final = "hyperrl-policy-1"
 
@@ -116,9 +116,10 @@ def load(path: str | Path) -> FrozenPolicy:
 
     :raises ValueError: where the file is no such policy, or damaged.
     """
-    require_format("safetensors")
     try:
         return _read_safetensors(Path(path).read_bytes())
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
@@ -224,12 +225,7 @@ def _write_pt2(module: FrozenPolicy | OpenPolicy, description: dict[str, Any]) -
 
 
 def _write_safetensors(module: FrozenPolicy | OpenPolicy, description: dict[str, Any]) -> bytes:
-    from safetensors.torch import save
-
-    tensors = {name: tensor.clone() for name, tensor in module.state_dict().items()}
-    text = json.dumps(description)
-    digest = _digest(text, save(tensors, {"hyperrl": text}))
-    return save(tensors, {"hyperrl": text, "sha256": digest})
+    return pack(module.state_dict(), json.dumps(description))
 
 
 def _program(module: nn.Module) -> torch.export.ExportedProgram:
@@ -263,29 +259,8 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _digest(text: str, data: bytes) -> str:
-    """Return the checksum of a description and of the numbers in a safetensors file, which follow its header."""
-    return hashlib.sha256(text.encode() + data[_header_end(data) :]).hexdigest()
-
-
-def _header_end(data: bytes) -> int:
-    return 8 + int.from_bytes(data[:8], "little")
-
-
 def _read_safetensors(data: bytes) -> FrozenPolicy:
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    try:
-        tensors = load(data)
-        metadata = json.loads(data[8 : _header_end(data)]).get("__metadata__", {})
-    except (SafetensorError, KeyError) as error:  # KeyError: a type of numbers that torch lacks
-        raise ValueError(f"no safetensors file, or a damaged one: {error}") from None
-    text = metadata.get("hyperrl")
-    if text is None:
-        raise ValueError("no policy of hyperrl's: the metadata of this safetensors file have no 'hyperrl'")
-    if metadata.get("sha256") != _digest(text, data):
-        raise ValueError("damaged: its contents are not those of its checksum")
+    tensors, text = unpack(data)
     try:
         return _build(json.loads(text), tensors)
     except (KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:

@@ -15,7 +15,8 @@ from hyperrl.training.diagnostics import HyperDiagnostics
 from hyperrl.training.models import build
 from hyperrl.training.recipe import AgentSpec, agent_spec
 from hyperrl.training.record import Result, Training
-from hyperrl.training.run import MODEL, NORMALIZER, UnfinishedRun
+from hyperrl.training.run import MODEL, NORMALIZER, WEIGHTS, UnfinishedRun
+from hyperrl.training.weights import save_weights
 from hyperrl.utils.provenance import describe_model
 
 
@@ -90,6 +91,7 @@ def train(
             raise
         finally:
             model.logger.close()
+        save_weights(model, spec, run.path / WEIGHTS)
         model.save(run.path / MODEL)
         normalizer = model.get_vec_normalize_env()
         if normalizer is not None:

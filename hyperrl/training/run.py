@@ -24,7 +24,7 @@ from hyperrl.training.record import Result, RunRecord, Training, distinguish
 from hyperrl.utils.devices import find_device
 from hyperrl.utils.errors import nearest
 from hyperrl.utils.files import held, new_folder, refuse_existing, write_text
-from hyperrl.utils.provenance import versions
+from hyperrl.utils.provenance import describe_model, versions
 from hyperrl.utils.records import read, write
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 RECORD: Final = "run.json"
 FAMILY: Final = "family.toml"
 AGENT: Final = "agent.toml"
+WEIGHTS: Final = "model.safetensors"
 MODEL: Final = "model.zip"
 NORMALIZER: Final = "vecnormalize.pkl"
 
@@ -42,9 +43,10 @@ NORMALIZER: Final = "vecnormalize.pkl"
 class Run:
     """A finished training.
 
-    The folder holds ``run.json``, copies of the two definitions as ``family.toml`` and ``agent.toml``, ``model.zip``,
-    ``vecnormalize.pkl`` where observations or rewards were normalised, TensorBoard's log and, once evaluated,
-    ``evaluation.json``.
+    The folder holds ``run.json``, copies of the two definitions as ``family.toml`` and ``agent.toml``, the model as
+    ``model.safetensors``, TensorBoard's log and, once evaluated, ``evaluation.json``. For Stable-Baselines3 the model
+    is there as ``model.zip`` too, with ``vecnormalize.pkl`` where rewards were normalised: pickles, which hyperrl does
+    not read unless told to.
 
     :param path: the folder.
     :param given: the family, where the folder cannot say where it is found: it was made in Python.
@@ -119,17 +121,35 @@ class Run:
         """The recipe as it was at training time."""
         return replace(agent_spec(self.path / AGENT, self.training.overrides), name=self.training.agent)
 
-    def model(self, device: str = "auto") -> BaseAlgorithm:
+    def model(self, device: str = "auto", trust: bool = False) -> BaseAlgorithm:
         """Load the trained model, with the statistics of the ``VecNormalize`` that it was trained in, if it was.
 
-        Both are pickles, so that loading them can run any code: open run folders that you trust.
+        The recipe's model gets the numbers of ``model.safetensors``: nothing is unpickled, and no code runs but what
+        the two definitions name as ``"module:attribute"``.
 
-        :raises ValueError: where one is damaged, with its name.
+        :param trust: load ``model.zip`` and ``vecnormalize.pkl`` instead. They are pickles, which run the code that
+            they hold: for folders of which you know who made them.
+        :raises ValueError: where a file is missing or damaged, or holds another model than ``run.json`` says.
         """
-        place, env = find_device(device), None
-        if (self.path / NORMALIZER).is_file():
-            env = load_normalizer(self.path / NORMALIZER, self.family.vec_env(1))
-        return load_model(self.path / MODEL, self.agent.definition.algorithm, place, env)
+        path = self.path / (MODEL if trust else WEIGHTS)
+        if trust:
+            env = None
+            if (self.path / NORMALIZER).is_file():
+                env = load_normalizer(self.path / NORMALIZER, self.family.vec_env(1))
+            model = load_model(path, self.agent.definition.algorithm, find_device(device), env)
+        elif path.is_file():
+            from hyperrl.training.weights import load_weights
+
+            training = self.training
+            model = load_weights(path, self.family, self.agent, training.seed, training.contexts, device)
+        else:
+            raise ValueError(
+                f"{path} is missing. {MODEL} may hold the model; it is a pickle, which can run any code: load it with "
+                "--trust (trust=True) if you trust whoever made the folder"
+            )
+        if describe_model(model).sha256 != self.result.model.sha256:
+            raise ValueError(f"{path} holds another model than {self.path / RECORD} says: their SHA-256 differ")
+        return model
 
     def learning_curve(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return environment steps, and the mean return of the last 100 episodes of training at each.

@@ -32,8 +32,13 @@ def write(record: Record, path: str | Path) -> None:
 
     Its fields may be numbers, texts, arrays, dataclasses, named tuples, and lists and mappings of these.
     """
+    write_text(path, encode(record))
+
+
+def encode(record: Record) -> str:
+    """Return the JSON text that :func:`write` writes."""
     text = json.dumps({"schema": record.SCHEMA} | plain(record), indent=1, allow_nan=False, ensure_ascii=False)
-    write_text(path, _NUMBERS.sub(lambda row: re.sub(r"\s+", " ", row[0]).replace("[ ", "[").replace(" ]", "]"), text))
+    return _NUMBERS.sub(lambda row: re.sub(r"\s+", " ", row[0]).replace("[ ", "[").replace(" ]", "]"), text)
 
 
 def read(cls: type[R], path: str | Path) -> R:
@@ -43,13 +48,23 @@ def read(cls: type[R], path: str | Path) -> R:
     :raises ValueError: where the file cannot be read, follows another schema, or does not fit the class; the message
         names the file and what is wrong.
     """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+    return decode(cls, data, path)
+
+
+def decode(cls: type[R], text: bytes | str, path: str | Path) -> R:
+    """Read a record from its JSON text, see :func:`read`.
+
+    :param path: where it is from, for messages.
+    """
     import msgspec
 
     kind = cls.SCHEMA.rpartition("-")[0]
     try:
-        data = msgspec.json.decode(Path(path).read_bytes())
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+        data = msgspec.json.decode(text)
     except msgspec.DecodeError as error:
         raise ValueError(f"{path}: expected a record of hyperrl's, schema {cls.SCHEMA}, got no JSON: {error}") from None
     schema = data.pop("schema", None) if isinstance(data, dict) else None
