@@ -31,10 +31,10 @@ def test_a_run_folder_loads_and_acts_as_it_did() -> None:
     run = hyperrl.Run.open(HERE / "run")
     assert (run.training.family, run.training.agent, run.training.steps) == ("pendulum", "small", 256)
     assert run.family.digest == run.training.definition
-    model = run.model("cpu")
-    assert describe_model(model) == run.result.model
-    assert model.get_vec_normalize_env() is not None
-    assert_allclose(model.predict(observation(), deterministic=True)[0], EXPECTED["run"], rtol=1e-4)
+    for model in (run.model("cpu"), run.model("cpu", trust=True)):
+        assert describe_model(model) == run.result.model
+        assert model.get_vec_normalize_env() is not None
+        assert_allclose(model.predict(observation(), deterministic=True)[0], EXPECTED["run"], rtol=1e-4)
 
 
 def test_an_evaluation_loads_and_is_what_its_model_gets() -> None:

@@ -95,7 +95,7 @@ def open_agent(
 ) -> SavedRun | SavedModel:
     """Open what a command is given as an agent.
 
-    :param trust: load the pickles of a run folder instead of its numbers. A zip is a pickle: to name one is to trust it.
+    :param trust: load the pickles of a run folder instead of its numbers. Naming a zip, a pickle, is trusting it.
     :raises ValueError: where it is neither, and for what is said of a run folder, which knows that itself.
     """
     if path.suffix == ".zip":

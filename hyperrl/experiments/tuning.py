@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,13 +17,17 @@ from hyperrl.rollouts.episodes import play
 from hyperrl.training.models import build
 from hyperrl.training.recipe import AgentSpec, agent_spec
 from hyperrl.utils.extras import require
-from hyperrl.utils.files import refuse_existing, write_text
+from hyperrl.utils.files import held, refuse_existing, write_text
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
+    from optuna.storages.journal import JournalFileBackend
     from stable_baselines3.common.base_class import BaseAlgorithm
 
 EVALUATIONS: Final = 5  # of a trial; after all but the last it may be given up
+JOURNAL: Final = "optuna.log"
+STUDY: Final = "hyperrl"
+"""The name of the one study in a journal, whatever its folder is called."""
 HEAD_OPTIONS: Final = ("rank", "chunk_size", "chunk_embedding", "bottleneck")
 
 
@@ -77,14 +82,19 @@ def tune(
     search = _Search(family, spec, steps, seed, Path(out), device)
     if progress:
         optuna.logging.set_verbosity(optuna.logging.WARNING)  # its lines would tear the bar
-    study = search.open(resume)
-    finished = len(study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED)))
-    with tqdm(total=trials, initial=finished, disable=not progress, unit="trial", desc="tune") as search.bar:
-        study.optimize(search.trial, max(trials - finished, 0), callbacks=[search.keep_best])
-    search.keep_best(study)
-    if not search.best.exists():
-        raise ValueError(f"{search.out}: training diverged in each of {trials} trials: is the learning rate too high?")
-    return agent_spec(search.best)
+    if not resume:
+        search.refuse_existing()
+    with held(search.out, seconds=0):
+        study = search.open(resume)
+        finished = len(study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED)))
+        with tqdm(total=trials, initial=finished, disable=not progress, unit="trial", desc="tune") as search.bar:
+            study.optimize(search.trial, max(trials - finished, 0), callbacks=[search.keep_best])
+        search.keep_best(study)
+        if not search.best.exists():
+            raise ValueError(
+                f"{search.out}: training diverged in each of {trials} trials: is the learning rate too high?"
+            )
+        return agent_spec(search.best)
 
 
 class _Search:
@@ -104,21 +114,25 @@ class _Search:
         self.best = out / f"{agent.name}-tuned.toml"
         self.contexts = family.context_space.sample("interpolation", 20, seed)
 
+    def refuse_existing(self) -> None:
+        """Refuse to begin where there is a folder."""
+        refuse_existing(self.out, "continue it with --resume (resume=True), or choose another folder")
+
     def open(self, resume: bool) -> Study:
-        """Begin the search, or open it to go on."""
+        """Begin the search, or open it to go on; the folder must be held by this process."""
         import optuna
-        from optuna.storages.journal import JournalFileBackend
+        from optuna.trial import TrialState
 
         if not resume:
-            refuse_existing(self.out, "continue it with --resume (resume=True), or choose another folder")
-        journal = self.out / "optuna.log"
-        if self.out.exists() and not journal.is_file():
-            raise ValueError(f"{self.out} holds no search: it has no optuna.log. Choose another folder")
+            self.refuse_existing()  # it may have begun since
+        journal = self.out / JOURNAL
+        if self.out.exists():
+            for leftover in (*self.out.glob(".*.partial"), *self.out.glob(".*.lock")):  # of a process that was killed
+                leftover.unlink(missing_ok=True)
+            if not journal.is_file() and any(self.out.iterdir()):
+                raise ValueError(f"{self.out} holds no search: it has no {JOURNAL}. Choose another folder")
         self.out.mkdir(parents=True, exist_ok=True)
-        storage = optuna.storages.JournalStorage(JournalFileBackend(str(journal)))
-        study = optuna.create_study(
-            storage=storage, study_name=self.out.name, direction="maximize", load_if_exists=True
-        )
+        _cut_to_whole_lines(journal)
         settings = dict(
             family=self.family.digest,
             agent=self.text,
@@ -126,15 +140,24 @@ class _Search:
             seed=self.seed,
             irrelevant=self.family.irrelevant,
         )
-        before = study.user_attrs.get("settings")
+        try:
+            storage = optuna.storages.JournalStorage(_backend(journal))
+            study = optuna.create_study(storage=storage, study_name=STUDY, direction="maximize", load_if_exists=True)
+            before, trials = study.user_attrs.get("settings"), study.trials
+        except Exception as error:  # whatever Optuna makes of lines that it did not write
+            raise ValueError(
+                f"{journal} is damaged, so the search cannot go on: {type(error).__name__}: {error}"
+            ) from error
         if before is None:
             study.set_user_attr("settings", settings)
-            study.enqueue_trial(self._as_it_is())
         elif before != settings:
             changed = [name for name, value in settings.items() if before.get(name) != value]
             raise ValueError(f"{self.out} holds another search: {', '.join(changed)} differ. Choose another folder")
-        for trial in study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):  # killed
-            study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+        for trial in trials:
+            if trial.state == TrialState.RUNNING:  # killed
+                study.tell(trial.number, state=TrialState.FAIL)
+        if not study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED, TrialState.WAITING)):
+            study.enqueue_trial(self._as_it_is())
         study.sampler = optuna.samplers.TPESampler(seed=self.seed + len(study.trials))
         study.pruner = optuna.pruners.MedianPruner()
         return study
@@ -229,3 +252,29 @@ class _Report(BaseCallback):
         if self.judged < EVALUATIONS and self.trial.should_prune():
             raise optuna.TrialPruned
         return value
+
+
+def _backend(path: Path) -> JournalFileBackend:
+    """Open a journal without Optuna's own lock, which a process that is killed would leave behind: the folder is held.
+
+    Optuna's lock is a symbolic link to the path as it is given. With a relative one its age cannot be told, so that
+    nobody ever breaks it.
+    """
+    from optuna.storages.journal import BaseJournalFileLock, JournalFileBackend
+
+    class Held(BaseJournalFileLock):
+        def acquire(self) -> bool:
+            return True
+
+        def release(self) -> None:
+            pass
+
+    return JournalFileBackend(str(path), Held())
+
+
+def _cut_to_whole_lines(journal: Path) -> None:
+    """Remove what a process that was killed, or a full disk, left of a journal's last line."""
+    if journal.is_file():
+        whole = journal.read_bytes().rfind(b"\n") + 1
+        if whole < journal.stat().st_size:
+            os.truncate(journal, whole)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -180,20 +181,29 @@ def _space_to_json(space: spaces.Space[Any]) -> dict[str, Any]:
     return {"type": name, "n": int(space.n)}  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def _space_from_json(entry: dict[str, Any]) -> tuple[spaces.Space[Any], int]:
-    """Return a space of actions, and how many numbers parametrise one: its entries, or a logit for each choice."""
+def _outputs(entry: dict[str, Any]) -> int:
+    """Return how many numbers parametrise an action of a space: its entries, or a logit for each choice."""
     kind = entry["type"]
     if kind == "Box":
-        low, high = (np.array(entry[end], dtype=np.float32).reshape(_sizes(entry["shape"])) for end in ("low", "high"))
-        if not (np.isfinite(low) & np.isfinite(high) & (low <= high)).all():
-            raise ValueError("the bounds of the actions are no bounds")
-        return spaces.Box(low, high), low.size
+        return math.prod(_sizes(entry["shape"]))
     if kind == "MultiDiscrete":
-        return spaces.MultiDiscrete(_sizes(entry["nvec"])), sum(entry["nvec"])
+        return sum(_sizes(entry["nvec"]))
     if kind not in ("Discrete", "MultiBinary"):
         raise ValueError(f"unknown action space {kind!r}")
-    (n,) = _sizes([entry["n"]])
-    return (spaces.Discrete(n) if kind == "Discrete" else spaces.MultiBinary(n)), n
+    return _sizes([entry["n"]])[0]
+
+
+def _space_from_json(entry: dict[str, Any]) -> spaces.Space[Any]:
+    """Make a space of actions, once its sizes are known to be those of the network."""
+    if entry["type"] == "Box":
+        with np.errstate(over="ignore"):  # more than a float32 holds is no bound either
+            low, high = (np.array(entry[end], dtype=np.float32).reshape(entry["shape"]) for end in ("low", "high"))
+        if not (np.isfinite(low) & np.isfinite(high) & (low <= high)).all():
+            raise ValueError("the bounds of the actions are no bounds")
+        return spaces.Box(low, high)
+    if entry["type"] == "MultiDiscrete":
+        return spaces.MultiDiscrete(entry["nvec"])
+    return (spaces.Discrete if entry["type"] == "Discrete" else spaces.MultiBinary)(entry["n"])
 
 
 def _sizes(numbers: Any) -> list[int]:
@@ -263,7 +273,7 @@ def _read_safetensors(data: bytes) -> FrozenPolicy:
     tensors, text = unpack(data)
     try:
         return _build(json.loads(text), tensors)
-    except (KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
+    except (KeyError, IndexError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise ValueError(f"its description of the policy is faulty: {error!r}") from None
 
 
@@ -274,7 +284,7 @@ def _build(description: dict[str, Any], tensors: dict[str, Tensor]) -> FrozenPol
     widths, name = _sizes(description["network"]["widths"]), description["network"]["activation"]
     if name is not None and name not in ACTIVATIONS:
         raise ValueError(f"unknown activation {name!r}: known are {list(ACTIVATIONS)}")
-    space, outputs = _space_from_json(description["action"]["space"])
+    outputs = _outputs(description["action"]["space"])
     clip = description["observation"]["clip"]
     expected: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {}
     if clip is not None:
@@ -289,7 +299,7 @@ def _build(description: dict[str, Any], tensors: dict[str, Tensor]) -> FrozenPol
     for n, m in pairwise(widths):
         layers += [nn.Linear(n, m, device="meta"), nn.Identity() if name is None else ACTIVATIONS[name]()]
     normalize = None if clip is None else Normalize(tensors["normalize.mean"], tensors["normalize.std"], float(clip))
-    decode = Decode(space, squash=description["action"]["squash"] is True)
+    decode = Decode(_space_from_json(description["action"]["space"]), squash=description["action"]["squash"] is True)
     policy = FrozenPolicy(nn.Sequential(*layers[:-1]), decode, normalize, description)
     policy.load_state_dict(tensors, assign=True)
     return policy.eval().requires_grad_(False)

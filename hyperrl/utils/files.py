@@ -50,6 +50,8 @@ def held(path: str | Path, seconds: float = 10.0) -> Iterator[None]:
     try:
         yield
     finally:
+        # Before it is let go, so that it is still ours. A process that has opened the file by then gets a lock on a
+        # file without a name, which filelock (from 3.24 on) gives up, and tries again.
         Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()
 

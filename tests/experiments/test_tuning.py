@@ -7,7 +7,7 @@ import pytest
 import hyperrl
 import hyperrl.experiments.tuning
 import hyperrl.utils.extras
-from hyperrl.experiments.tuning import tune
+from hyperrl.experiments.tuning import STUDY, tune
 from hyperrl.hypernet import HEADS
 from hyperrl.training.recipe import agent_spec
 from hyperrl.utils.definitions import names
@@ -46,7 +46,7 @@ def score(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def journal(out: Path) -> optuna.Study:
     backend = optuna.storages.journal.JournalFileBackend(str(out / "optuna.log"))  # pyright: ignore[reportAttributeAccessIssue]
-    return optuna.load_study(study_name=out.name, storage=optuna.storages.JournalStorage(backend))
+    return optuna.load_study(study_name=STUDY, storage=optuna.storages.JournalStorage(backend))
 
 
 def test_an_interrupted_search_goes_on(
@@ -180,3 +180,55 @@ def test_bad_arguments_are_refused(quick: Path, tmp_path: Path, monkeypatch: pyt
     with pytest.raises(ValueError, match=r"pip install '\.\[tune\]'"):
         tune("pendulum", quick, out=tmp_path / "search")
     assert list(tmp_path.iterdir()) == [quick]
+
+
+def test_a_search_goes_on_after_a_kill_while_optuna_held_its_lock(
+    quick: Path, tmp_path: Path, score: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    out = Path("search")
+    tune("pendulum", quick, 1, 64, out=out, device="cpu")
+    (out / "optuna.log.lock").symlink_to("search/optuna.log")  # as Optuna's lock of a relative path
+    tune("pendulum", quick, 2, 64, out=out, resume=True, device="cpu")
+    (out / "optuna.log.lock").unlink()
+    assert len(journal(out).trials) == 2
+
+
+def test_a_search_goes_on_under_another_name(quick: Path, tmp_path: Path, score: Any) -> None:
+    tune("pendulum", quick, 2, 64, out=tmp_path / "search", device="cpu")
+    (tmp_path / "search").rename(tmp_path / "renamed")
+    tune("pendulum", quick, 3, 64, out=tmp_path / "renamed", resume=True, device="cpu")
+    assert len(journal(tmp_path / "renamed").trials) == 3
+
+
+def test_a_last_line_that_was_cut_is_done_again(quick: Path, tmp_path: Path, score: Any) -> None:
+    out = tmp_path / "search"
+    tune("pendulum", quick, 1, 64, out=out, device="cpu")
+    whole = (out / "optuna.log").read_bytes()
+    (out / "optuna.log").write_bytes(whole[:-7])  # the end of the trial
+    tune("pendulum", quick, 2, 64, out=out, resume=True, device="cpu")
+    assert [trial.state.name for trial in journal(out).trials] == ["FAIL", "COMPLETE", "COMPLETE"]
+    assert journal(out).trials[1].params["rank"] == 3  # the recipe as it is, again
+    (out / "optuna.log").write_bytes(b"{}\n" + whole)
+    with pytest.raises(ValueError, match=r"optuna\.log is damaged, so the search cannot go on"):
+        tune("pendulum", quick, 2, 64, out=out, resume=True, device="cpu")
+
+
+def test_an_empty_folder_that_a_kill_left_is_a_search(quick: Path, tmp_path: Path, score: Any) -> None:
+    (tmp_path / "search").mkdir()
+    tune("pendulum", quick, 1, 64, out=tmp_path / "search", resume=True, device="cpu")
+    assert len(journal(tmp_path / "search").trials) == 1
+
+
+def test_two_searches_never_write_to_one_folder(quick: Path, tmp_path: Path, score: Any) -> None:
+    refused = []
+
+    def another(model: Any) -> float:
+        with pytest.raises(ValueError, match="another process is writing") as error:
+            tune("pendulum", quick, 1, 64, out=tmp_path / "search", resume=True, device="cpu")
+        refused.append(error)
+        return 1.0
+
+    score["by"] = another
+    tune("pendulum", quick, 1, 64, out=tmp_path / "search", device="cpu")
+    assert refused

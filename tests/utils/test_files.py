@@ -1,4 +1,5 @@
 import multiprocessing
+import time
 from pathlib import Path
 from typing import Any
 
@@ -79,3 +80,25 @@ def test_a_path_is_held_by_one_process_and_freed_by_its_death(tmp_path: Path) ->
     with held(tmp_path / "x", seconds=5):
         assert (tmp_path / ".x.lock").exists()
     assert not list(tmp_path.iterdir())
+
+
+def _count(folder: Path, times: int) -> None:
+    """Add to a number by reading and writing it, under a lock that is made and removed each time."""
+    for _ in range(times):
+        with held(folder / "number", seconds=60):
+            number = int((folder / "number").read_text())
+            time.sleep(0)
+            (folder / "number").write_text(str(number + 1))
+
+
+def test_a_lock_that_is_removed_and_made_again_lets_one_in_at_a_time(tmp_path: Path) -> None:
+    (tmp_path / "number").write_text("0")
+    fork = multiprocessing.get_context("fork")
+    processes = [fork.Process(target=_count, args=(tmp_path, 40)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+        assert process.exitcode == 0
+    assert (tmp_path / "number").read_text() == "160"
+    assert [path.name for path in tmp_path.iterdir()] == ["number"]
