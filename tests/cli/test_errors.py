@@ -47,7 +47,10 @@ def run(trained: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(trained, tmp_path / "run"))
 
 
-@pytest.mark.parametrize("file", ["model.zip", "vecnormalize.pkl", "run.json", "family.toml", "agent.toml"])
+PICKLES = ("model.zip", "vecnormalize.pkl")
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "run.json", "family.toml", "agent.toml", *PICKLES])
 @pytest.mark.parametrize("damage", ["empty", "cut", "binary"])
 def test_damaged_files_of_a_run_are_named(hyperrl: Command, run: Path, file: str, damage: str) -> None:
     content = (run / file).read_bytes()
@@ -56,7 +59,8 @@ def test_damaged_files_of_a_run_are_named(hyperrl: Command, run: Path, file: str
     )
     command = "evaluate" if file != "agent.toml" else "export"
     arguments = QUICK if command == "evaluate" else ("--context", "length=0.7", "--format", "safetensors")
-    assert file in one_sentence(hyperrl(command, run, *arguments, expect=2))
+    trust = ("--trust",) if file in PICKLES else ()
+    assert file in one_sentence(hyperrl(command, run, *arguments, *trust, expect=2))
 
 
 def test_full_disks_and_folders_in_the_way(hyperrl: Command, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,7 +126,7 @@ def test_square_brackets_are_printed(hyperrl: Command, run: Path) -> None:
 def test_a_missing_library_is_found_before_any_work(
     hyperrl: Command, run: Path, monkeypatch: pytest.MonkeyPatch, command: Any, package: str, extra: str
 ) -> None:
-    (run / "model.zip").unlink()  # nothing can have been loaded
+    (run / "model.safetensors").unlink()  # nothing can have been loaded
     found = hyperrl_find_spec()
     monkeypatch.setattr(
         "hyperrl.utils.extras.find_spec", lambda name: None if name == package else found(name), raising=True

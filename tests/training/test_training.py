@@ -128,7 +128,7 @@ def test_a_run_folder_holds_everything(quick: Path, tmp_path: Path) -> None:
     assert {"train/approx_kl", "hyper/effective_rank"} <= set(log.Tags()["scalars"])
     assert not list(tmp_path.glob("runs/*partial"))
     assert {path.name for path in out.iterdir() if "tfevents" not in path.name} == {
-        *("run.json", "family.toml", "agent.toml", "model.zip", "vecnormalize.pkl")
+        *("run.json", "family.toml", "agent.toml", "model.safetensors", "model.zip", "vecnormalize.pkl")
     }
 
 
