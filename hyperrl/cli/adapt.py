@@ -46,7 +46,7 @@ def adapt(
 
     Args:
         agents: Run folders of one family that `hyperrl train` wrote, or models' zips that Stable-Baselines3 saved, with
-            --family. Loading either unpickles, which can run any code: give files that you trust.
+            --family. Loading a zip unpickles, which can run any code: give zips that you trust.
         family: For zips: name of a family (see `hyperrl list`), or path of a .toml file.
         algorithm: For zips: what trained them, such as PPO or mypackage.algorithms:MyPPO. Default: found from the zip.
         normalizer: For zips: file that VecNormalize.save wrote, where they were trained with normalised observations.
