@@ -260,16 +260,16 @@ def _backend(path: Path) -> JournalFileBackend:
     Optuna's lock is a symbolic link to the path as it is given. With a relative one its age cannot be told, so that
     nobody ever breaks it.
     """
-    from optuna.storages.journal import BaseJournalFileLock, JournalFileBackend
+    from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
-    class Held(BaseJournalFileLock):
+    class Held(JournalFileOpenLock):
         def acquire(self) -> bool:
             return True
 
         def release(self) -> None:
             pass
 
-    return JournalFileBackend(str(path), Held())
+    return JournalFileBackend(str(path), Held(str(path)))
 
 
 def _cut_to_whole_lines(journal: Path) -> None:

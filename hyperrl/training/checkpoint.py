@@ -8,6 +8,7 @@ unpickled (Gymnasium's ``EzPickle``: Box2D, MuJoCo), begin new episodes; all els
 from __future__ import annotations
 
 import copy
+import hashlib
 import io
 import pickle
 import random
@@ -76,7 +77,7 @@ class State:
     :param seconds: how long the training has taken so far.
     """
 
-    SCHEMA: ClassVar[str] = "checkpoint-1"
+    SCHEMA: ClassVar[str] = "checkpoint-2"
 
     model: bytes
     vec_env: bytes | None
@@ -131,7 +132,7 @@ class Checkpoint(BaseCallback):
             return
         try:
             data = pickle.dumps(self._state())
-            write_bytes(self.path, f"hyperrl {State.SCHEMA}\n".encode() + data)
+            write_bytes(self.path, f"hyperrl {State.SCHEMA} {hashlib.sha256(data).hexdigest()}\n".encode() + data)
         except Exception as error:  # whatever pickling a foreign object, or a full disk, may raise
             warnings.warn(
                 f"no checkpoint could be written to {self.path}, and the training goes on without: "
@@ -166,16 +167,21 @@ def read(path: Path) -> State:
 
     :raises ValueError: where the file is damaged or follows another schema.
     """
-    head, _, body = path.read_bytes().partition(b"\n")
-    expected = f"hyperrl {State.SCHEMA}".encode()
-    if not head.startswith(b"hyperrl checkpoint-"):
+    try:
+        head, _, body = path.read_bytes().partition(b"\n")
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+    hyperrl, _, rest = head.decode(errors="replace").partition(" ")
+    schema, _, digest = rest.partition(" ")
+    if hyperrl != "hyperrl" or not schema.startswith("checkpoint-"):
         raise ValueError(f"{path}: expected a checkpoint of hyperrl's, got another file")
-    if head != expected:
-        schema = head.decode(errors="replace").removeprefix("hyperrl ")
+    if schema != State.SCHEMA:
         raise ValueError(f"{path} was written by schema {schema}; this hyperrl reads {State.SCHEMA}")
     try:
+        if hashlib.sha256(body).hexdigest() != digest:
+            raise ValueError("its contents are not those of its checksum")
         return pickle.loads(body)
-    except Exception as error:  # whatever unpickling damaged bytes may raise
+    except Exception as error:  # whatever unpickling what another version wrote may raise
         raise ValueError(
             f"{path} is damaged, so the training cannot go on: remove {path.parent}. {type(error).__name__}: {error}"
         ) from error

@@ -52,7 +52,7 @@ class Training:
             contexts = int(contexts)
         elif contexts is not None:
             contexts = tuple(tuple(row) for row in np.asarray(contexts, dtype=np.float64).tolist())
-        recipe = plain(_contents(agent))
+        recipe = plain(contents(agent))
         return cls(
             family.name, family.digest, family.irrelevant, agent.name, recipe, contexts, steps, seed, agent.overrides
         )
@@ -159,18 +159,18 @@ def distinguish(trainings: Mapping[str, Training]) -> dict[str, str]:
     return labels
 
 
-def _contents(agent: AgentSpec) -> dict[str, Any]:
+def contents(agent: AgentSpec) -> dict[str, Any]:
     """Return what a recipe says, with what the recipe says whose number of parameters it is given.
 
     What is left at its default is left out, so that a later version's new keys do not change what an old recipe says.
     """
     definition = agent.definition
-    contents = {
+    said = {
         field.name: value for field in fields(definition) if (value := getattr(definition, field.name)) != field.default
     }
     if definition.match_parameters is not None:
-        contents["match_parameters"] = _contents(agent_spec(definition.match_parameters))
-    return contents
+        said["match_parameters"] = contents(agent_spec(definition.match_parameters))
+    return said
 
 
 def _flat(value: Any, name: str = "") -> dict[str, Any]:

@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 from hyperrl.families.family import Family, load_family
 from hyperrl.policies.saved import load_model, load_normalizer
 from hyperrl.training.recipe import AgentSpec, agent_spec
-from hyperrl.training.record import Result, RunRecord, Training, distinguish
+from hyperrl.training.record import Result, RunRecord, Training, contents, distinguish
 from hyperrl.utils.devices import find_device
 from hyperrl.utils.errors import nearest
 from hyperrl.utils.files import held, new_folder, refuse_existing, write_text
 from hyperrl.utils.provenance import describe_model, versions
-from hyperrl.utils.records import read, write
+from hyperrl.utils.records import plain, read, write
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
@@ -118,8 +118,17 @@ class Run:
 
     @cached_property
     def agent(self) -> AgentSpec:
-        """The recipe as it was at training time."""
-        return replace(agent_spec(self.path / AGENT, self.training.overrides), name=self.training.agent)
+        """The recipe as it was at training time.
+
+        :raises ValueError: where it has changed since.
+        """
+        training = self.training
+        spec = replace(agent_spec(self.path / AGENT, training.overrides), name=training.agent)
+        # The recipe that match_parameters names may have changed since.
+        own = plain(contents(replace(spec, definition=replace(spec.definition, match_parameters=None))))
+        if own != {key: value for key, value in training.recipe.items() if key != "match_parameters"}:
+            raise ValueError(f"{self.path / AGENT} is not the recipe that {RECORD} says: one of them was changed")
+        return spec
 
     def model(self, device: str = "auto", trust: bool = False) -> BaseAlgorithm:
         """Load the trained model, with the statistics of the ``VecNormalize`` that it was trained in, if it was.

@@ -65,7 +65,7 @@ def decode(cls: type[R], text: bytes | str, path: str | Path) -> R:
     kind = cls.SCHEMA.rpartition("-")[0]
     try:
         data = msgspec.json.decode(text)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise ValueError(f"{path}: expected a record of hyperrl's, schema {cls.SCHEMA}, got no JSON: {error}") from None
     schema = data.pop("schema", None) if isinstance(data, dict) else None
     if not isinstance(schema, str):
@@ -77,7 +77,7 @@ def decode(cls: type[R], text: bytes | str, path: str | Path) -> R:
     try:
         record = msgspec.convert(data, cls, strict=False, dec_hook=_array)  # not strict: "Infinity" is a number
         _refuse_unknown_keys(data, plain(record), "$")
-    except ValueError as error:
+    except (ValueError, TypeError, OverflowError) as error:  # the latter two of arrays
         raise ValueError(f"{path}: damaged, or edited: {error}") from None
     return record
 

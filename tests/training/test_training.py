@@ -259,8 +259,9 @@ def test_a_checkpoint_or_record_of_another_version_is_named(quick: Path, tmp_pat
     checkpoint, record = tmp_path / "x.partial" / "checkpoint", tmp_path / "x.partial" / "run.json"
     whole, text = checkpoint.read_bytes(), record.read_text()
     for damaged, message in (
-        (whole.replace(b"checkpoint-1", b"checkpoint-7", 1), "was written by schema checkpoint-7; this hyperrl reads"),
+        (whole.replace(b"checkpoint-2", b"checkpoint-7", 1), "was written by schema checkpoint-7; this hyperrl reads"),
         (whole[:-100], "checkpoint is damaged, so the training cannot go on"),
+        (whole[:-1] + bytes([whole[-1] ^ 1]), "its contents are not those of its checksum"),
         (b"", "expected a checkpoint of hyperrl's, got another file"),
     ):
         checkpoint.write_bytes(damaged)
