@@ -1,4 +1,4 @@
-"""Whatever is damaged: a ValueError that names the file, or the same numbers; a text without a checksum may be another."""
+"""Damaged files: a ValueError that names the file, or the same numbers; a text without a checksum may be another one."""
 
 import json
 import shutil

@@ -144,4 +144,4 @@ def test_a_command_killed_at_random_moments_is_repeated(command: str, tmp_path: 
 
 
 def test_some_commands_killed_once_are_repeated(tmp_path: Path) -> None:
-    run(tmp_path, 1, "train", "evaluate", "compare", "export")
+    run(tmp_path, 1, "train", "evaluate", "export")
