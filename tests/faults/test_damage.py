@@ -1,4 +1,4 @@
-"""Damaged files: a ValueError that names the file, or the same numbers; a text without a checksum may be another one."""
+"""Damaged files: a ValueError that names the file, or the same numbers; a text without a checksum may be another."""
 
 import json
 import shutil
