@@ -75,6 +75,16 @@ def test_the_evidence_exists_and_takes_the_algorithms() -> None:
         assert sum(algorithm in algorithms.split(", ") for _, algorithms, *_ in rows) >= 5
 
 
+def test_each_promise_of_reliability_names_a_test_that_exists() -> None:
+    text = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    table = text[text.index("| promise | test |") :]
+    rows = re.findall(r"^\| ([^|]+) \| `(test_\w+)\.(test_\w+)` \|$", table, re.MULTILINE)
+    assert len(rows) == table.count("\n| ") - 1 > 20  # all of it was understood, but for the line of dashes
+    for promise, module, name in rows:
+        (file,) = (ROOT / "tests").rglob(f"{module}.py")
+        assert re.search(rf"^def {name}\(", file.read_text(encoding="utf-8"), re.MULTILINE), promise
+
+
 def _few_transitions(family: Any, model: Any, transitions: int) -> Dynamics:
     """Learn dynamics from few transitions."""
     return learn_dynamics(family, model, min(transitions, 12_800), steps=20)
