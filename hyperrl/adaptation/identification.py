@@ -152,7 +152,7 @@ def identify(
     :param space: the features; irrelevant ones stay at their default. Those of the family by default.
     :param seed: seed of the starting points, and of the choice among more than 2000 transitions.
     :raises ValueError: where there are no transitions, or of other shapes than the physics has, for a family without
-        physics, and without ``space`` where no family tells it.
+        physics or with MuJoCo's, which have no gradients, and without ``space`` where no family tells it.
 
     A log of a motor that may turn either way: positions and velocities before and after pushes.
 
@@ -173,6 +173,7 @@ def identify(
     if space is None:
         raise ValueError("expected the features to identify: give space=..., or a family, which has one")
     if isinstance(dynamics, Physics):
+        check_gradients(dynamics)
         check_features(dynamics, space)
         transitions = _fitted(transitions, dynamics)
     rng = np.random.default_rng(seed)
@@ -206,6 +207,19 @@ def identify(
     every[:k] = std
     known[:k] = (std < SHARP) & (hidden[0].numpy() < SHARE)
     return Identified(space.names, context, every * (space.high - space.low) / 2, known)
+
+
+def check_gradients(physics: Physics) -> None:
+    """Refuse physics that have no gradients.
+
+    :raises ValueError: for MuJoCo's.
+    """
+    if not physics.in_torch:
+        raise ValueError(
+            f"{type(physics).__name__} has no gradients, by which a context is identified: learn a model of the "
+            "dynamics, dynamics=hyperrl.adaptation.dynamics.learn_dynamics(family), on the command line "
+            "--learn-dynamics"
+        )
 
 
 def by_physics(physics: Physics, space: ContextSpace) -> Predict:

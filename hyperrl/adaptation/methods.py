@@ -262,12 +262,16 @@ def _search(curve: _Measurements) -> Adaptation:
 def _identify(curve: _Measurements, dynamics: Dynamics | None, family: Family | None) -> Adaptation:
     from stable_baselines3.common.utils import set_random_seed
 
-    from hyperrl.adaptation.identification import Transitions, identify
+    from hyperrl.adaptation.identification import Transitions, check_gradients, identify
 
     environment = curve.environment
     space = environment.context_space
-    physics = environment.physics if family is None else family.physics
-    fit = partial(identify, physics()) if dynamics is None else dynamics.identify
+    if dynamics is None:
+        physics = environment.physics() if family is None else family.physics()
+        check_gradients(physics)
+        fit = partial(identify, physics)
+    else:
+        fit = dynamics.identify
     set_random_seed(environment.seed)  # actions are sampled
     reported, found, seen = space.default, None, []
     curve.measure(environment.given(reported), reported)

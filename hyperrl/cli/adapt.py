@@ -64,7 +64,7 @@ def adapt(
             Default: as in training.
         proximal: How strongly finetune pulls weights back to the generated ones.
         learn_dynamics: Let identify use a learnt model of the dynamics, though the family has physics; one that has
-            none needs no telling.
+            none, or MuJoCo's, needs no telling.
         reference: File of `hyperrl reference`. Default: that beside the family's file, if there is one.
         device: Where the networks are: cpu, cuda, or auto for cuda where there is one.
         out: New folder for the numbers and the picture. Default: RUN/adaptation in the first run folder, or
@@ -114,7 +114,8 @@ def adapt(
         points = space.vector(assignments(context, "length=0.7"))[None]
     found = find_reference(met, reference)
     dynamics = None
-    if "identify" in (method or can) and (learn_dynamics or not met.has_physics):
+    has_gradients = met.has_physics and met.physics().in_torch
+    if "identify" in (method or can) and (learn_dynamics or not has_gradients):
         dynamics = dynamics_of(met, next(iter(models.values()))[0], device=device, progress=progress)
     result = study(
         models,

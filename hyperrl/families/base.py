@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec
@@ -16,6 +18,11 @@ from hyperrl.families.expressions import Expression
 from hyperrl.utils.errors import nearest
 from hyperrl.utils.imports import load_module, load_object
 
+if TYPE_CHECKING:
+    from hyperrl.physics.base import Physics
+    from hyperrl.physics.model_scale import ModelScale
+
+_SCALE = "_hyperrl_model_scale"
 Value = Expression | tuple[Expression, ...]
 
 
@@ -28,6 +35,7 @@ class GymnasiumBase:
     :param attributes: attribute of the unwrapped environment = expression (or several for a list) in the features.
     :param kwargs: its keyword arguments.
     :param wrappers: wrappers to put around it, the innermost first: ``"module:Class"`` and its keyword arguments.
+    :param scale: what of its MuJoCo model is scaled = expression for the factor on the compiled value.
     """
 
     source: Path
@@ -35,6 +43,7 @@ class GymnasiumBase:
     attributes: tuple[tuple[AttributePath, Value], ...] = ()
     kwargs: Mapping[str, Any] | None = None
     wrappers: tuple[tuple[str, Mapping[str, Any]], ...] = ()
+    scale: tuple[tuple[str, Expression], ...] = ()
 
     def spec(self) -> EnvSpec:
         """Return what Gymnasium's registry says of it; imports its module.
@@ -62,7 +71,8 @@ class GymnasiumBase:
         spec = copy.deepcopy(self.spec())
         spec.max_episode_steps, spec.order_enforce = None, False
         try:
-            env = gym.make(spec, disable_env_checker=True, **{**(self.kwargs or {}), **kwargs})
+            with self._loading():
+                env = gym.make(spec, disable_env_checker=True, **{**(self.kwargs or {}), **kwargs})
             for name, arguments in self.wrappers:
                 env = load_object(name)(env, **arguments)
         except (gym.error.Error, TypeError, ValueError) as error:
@@ -75,9 +85,53 @@ class GymnasiumBase:
             except ValueError as error:
                 reason = str(error).replace("the environment has", f"{self.id} has")
                 raise ValueError(f"{self.source}: [attributes] {path.text!r}: {reason}") from None
+        if self.scale:
+            self._model_scale(env.unwrapped)
         return env
+
+    def physics(self, features: tuple[str, ...]) -> Physics:
+        """Return the environment as physics of many rows, stepped by MuJoCo.
+
+        :param features: their names.
+        :raises ValueError: where MuJoCo is not installed, and where the environment is not one of those known.
+        """
+        with self._loading():
+            from hyperrl.physics.mujoco import MujocoPhysics
+
+            return MujocoPhysics(self.make, dict(self.scale), features)
 
     def apply(self, env: gym.Env[Any, Any], context: Mapping[str, float]) -> None:
         """Set a context on the unwrapped environment."""
         for path, value in self.attributes:
             path.set(env, [e(context) for e in value] if isinstance(value, tuple) else value(context))
+        if self.scale:
+            model = env.get_wrapper_attr("model")
+            self._model_scale(env).apply(model, [factor(context) for _, factor in self.scale])
+
+    def _model_scale(self, env: Any) -> ModelScale:
+        """Return what scales the environment's model. It is kept with the environment, for copies of both to agree."""
+        from hyperrl.physics.model_scale import ModelScale
+
+        scale = getattr(env, _SCALE, None)
+        if scale is None:
+            try:
+                scale = ModelScale(env.model, [target for target, _ in self.scale])
+            except AttributeError:
+                raise ValueError(f"{self.source}: [model] is about MuJoCo's, and {self.id} has no 'model'") from None
+            except ValueError as error:
+                raise ValueError(f"{self.source}: [model.scale] {error}") from None
+            setattr(env, _SCALE, scale)
+        return scale
+
+    @contextmanager
+    def _loading(self) -> Iterator[None]:
+        """Load a MuJoCo model quietly, and say what to install where that cannot be."""
+        if not self.scale:
+            yield
+            return
+        if find_spec("mujoco") is None or find_spec("mujoco.batch") is None:
+            raise ValueError(f"{self.source}: {self.id} needs MuJoCo 3.17 or later: pip install 'hyperrl[mujoco]'")
+        from hyperrl.physics.model_scale import quiet
+
+        with quiet():
+            yield

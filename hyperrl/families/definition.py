@@ -6,13 +6,16 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from hyperrl.contexts import ContextSpace, Feature, Interval
 from hyperrl.families.attributes import AttributePath
 from hyperrl.families.base import GymnasiumBase, Value
 from hyperrl.families.expressions import Expression
 from hyperrl.utils.definitions import build, read
+
+MUJOCO: Final = "mujoco"
+"""The ``physics`` of a family that MuJoCo steps."""
 
 
 @dataclass(frozen=True)
@@ -26,11 +29,14 @@ class FamilyDefinition:
     :param base_kwargs: keyword arguments of the base.
     :param wrappers: wrappers of the base, the innermost first: ``"module:Class"``, or a table of ``wrapper =
         "module:Class"`` and its keyword arguments.
-    :param physics: the name of the same dynamics in :mod:`hyperrl.physics`, or of the only ones, without a base.
+    :param physics: the name of the same dynamics in :mod:`hyperrl.physics`, or of the only ones, without a base;
+        ``"mujoco"`` where the base is one of Gymnasium's MuJoCo environments.
     :param max_episode_steps: the time limit; that of the base by default.
     :param attributes: path of an attribute of the base (``"gravity"``, ``"model.opt.gravity"``, ``"bodies[0].mass"``) =
         expression (or list of expressions) in the features.
     :param action_scale: the feature that multiplies a continuous action of the base, once clipped to the action space.
+    :param model: of a base that MuJoCo simulates: a table ``scale`` of what of its model is scaled (``"opt.gravity"``,
+        ``"body_mass.torso"``, ``"actuator_gear.*"``) = expression in the features for the factor.
     """
 
     id: str
@@ -43,11 +49,12 @@ class FamilyDefinition:
     max_episode_steps: int | None = None
     attributes: dict = field(default_factory=dict)
     action_scale: str | None = None
+    model: dict = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
         """The SHA-256 of what it says of the dynamics and the features; not of the id and the plane."""
-        unsaid = {key for key in ("base_kwargs", "wrappers") if not getattr(self, key)}
+        unsaid = {key for key in ("base_kwargs", "wrappers", "model") if not getattr(self, key)}
         said = {key: value for key, value in asdict(self).items() if key not in ({"id", "plane"} | unsaid)}
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
@@ -61,6 +68,11 @@ class FamilySpec:
     definition: FamilyDefinition
     context_space: ContextSpace
     base: GymnasiumBase | None
+
+
+@dataclass(frozen=True)
+class _ModelTable:
+    scale: dict = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -83,6 +95,7 @@ def family_spec(name: str | Path) -> FamilySpec:
         _check_dynamics(definition)
         space = ContextSpace(tuple(_feature(key, value) for key, value in definition.features.items()))
         attributes = tuple(_attribute(key, value, space) for key, value in definition.attributes.items())
+        scale = _scale(build(_ModelTable, definition.model, "[model] ").scale, space)
         if definition.plane is not None and len(definition.plane) != 2:
             raise ValueError(f"'plane' must name two features, got {definition.plane}")
         for feature in (*(definition.plane or ()), *filter(None, [definition.action_scale])):
@@ -90,7 +103,7 @@ def family_spec(name: str | Path) -> FamilySpec:
         base = None
         if definition.base is not None:
             wrappers = tuple(map(_wrapper, definition.wrappers))
-            base = GymnasiumBase(source, definition.base, attributes, definition.base_kwargs, wrappers)
+            base = GymnasiumBase(source, definition.base, attributes, definition.base_kwargs, wrappers, scale)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
     return FamilySpec(source.stem, source, definition, space, base)
@@ -105,9 +118,17 @@ def _check_dynamics(definition: FamilyDefinition) -> None:
     if definition.base is None:
         if definition.max_episode_steps is None:
             raise ValueError("the key 'max_episode_steps' is missing: there is no 'base' to take it from")
-        for key in ("attributes", "action_scale", "base_kwargs", "wrappers"):
+        for key in ("attributes", "action_scale", "base_kwargs", "wrappers", "model"):
             if getattr(definition, key):
                 raise ValueError(f"{key!r} is about the environment of 'base', and there is none")
+    if definition.physics == MUJOCO:
+        for key in ("attributes", "action_scale", "wrappers"):
+            if getattr(definition, key):
+                raise ValueError(
+                    f"physics = 'mujoco' does not know of {key!r}: use [model.scale], or leave physics out"
+                )
+        if definition.base is None or not definition.model:
+            raise ValueError("physics = 'mujoco' needs 'base' and [model.scale]")
 
 
 def _feature(name: str, table: Any) -> Feature:
@@ -159,3 +180,22 @@ def _attribute(path: str, value: Any, space: ContextSpace) -> tuple[AttributePat
         return AttributePath(path), expressions if isinstance(value, list) else expressions[0]
     except ValueError as error:
         raise ValueError(f"[attributes] {path!r}: {error}") from None
+
+
+def _scale(table: dict[str, Any], space: ContextSpace, prefix: str = "") -> tuple[tuple[str, Expression], ...]:
+    """Read what of a model is scaled, in quotes or in tables (``body_mass.torso``); check it over the bounds."""
+    scale: list[tuple[str, Expression]] = []
+    for name, value in table.items():
+        target = prefix + name
+        if isinstance(value, dict):
+            scale += _scale(value, space, f"{target}.")
+            continue
+        try:
+            if not isinstance(value, str):
+                raise ValueError(f"expected an expression in quotes, got {value!r}")
+            expression = Expression(value, space.names)
+            expression.check_over(space)
+        except ValueError as error:
+            raise ValueError(f"[model.scale] {target!r}: {error}") from None
+        scale.append((target, expression))
+    return tuple(scale)

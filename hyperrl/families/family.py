@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 
 from hyperrl.contexts import ContextSpace, Vector
 from hyperrl.families.context_env import ContextEnv
-from hyperrl.families.definition import family_spec
+from hyperrl.families.definition import MUJOCO, family_spec
 from hyperrl.utils.definitions import find
 from hyperrl.utils.errors import nearest
 from hyperrl.utils.imports import load_object
@@ -47,7 +47,7 @@ class Family:
     :param max_episode_steps: the time limit, for an environment that has none of its own.
     :param plane: the two features over which a picture of the returns is drawn; the first two by default.
     :param physics: the same dynamics as functions on tensors, or the only ones: a
-        :class:`~hyperrl.physics.base.Physics` or its name.
+        :class:`~hyperrl.physics.base.Physics`, a function that makes it, or its name.
     :param action_scale: the feature that multiplies a continuous action, once clipped to the action space.
     :param id: its Gymnasium id, for messages of Gymnasium; ``hyperrl/NAME-v0`` by default. Nothing is registered.
     :param source: where it is found again: the file, or ``"module:attribute"``; :func:`load_family` gives it.
@@ -75,7 +75,7 @@ class Family:
         name: str,
         max_episode_steps: int | None = None,
         plane: tuple[str, str] | None = None,
-        physics: str | Physics | None = None,
+        physics: str | Physics | Callable[[], Physics] | None = None,
         action_scale: str | None = None,
         id: str | None = None,
         source: Path | str | None = None,
@@ -172,10 +172,14 @@ class Family:
         try:
             if self._physics is None:
                 raise ValueError("the family has no 'physics'")
-            loaded = load(self._physics) if isinstance(self._physics, str) else self._physics
+            if isinstance(self._physics, str):
+                loaded = load(self._physics)
+            else:
+                loaded = self._physics() if callable(self._physics) else self._physics
             check_features(loaded, self.context_space)
         except ValueError as error:
-            raise ValueError(f"{self.place}: {error}") from None
+            said = str(error)  # the environment of a definition file names the file itself
+            raise ValueError(said if said.startswith(self.place) else f"{self.place}: {said}") from None
         return loaded
 
     @property
@@ -220,6 +224,7 @@ class Family:
         *,
         backend: str = "auto",
         device: str = "cpu",
+        threads: int | None = None,
     ) -> VecEnv:
         """Make environments that step together, a Stable-Baselines3 ``VecEnv``.
 
@@ -234,8 +239,10 @@ class Family:
             environment after the other; ``"auto"`` is batched where the family has ``physics``. The same seed gives
             other contexts in the one than in the other.
         :param device: where batched environments are: ``"cpu"``, ``"cuda"``, ``"auto"`` for cuda where there is one.
-        :raises ValueError: for a context out of bounds, for ``"batched"`` where the family has no ``physics``, and for
-            another device than the cpu where environments are Gymnasium's.
+        :param threads: on how many threads MuJoCo steps batched environments; by default as many as there are cores.
+        :raises ValueError: for a context out of bounds, for ``"batched"`` where the family has no ``physics``, for
+            another device than the cpu where environments are Gymnasium's or MuJoCo's, and for ``threads`` where it is
+            not MuJoCo that steps.
         """
         if backend not in BACKENDS:
             raise ValueError(f"unknown backend {backend!r}: known are {list(BACKENDS)}.{nearest(backend, BACKENDS)}")
@@ -252,8 +259,17 @@ class Family:
             from hyperrl.simulation.vec_env import BatchedVecEnv
 
             limit = self.max_episode_steps
-            simulator = Simulator(self.physics(), self.context_space, n_envs, limit, contexts, device)
+            physics = self.physics()
+            if threads is not None:
+                if physics.threads is None or threads < 1:
+                    raise ValueError(
+                        f"expected at least one thread, of MuJoCo, got threads={threads} for {type(physics).__name__}"
+                    )
+                physics.threads = threads
+            simulator = Simulator(physics, self.context_space, n_envs, limit, contexts, device)
             vec_env = BatchedVecEnv(simulator)
+        elif threads is not None:
+            raise ValueError(f"threads={threads} is for batched environments that MuJoCo steps")
         elif device not in ("cpu", "auto"):
             raise ValueError(f"device={device!r} is for batched environments; Gymnasium's run on the cpu")
         else:
@@ -305,8 +321,11 @@ def load_family(name: str | Path) -> Family:
     spec = family_spec(source)
     definition, base = spec.definition, spec.base
     limit = definition.max_episode_steps
+    physics: Any = definition.physics
     if base is not None:
         limit = limit or base.spec().max_episode_steps
+        if physics == MUJOCO:
+            physics = partial(base.physics, spec.context_space.names)
     return Family(
         None if base is None else base.make,
         spec.context_space,
@@ -314,7 +333,7 @@ def load_family(name: str | Path) -> Family:
         name=spec.name,
         max_episode_steps=limit,
         plane=None if definition.plane is None else (definition.plane[0], definition.plane[1]),
-        physics=definition.physics,
+        physics=physics,
         action_scale=definition.action_scale,
         id=definition.id,
         source=spec.source,

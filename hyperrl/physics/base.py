@@ -41,6 +41,10 @@ class Physics(ABC):
     """Space of one environment's action."""
     uniforms: int
     """How many uniform numbers ``initial`` takes per environment."""
+    in_torch: bool = True
+    """Whether torch computes it, on any device and with gradients; else it takes tensors on the cpu."""
+    threads: int | None = None
+    """How many threads step, 0 for as many as there are cores; ``None`` where torch computes."""
 
     @abstractmethod
     def initial(self, uniform: Tensor, c: Context) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 from hyperrl.simulation.simulator import Observation
 
 Arrays = dict[str, np.ndarray]
-"""``observation`` (n, o) and ``context`` (n, d), float32."""
+"""``observation`` (n, o), of the type that its space has, and ``context`` (n, d), float32."""
 
 
 def to_numpy(observation: Observation) -> Arrays:

@@ -22,7 +22,7 @@ from hyperrl.simulation.draws import signed, splitmix64, training_contexts, unif
 from hyperrl.utils.devices import find_device
 
 Observation = dict[str, Tensor]
-"""``observation`` (n, o) and ``context`` (n, d), float32."""
+"""``observation`` (n, o), of the type that its space has, and ``context`` (n, d), float32."""
 
 
 class Step(NamedTuple):
@@ -92,10 +92,13 @@ class Simulator:
         self.context_space = context_space
         self.n = n
         self.max_episode_steps = max_episode_steps
-        self.device = find_device(device)
+        if not physics.in_torch and device not in ("cpu", "auto"):
+            raise ValueError(f"device={device!r}: {type(physics).__name__} runs on the cpu only")
+        self.device = find_device(device if physics.in_torch else "cpu")
         box = ContextBox(context_space)
         self.observation_space = spaces.Dict(observation=physics.observation_space, context=box)
         self.action_space = physics.action_space
+        self._observed_type = torch.float64 if physics.observation_space.dtype == np.float64 else torch.float32
         self._action_shape = (n, *(physics.action_space.shape or ()))
         self.state: Tensor | None = None
         """The states of the physics, shape ``(n, s)``; ``None`` before the first :meth:`reset`."""
@@ -238,7 +241,7 @@ class Simulator:
 
     def _observe(self, state: Tensor) -> Observation:
         observation = self.physics.observe(state)  # may be the state itself, which changes when episodes begin
-        observation = observation.clone() if observation.dtype == torch.float32 else observation.float()
+        observation = observation.to(self._observed_type, copy=True)
         return {"observation": observation, "context": self._observed}
 
     def _action(self, action: Tensor, checked: bool) -> Tensor:

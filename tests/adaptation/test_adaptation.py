@@ -61,7 +61,7 @@ def seen(family: hyperrl.Family, context: Vector, seed: int = 0) -> Transitions:
     return Transitions(*(np.array(part) for part in zip(*steps, strict=True)))
 
 
-@pytest.mark.parametrize("name", BATCHED)
+@pytest.mark.parametrize("name", [name for name in BATCHED if hyperrl.load_family(name).physics().in_torch])
 def test_one_episode_identifies_the_context(name: str) -> None:
     family = hyperrl.load_family(name)
     hidden = np.array([feature in HIDDEN.get(name, ()) for feature in family.context_space.names])
@@ -74,6 +74,15 @@ def test_one_episode_identifies_the_context(name: str) -> None:
         # Other values than the true ones, where they are hidden, do the same.
         again = predicted(family, seen(family, context, 9), found.context)
         assert_allclose(again, predicted(family, seen(family, context, 9), context), rtol=1e-3, atol=1e-5)
+
+
+def test_mujoco_has_no_gradients_to_identify_by() -> None:
+    family = hyperrl.load_family("inverted_pendulum")
+    with pytest.raises(ValueError, match=r"MujocoPhysics has no gradients.*learn_dynamics\(family\)"):
+        identify(family, seen(family, family.context_space.default, 0))
+    policy = PPO(hyperrl.HyperPolicy, family.vec_env(2), n_steps=4, batch_size=8, device="cpu")
+    with pytest.raises(ValueError, match="MujocoPhysics has no gradients"):
+        hyperrl.adapt(policy, family.make({}), "identify", episodes=1, evaluations=1)
 
 
 def predicted(family: hyperrl.Family, transitions: Transitions, context: Vector) -> Vector:

@@ -40,7 +40,7 @@ def test_every_family_is_read(name: str) -> None:
     spec = family_spec(name)
     assert spec.name == name
     assert re.fullmatch(r"hyperrl/[A-Za-z0-9]+-v\d+", spec.definition.id)
-    used = f"{spec.definition.attributes} {spec.definition.action_scale}"
+    used = f"{spec.definition.attributes} {spec.definition.action_scale} {spec.definition.model}"
     if spec.definition.base is None:
         return  # the physics uses them
     for feature in spec.context_space.names:

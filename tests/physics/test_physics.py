@@ -19,7 +19,7 @@ from hyperrl.simulation.simulator import Simulator
 from hyperrl.utils.definitions import names
 
 FAMILIES = {name: hyperrl.load_family(name) for name in names("envs")}
-WITH_PHYSICS = [name for name, family in FAMILIES.items() if family.has_physics]
+WITH_PHYSICS = [name for name, family in FAMILIES.items() if family.has_physics and family.physics().in_torch]
 WITH_BOTH = [name for name in WITH_PHYSICS if FAMILIES[name].has_base]
 WITHOUT_BASE = [name for name in WITH_PHYSICS if not FAMILIES[name].has_base]
 ENVS: dict[str, Any] = {name: FAMILIES[name].make() for name in WITH_BOTH}

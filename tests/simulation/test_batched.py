@@ -184,7 +184,7 @@ def test_the_end_of_an_episode(name):
         next_state, _, terminated = state.physics.step(
             state.state, state._action(to_tensor(action, state.action_space), checked=True), state._c
         )
-        last = state.physics.observe(next_state).numpy().astype(np.float32)
+        last = state.physics.observe(next_state).numpy().astype(after["observation"].dtype)
         for i, info in enumerate(infos):
             if not done[i]:
                 assert info == {}
@@ -225,7 +225,7 @@ def test_the_time_limit_is_the_familys(name):
         lengths += [info["episode"]["l"] for info in vec_env.step(action)[3] if "episode" in info]
     assert lengths
     assert max(lengths) <= limit
-    if name != "cartpole":
+    if name not in ("cartpole", "inverted_pendulum", "hopper", "walker2d"):  # which fall
         assert limit in lengths
 
 
@@ -471,7 +471,7 @@ def test_gymnasiums_vector_environment_seeds_options_and_errors():
 
 
 @pytest.mark.gpu
-@every_family
+@pytest.mark.parametrize("name", [name for name in WITH_PHYSICS if FAMILIES[name].physics().in_torch])
 def test_the_device_gives_what_the_processor_gives(name):
     cpu, cuda = short(name, 64), short(name, 64, device="cuda")
     for vec_env in (cpu, cuda):

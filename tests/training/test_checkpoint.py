@@ -122,6 +122,16 @@ def test_gsde_resumes_exactly(recipe: str, sample_freq: int, tmp_path: Path) -> 
     assert_array_equal(resumed.policy.parameters_to_vector(), whole.policy.parameters_to_vector())
 
 
+def test_what_mujoco_simulates_resumes_exactly(tmp_path: Path) -> None:
+    agent = write(tmp_path, ON_POLICY)
+    arguments: Any = dict(steps=256, seed=2, device="cpu", checkpoint_seconds=0)
+    whole = train("half_cheetah", agent, **arguments)
+    with pytest.raises(KeyboardInterrupt):
+        train("half_cheetah", agent, out=tmp_path / "x", callback=Interrupt(at=130), **arguments)
+    resumed = train("half_cheetah", agent, out=tmp_path / "x", resume=True, **arguments)
+    assert_array_equal(resumed.policy.parameters_to_vector(), whole.policy.parameters_to_vector())
+
+
 @pytest.mark.parametrize("recipe", [ON_POLICY, OFF_POLICY], ids=["PPO", "SAC"])
 @pytest.mark.parametrize("cls", [MadeAnew, Locked])
 def test_environments_whose_state_no_checkpoint_keeps_begin_new_episodes(

@@ -1,0 +1,172 @@
+"""MuJoCo's bodies: Gymnasium's environments of them as physics, stepped by MuJoCo itself on all cores."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from torch import Tensor
+
+from hyperrl.physics.base import Context, Physics
+from hyperrl.physics.bodies import BODIES
+from hyperrl.physics.model_scale import ModelScale, library, quiet
+from hyperrl.utils.errors import nearest
+
+if TYPE_CHECKING:
+    from mujoco.batch import Batch
+
+
+class MujocoPhysics(Physics):
+    """One of Gymnasium's MuJoCo environments, for many rows at once and equal to it to the bit.
+
+    A state is (time [s], positions, velocities, activations, and the accelerations with which MuJoCo's solver starts):
+    all that the next step depends on. At time 0 an episode starts, where the solver has not yet been called.
+
+    A step whose action is not a finite number, or that MuJoCo stops because positions, velocities or accelerations are
+    none or huge, leads to a state of NaN; the other rows go on. It runs on the cpu.
+
+    :param make: makes the environment.
+    :param scale: what of its model is scaled, by a factor in the features: see
+        :class:`~hyperrl.physics.model_scale.ModelScale`.
+    :param features: the features that the factors may name.
+    :raises ValueError: where what the environment observes and rewards is not known for many rows at once, and for a
+        field or a name that its model has not.
+
+    >>> from hyperrl import load_family
+    >>> physics = load_family("hopper").physics()
+    >>> c = {name: torch.ones(3, dtype=torch.float64) for name in physics.features}
+    >>> state = physics.initial(torch.rand(3, physics.uniforms, dtype=torch.float64), c)
+    >>> state, reward, terminated = physics.step(state, torch.zeros(3, 3), c)
+    >>> physics.observe(state).shape
+    torch.Size([3, 11])
+    """
+
+    uniforms = 2
+    in_torch = False
+    threads = 0
+
+    def __init__(
+        self,
+        make: Callable[[], gym.Env[Any, Any]],
+        scale: Mapping[str, Callable[[Mapping[str, float]], float]],
+        features: Collection[str],
+    ) -> None:
+        self._made_of = (make, scale, features)
+        self.features = tuple(features)
+        env: Any = make().unwrapped
+        kind = type(env).__name__
+        if kind not in BODIES or not type(env).__module__.startswith("gymnasium.envs.mujoco."):
+            raise ValueError(
+                f"physics = 'mujoco' knows what Gymnasium's {list(BODIES)} of version 5 observe and reward, and got "
+                f"{type(env).__module__}.{kind}: leave it out.{nearest(kind, BODIES)}"
+            )
+        self.env = env
+        self.body = BODIES[kind](env)
+        self.observation_space = env.observation_space
+        self.action_space = env.action_space
+        model = env.model
+        self._scale = ModelScale(model, list(scale))
+        self._factors = list(scale.values())
+        self._qpos, self._qvel = slice(1, 1 + model.nq), slice(1 + model.nq, 1 + model.nq + model.nv)
+        mujoco = library()
+        bits = mujoco.mjtState
+        kept = bits.mjSTATE_TIME | bits.mjSTATE_QPOS | bits.mjSTATE_QVEL | bits.mjSTATE_ACT | bits.mjSTATE_WARMSTART
+        self._size = mujoco.mj_stateSize(model, int(kept))
+        self._batch: Batch | None = None
+        self._bound = np.empty((len(self.features), 0))  # the contexts of its simulations, (d, n)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self._made_of, {"threads": self.threads}
+
+    def initial(self, uniform: Tensor, c: Context) -> Tensor:
+        """Where the environment's own ``reset_model`` starts, whose random numbers begin at the two given."""
+        _check_cpu(uniform)
+        states = np.zeros((len(uniform), self._size))
+        words = (uniform.double().numpy() * 2.0**53).astype(np.uint64).tolist()
+        caught: list[np.ndarray] = []
+        self.env.set_state = lambda qpos, qvel: caught.extend((qpos, qvel))
+        generator = self.env._np_random = np.random.Generator(np.random.PCG64(0))
+        begun: Any = generator.bit_generator.state
+        for row, (high, low) in zip(states, words, strict=True):
+            begun["state"]["state"] = (high << 75) + (low << 11)  # the upper bits of two words of 64
+            generator.bit_generator.state = begun
+            self.env.reset_model()
+            row[self._qpos], row[self._qvel] = caught
+            caught.clear()
+        return torch.from_numpy(states).to(uniform.dtype)
+
+    def step(self, state: Tensor, action: Tensor, c: Context) -> tuple[Tensor, Tensor, Tensor]:
+        """Let MuJoCo take as many steps as the environment does, with the controls ``action``."""
+        from mujoco.batch import SimulationError
+
+        _check_cpu(state)
+        before, controls = state.double().numpy(), action.double().numpy()
+        batch = self._bind(c, len(before))
+        batch.state[:, : self._size] = before
+        batch.ctrl = controls
+        batch.warning[:] = 0
+        goes_on: Any = np.isfinite(before).all(axis=1) & np.isfinite(controls).all(axis=1)
+        step = partial(batch.step, nstep=self.env.frame_skip)
+        with quiet():
+            for call, rows in ((batch.forward, before[:, 0] == 0), (step, True)):  # Gymnasium begins with mj_forward
+                try:
+                    call(ids=goes_on & rows)
+                except SimulationError as error:
+                    goes_on[error.ids] = False
+        goes_on &= (batch.warning[:, self._stops, 1] == 0).all(axis=1)
+        after = np.where(goes_on[:, None], batch.state[:, : self._size], np.nan)
+        reward, terminated = self.body.outcome(
+            before[:, self._qpos], after[:, self._qpos], after[:, self._qvel], controls.astype(self.action_space.dtype)
+        )
+        return (
+            torch.from_numpy(after).to(state.dtype),
+            torch.from_numpy(reward).to(state.dtype),
+            torch.from_numpy(terminated),
+        )
+
+    def observe(self, state: Tensor) -> Tensor:
+        """What the environment observes."""
+        states = state.numpy()
+        return torch.from_numpy(self.body.observe(states[:, self._qpos], states[:, self._qvel]))
+
+    def state_of(self, observation: Tensor) -> Tensor:
+        """A state at time 0, with velocities as far as they are observed."""
+        states = np.zeros((len(observation), self._size))
+        states[:, self._qpos], states[:, self._qvel] = self.body.state_of(observation.numpy())
+        return torch.from_numpy(states).to(observation.dtype)
+
+    def _bind(self, c: Context, n: int) -> Batch:
+        """Return the batch of ``n`` simulations, the model of each as its context says."""
+        from mujoco.batch import Batch
+
+        threads = self.threads or len(os.sched_getaffinity(0))
+        if self._batch is None or (self._batch.nsim, self._batch.nthread) != (n, min(threads, n)):
+            self._batch = Batch(self.env.model, n, min(threads, n))
+            self._bound = np.full((len(self.features), n), np.nan)
+        columns = torch.stack([c[name] for name in self.features]).double().numpy()  # (d, n)
+        changed = (columns != self._bound).any(axis=0).nonzero()[0]
+        if len(changed):
+            live = {field: self._batch.expand(field) for field in self._scale.fields}
+            for i in changed.tolist():
+                context = dict(zip(self.features, columns[:, i].tolist(), strict=True))
+                for field, value in self._scale.values([factor(context) for factor in self._factors]).items():
+                    live[field][i] = value
+            self._batch.set_const(ids=changed)
+            self._bound[:, changed] = columns[:, changed]
+        return self._batch
+
+    @property
+    def _stops(self) -> list[int]:
+        """The warnings with which MuJoCo gives a simulation up."""
+        kinds = library().mjtWarning
+        return [int(kind) for kind in (kinds.mjWARN_BADQPOS, kinds.mjWARN_BADQVEL, kinds.mjWARN_BADQACC)]
+
+
+def _check_cpu(tensor: Tensor) -> None:
+    if not tensor.is_cpu:
+        raise ValueError(f"MuJoCo's physics run on the cpu, got tensors on {tensor.device}")
