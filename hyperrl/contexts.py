@@ -22,12 +22,12 @@ SPLITS = ("train", "interpolation", "extrapolation")
 
 @dataclass(frozen=True)
 class Feature:
-    """One named number of the context, and where it may lie.
+    """One named number of the context, with its ranges.
 
-    A range is a union of closed intervals, in increasing order: ``((-2, -0.5), (0.5, 2))`` leaves a
-    gap around zero. A list of choices is a union of intervals of no width: ``((-1, -1), (1, 1))``.
+    A range is a union of closed intervals in increasing order: ``((-2, -0.5), (0.5, 2))`` has a gap around zero. A list
+    of choices is a union of intervals of no width: ``((-1, -1), (1, 1))``.
 
-    :param name: the name users write.
+    :param name: the name that users write.
     :param unit: the physical unit, ``"1"`` for none.
     :param default: the value of the unmodified environment.
     :param train: the training range.
@@ -108,9 +108,9 @@ class ContextSpace:
         return ContextSpace(tuple(feature for feature in self.features if feature.relevant))
 
     def with_irrelevant(self, n: int) -> ContextSpace:
-        """Append ``n`` features on which nothing depends, each uniform in [-1, 1], to see who learns to ignore them.
+        """Append ``n`` features on which nothing depends, each uniform in [-1, 1].
 
-        The other features are sampled as without them. There is no extrapolation along them.
+        The other features are sampled as without them. ``extrapolation`` does not leave their range.
         """
         if n < 0:
             raise ValueError(f"expected a number of irrelevant features, got {n}")
@@ -146,7 +146,7 @@ class ContextSpace:
         return low, high
 
     def index(self, name: str) -> int:
-        """Return the place of a feature in the context vector."""
+        """Return the index of a feature in the context vector."""
         if name not in self.names:
             raise ValueError(
                 f"unknown feature {name!r}: the features are {list(self.names)}.{nearest(name, self.names)}"
@@ -154,7 +154,7 @@ class ContextSpace:
         return self.names.index(name)
 
     def vector(self, context: Mapping[str, float] | ArrayLike) -> Vector:
-        """Return a context as a vector of shape ``(d,)``, features that are not named at their default.
+        """Return a context as a vector of shape ``(d,)``. Features that are not named have their default.
 
         :param context: a mapping from feature names to values, or a vector of shape ``(d,)``.
         :raises ValueError: for an unknown feature, a value outside the bounds, NaN or a wrong shape.
@@ -204,28 +204,28 @@ class ContextSpace:
         return dict(zip(self.names, np.asarray(context, dtype=np.float64).tolist(), strict=True))
 
     def normalize(self, contexts: ArrayLike) -> Vector:
-        """Map the training range to [-1, 1], feature by feature; the shape ``(..., d)`` stays."""
+        """Map the training range of each feature to [-1, 1]: ``(..., d) -> (..., d)``."""
         center, half_width = self.center_and_half_width
         return (np.asarray(contexts, dtype=np.float64) - center) / half_width
 
     def denormalize(self, normalized: ArrayLike) -> Vector:
-        """Undo :meth:`normalize`."""
+        """Invert :meth:`normalize`."""
         center, half_width = self.center_and_half_width
         return np.asarray(normalized, dtype=np.float64) * half_width + center
 
     @cached_property
     def center_and_half_width(self) -> tuple[Vector, Vector]:
-        """Centre and half width of the training range, two arrays of shape ``(d,)``; a width of zero counts as two."""
+        """Centre and half width of the training range, two arrays ``(d,)``; a half width of zero becomes one."""
         low, high = self.train_range
         half_width = (high - low) / 2
         return (low + high) / 2, np.where(half_width == 0, 1.0, half_width)
 
     def in_training_range(self, contexts: ArrayLike) -> NDArray[np.bool_]:
-        """Tell for contexts of shape ``(n, d)`` whether every feature lies in its training range."""
+        """Return for contexts of shape ``(n, d)`` whether every feature lies in its training range."""
         return _all_inside(contexts, [feature.train for feature in self.features])
 
     def in_bounds(self, contexts: ArrayLike) -> NDArray[np.bool_]:
-        """Tell for contexts of shape ``(n, d)`` whether every feature lies in its bounds, float32 ones as in matrix."""
+        """Return for contexts ``(n, d)`` whether every feature lies in its bounds, float32 ones as in matrix."""
         array = np.array(contexts, dtype=np.float64)
         for column, feature in zip(array.T, self.features, strict=True):
             _snap(column, feature.bounds)
@@ -234,15 +234,15 @@ class ContextSpace:
     def sample(self, split: str, n: int, seed: int | np.random.Generator = 0) -> Vector:
         """Return ``n`` contexts of a split, an array of shape ``(n, d)``.
 
-        ``train`` draws uniformly from the training range. The other two are meant for evaluation and are
-        evenly spread: ``interpolation`` gives every feature ``n`` equidistant values of its training range,
-        paired at random (a Latin hypercube, McKay et al. 1979); ``extrapolation`` does so over the outer
-        bounds, and puts for each context one feature, each in turn, outside its training range.
+        ``train`` draws uniformly from the training range. The other two are for evaluation and evenly spread.
+        ``interpolation`` gives every feature ``n`` equidistant values of its training range, paired at random (a Latin
+        hypercube, McKay et al. 1979). ``extrapolation`` does so over the outer bounds, and moves one feature of each
+        context outside its training range, the features in turn.
 
         :param split: ``"train"``, ``"interpolation"`` or ``"extrapolation"``.
         :param n: how many contexts.
         :param seed: the same seed gives the same contexts.
-        :raises ValueError: for an unknown split, or for extrapolation where the bounds leave no room.
+        :raises ValueError: for an unknown split, or for extrapolation if the bounds leave no room.
         """
         if split not in SPLITS:
             raise ValueError(f"unknown split {split!r}: the splits are {list(SPLITS)}.{nearest(split, SPLITS)}")
@@ -274,7 +274,7 @@ class ContextSpace:
         return contexts
 
     def from_uniform(self, uniform: ArrayLike, bounds: bool = False) -> Vector:
-        """Map numbers in [0, 1) of shape ``(n, d)`` to contexts of the training range, evenly and without loops.
+        """Map numbers in [0, 1) of shape ``(n, d)`` evenly to contexts of the training range.
 
         :param uniform: shape ``(n, d)``.
         :param bounds: map to the outer bounds instead.
@@ -287,7 +287,7 @@ class ContextSpace:
         return _quantiles(self._bounds_table if bounds else self.train_table, np.asarray(uniform, dtype=np.float64))
 
     def to_uniform(self, context: ArrayLike) -> Vector:
-        """Undo ``from_uniform(..., bounds=True)`` for one context, shape ``(d,)``; a choice becomes its middle.
+        """Invert ``from_uniform(..., bounds=True)`` for one context, shape ``(d,)``. A choice maps to its middle.
 
         >>> gain = Feature("gain", "1", 1.0, train=((-1, -1), (1, 1)), bounds=((-1, -1), (1, 1)))
         >>> ContextSpace((gain,)).to_uniform([1.0])
@@ -341,7 +341,7 @@ class ContextBox(spaces.Box):
 
 
 def show_range(intervals: Sequence[Interval]) -> str:
-    """Write a range the way a reader of physics would.
+    """Write a range as text.
 
     >>> show_range([(-2, -0.5), (1, 1)])
     '[-2, -0.5] or 1'
@@ -359,21 +359,21 @@ def _snap(column: Vector, intervals: Sequence[Interval]) -> None:
 
 
 def _inside(values: Vector | np.float64, intervals: Sequence[Interval]) -> NDArray[np.bool_]:
-    """Tell which values lie in one of the intervals; NaN lies in none."""
+    """Return which values lie in one of the intervals; NaN lies in none."""
     return np.any([(low <= values) & (values <= high) for low, high in intervals], axis=0)
 
 
 def _all_inside(contexts: ArrayLike, ranges: Sequence[tuple[Interval, ...]]) -> NDArray[np.bool_]:
-    """Tell for contexts of shape ``(n, d)`` whether every feature lies in its range, shape ``(n,)``."""
+    """Return for contexts of shape ``(n, d)`` whether every feature lies in its range, shape ``(n,)``."""
     columns = np.asarray(contexts, dtype=np.float64).T
     return np.all([_inside(column, intervals) for column, intervals in zip(columns, ranges, strict=True)], axis=0)
 
 
 def _tabulate(ranges: Sequence[Sequence[Interval]]) -> tuple[Vector, Vector, Vector]:
-    """Lay the intervals of ``d`` ranges out as arrays of shape ``(m, d)``: low, high, and the weight up to each end.
+    """Put the intervals of ``d`` ranges into arrays of shape ``(m, d)``: low, high, and the cumulative weight.
 
-    Intervals weigh their length, or all the same where a range is a list of choices. Ranges of fewer than ``m``
-    intervals repeat their highest value, which weighs nothing.
+    The weight of an interval is its length; in a list of choices all have the same weight. Ranges of fewer than ``m``
+    intervals are filled with their highest value at weight zero.
     """
     m = max(len(intervals) for intervals in ranges)
     padded = [[*intervals, *[(intervals[-1][1],) * 2] * (m - len(intervals))] for intervals in ranges]
@@ -397,7 +397,7 @@ def _quantiles(table: tuple[Vector, Vector, Vector], u: Vector) -> Vector:
 
 
 def _difference(bounds: Sequence[Interval], train: Sequence[Interval]) -> list[Interval]:
-    """Return what remains of the bounds without the training range, which lies inside them.
+    """Return the bounds without the training range, which lies inside them.
 
     >>> [(round(low, 3), round(high, 3)) for low, high in _difference([(-3, -1), (1, 3)], [(-2, -1), (1, 3)])]
     [(-3, -2.0)]
@@ -415,5 +415,5 @@ def _difference(bounds: Sequence[Interval], train: Sequence[Interval]) -> list[I
 
 
 def latin_hypercube(n: int, d: int, rng: np.random.Generator) -> Vector:
-    """``n`` points in the unit cube whose every coordinate takes the ``n`` values (i + 0.5) / n once."""
+    """Return ``n`` points in the unit cube; each coordinate has each of the values (i + 0.5) / n once."""
     return (rng.permuted(np.tile(np.arange(n), (d, 1)), axis=1).T + 0.5) / n

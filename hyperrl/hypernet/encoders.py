@@ -1,8 +1,8 @@
-"""Encoders: how a context becomes the embedding z that a head reads.
+"""Encoders: maps from a context to the embedding z, the input of a head.
 
-Any module ``(K, d) -> (K, h)`` is an encoder; compose these as needed::
+Any module ``(K, d) -> (K, h)`` can be an encoder. Examples::
 
-    nn.Identity()                                               # none: weights are linear in the context itself
+    nn.Identity()                                               # no encoder: weights are linear in the context
     mlp([4, 64, 64], nn.Tanh, nn.Tanh())                        # the default
     nn.Sequential(CosSin(), mlp([8, 64, 64], nn.Tanh, nn.Tanh()))
     nn.Sequential(mlp([4, 64], nn.ReLU), nn.LayerNorm(64))      # ‖z‖ the same in every context
@@ -22,10 +22,10 @@ from torch import Tensor, nn
 
 @final
 class CosSin(nn.Module):
-    """Encode each feature by an angle, so that no context has a larger input than another.
+    """Encode each feature as an angle, so that all contexts have inputs of the same norm.
 
-    A feature normalised to [-1, 1] becomes ``t = (c + 1)/2`` in [0, 1], then ``(cos πt/2, sin πt/2)``, which has
-    norm one (Ortiz et al. 2023): with plain inputs, generated weights grow with the magnitude of the context.
+    A feature c normalised to [-1, 1] becomes ``t = (c + 1)/2`` in [0, 1], then ``(cos πt/2, sin πt/2)``, which has
+    norm one (Ortiz et al. 2023). With plain inputs, generated weights grow with the magnitude of the context.
 
     >>> CosSin()(torch.tensor([[-1.0, 0.0]]))
     tensor([[1.0000, 0.7071, 0.0000, 0.7071]])
@@ -53,13 +53,13 @@ class TaskEmbedding(nn.Module):
         self.embedding = nn.Embedding(tasks, dim)
 
     def forward(self, context: Tensor) -> Tensor:
-        """Look ids up: ``(K, 1) -> (K, dim)``, ids being whole numbers from 0 to ``tasks - 1`` of any dtype."""
+        """Return the embeddings of ids: ``(K, 1) -> (K, dim)``. They are whole numbers below ``tasks``, any dtype."""
         return self.embedding(context[:, 0].long())
 
 
 @final
 class NormBound(nn.Module):
-    """Bound the norm of the embedding, and with it how far generated weights go: ``z·min(1, bound/‖z‖)``.
+    """Bound the norm of the embedding, and so the size of generated weights: ``z·min(1, bound/‖z‖)``.
 
     :param bound: the largest norm.
 
@@ -73,13 +73,13 @@ class NormBound(nn.Module):
         self.bound: Final = bound
 
     def forward(self, z: Tensor) -> Tensor:
-        """Scale down what is too long: ``(K, h) -> (K, h)``."""
+        """Scale embeddings above the bound down: ``(K, h) -> (K, h)``."""
         # The maximum keeps the gradient finite at z = 0.
         return z * (self.bound / torch.linalg.vector_norm(z, dim=1, keepdim=True).clamp(min=self.bound))
 
 
 def mlp(widths: Sequence[int], activation: Callable[[], nn.Module], last: nn.Module | None = None) -> nn.Sequential:
-    """Make a perceptron with an activation between layers, and ``last`` behind the last one.
+    """Make a perceptron with an activation between layers, and the module ``last`` after the last layer.
 
     >>> mlp([3, 8, 2], nn.Tanh)
     Sequential(

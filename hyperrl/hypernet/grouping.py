@@ -1,4 +1,4 @@
-"""The distinct contexts of a batch, and its rows laid out by context."""
+"""Find the distinct contexts of a batch, and group its rows by context."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from torch import Tensor
 
 
 def is_static() -> bool:
-    """Say whether a graph is being recorded in which no shape may depend on values: by ``torch.jit.trace`` or export.
+    """Return whether ``torch.jit.trace`` or an exporter records a graph, in which no shape may depend on values.
 
-    ``torch.compile`` needs no such graph: it breaks it where shapes depend on values.
+    ``torch.compile`` does not need this: it breaks its graph where shapes depend on values.
     """
     return torch.jit.is_tracing() or torch.compiler.is_exporting()  # pyright: ignore[reportPrivateImportUsage]
 
@@ -19,19 +19,19 @@ def is_static() -> bool:
 def distinct(rows: Tensor) -> tuple[Tensor, Tensor]:
     """Find the distinct rows of a matrix.
 
-    Rows are hashed to one number each, since sorting numbers is far cheaper than sorting rows; should two
-    different rows share a hash, the rows themselves are sorted. Rows that require a gradient stay as they are, and so
-    do all while a graph is recorded by ``torch.jit.trace`` or an exporter.
+    Each row is hashed to one number, because sorting numbers is much cheaper than sorting rows. If two different rows
+    have the same hash, the rows themselves are sorted. Rows that require a gradient are all treated as distinct. So are
+    all rows while ``torch.jit.trace`` or an exporter records a graph.
 
     :param rows: shape ``(B, d)``.
-    :return: the distinct rows, shape ``(K, d)``, and for each row its place among them, shape ``(B,)``.
+    :return: the distinct rows, shape ``(K, d)``, and for each row its index among them, shape ``(B,)``.
 
     >>> unique, index = distinct(torch.tensor([[1.0, 2.0], [0.0, 0.0], [1.0, 2.0]]))
     >>> torch.equal(unique[index], torch.tensor([[1.0, 2.0], [0.0, 0.0], [1.0, 2.0]])), len(unique)
     (True, 2)
     """
     batch, d = rows.shape
-    # A gradient with respect to rows is each row's own.
+    # Each row needs its own gradient.
     if is_static() or batch <= 1 or d == 0 or rows.requires_grad:
         return rows, torch.arange(batch, device=rows.device)
     generator = torch.Generator().manual_seed(d)
@@ -45,10 +45,10 @@ def distinct(rows: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Groups:
-    """The rows of a batch sorted by context into chunks of equal size, so that one ``bmm`` serves them all.
+    """The rows of a batch sorted by context into chunks of equal size, so that one ``bmm`` computes them all.
 
-    Where rows are spread evenly, each context is one chunk; a context with many more rows than the others fills
-    several. Either way there are at most twice as many places as rows, whatever the distribution over contexts.
+    If rows are spread evenly, each context is one chunk. A context with many more rows than the others fills several
+    chunks. There are never more than twice as many places as rows.
 
     :param index: the context of each row, shape ``(B,)``, values below ``contexts``.
     :param contexts: the number of contexts K.
@@ -60,7 +60,7 @@ class Groups:
         mean, largest = -(-batch // max(contexts, 1)), int(counts.max()) if batch else 0
         fits = largest * contexts <= 2 * batch
         self.size: Final = max(1, largest if fits else mean)  # rows of a chunk
-        chunks = -(counts // -self.size)  # (K,) chunks that each context fills: none, where it has no rows
+        chunks = -(counts // -self.size)  # (K,) chunks of each context; 0 if it has no rows
         self.context: Final = torch.repeat_interleave(torch.arange(contexts, device=index.device), chunks)  # (C,)
         self.one_chunk_each: Final = fits and len(self.context) == contexts
         order = torch.argsort(index, stable=True)  # (B,)
@@ -69,12 +69,12 @@ class Groups:
         rank = torch.arange(batch, device=index.device) - first_row[index[order]]  # (B,) place within its context
         slot = first_chunk[index[order]] * self.size + rank  # (B,)
         self.slot: Final = torch.empty_like(order).index_copy_(0, order, slot)
-        # An empty place gets a row of its context: another, such as zero, may be one that the target is not finite at.
+        # Fill an empty place with a row of its context: at another value, such as zero, the target may not be finite.
         row = order[first_row[self.context]].repeat_interleave(self.size)  # (C·size,)
         self.row: Final = row.index_copy_(0, slot, order)
 
     def pad(self, x: Tensor) -> Tensor:
-        """Lay rows ``(B, *n)`` out as chunks ``(C, size, *n)``, empty places filled with a row of the same chunk."""
+        """Arrange rows ``(B, *n)`` as chunks ``(C, size, *n)``. Empty places get a row of the same chunk."""
         return x.index_select(0, self.row).unflatten(0, (len(self.context), self.size))
 
     def unpad(self, x: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""Heads: how the embedding of a context becomes the weights of the target network.
+"""Heads: maps from the embedding of a context to the weights of the target network.
 
-Every head starts from the target's ordinary initialisation θ₀: what is generated is zero at first, and moves the
-weights from there (bias-HyperInit, Beck et al. 2022).
+Every head starts from the target's ordinary initialisation θ₀. The generated part is zero at first and is added to θ₀
+(bias-HyperInit, Beck et al. 2022).
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ Shapes = Mapping[str, torch.Size]
 
 
 class Head(nn.Module, ABC):
-    """What the heads share. All are made as ``Head(target, names, embedding_dim, **options)``.
+    """The interface of all heads. Their constructors are ``Head(target, names, embedding_dim, **options)``.
 
     :param target: the network whose weights are generated; it becomes part of the head, as ``base``.
-    :param names: which of its parameters are generated; the others are common to all contexts.
+    :param names: the names of the parameters to generate; the others are common to all contexts.
     """
 
     def __init__(self, target: nn.Module, names: Collection[str]) -> None:
@@ -37,11 +37,11 @@ class Head(nn.Module, ABC):
         return self.apply_generated(self.generate(embedding), index, x)
 
     def generate(self, embedding: Tensor) -> dict[str, Tensor]:
-        """Return what :meth:`apply_generated` needs of each embedding: ``(K, h) -> {name: (K, *)}``."""
+        """Return what :meth:`apply_generated` needs for each embedding: ``(K, h) -> {name: (K, *)}``."""
         return self.weights(embedding)
 
     def apply_generated(self, generated: Mapping[str, Tensor], index: Tensor, x: Tensor) -> Tensor:
-        """Do what :meth:`forward` does, with what :meth:`generate` has returned: ``(B,), (B, *n) -> (B, *m)``."""
+        """Compute :meth:`forward` from the result of :meth:`generate`: ``(B,), (B, *n) -> (B, *m)``."""
         return apply(self.base, generated, index, x)
 
     @abstractmethod
@@ -62,7 +62,7 @@ class Head(nn.Module, ABC):
 
         :param init: ``"hyperfan_in"``, ``"hyperfan_out"`` or ``"naive"``.
         :param embedding: embeddings of a sample of contexts, shape ``(N, h)``.
-        :raises ValueError: where the head does not generate whole weights.
+        :raises ValueError: if the head does not generate whole weights.
         """
         raise ValueError(
             f"init={init!r} is for heads that generate whole weights, 'full' and 'chunked'; "
@@ -70,7 +70,7 @@ class Head(nn.Module, ABC):
         )
 
     def _base(self) -> dict[str, Tensor]:
-        """Return θ₀: the target's own tensors by name, parameters or, without a learnt base, buffers."""
+        """Return θ₀, the target's own tensors by name: parameters, or buffers if the base is not learnt."""
         return dict(self.base.named_parameters()) | dict(self.base.named_buffers())
 
 
@@ -78,10 +78,10 @@ class Head(nn.Module, ABC):
 class FullHead(Head):
     """All weights generated: ``θ = θ₀ + H·z/√h`` (Ha et al. 2016).
 
-    With P generated weights, H has ``h·P`` parameters: the dearest head. Adam moves each entry of H by about the
-    learning rate η, so a weight by up to ``η·Σ|z|``: 11η for the 64 outputs of the default encoder, where a weight that
-    is learnt itself moves by η, and PPO leaves its trust region after a few minibatches. Divided by √h, as in the
-    neural tangent parametrisation (Jacot et al. 2018), it is 1.3η.
+    With P generated weights, H has ``h·P`` parameters, more than any other head. Adam changes each entry of H by about
+    the learning rate η, and so a weight by up to ``η·Σ|z|``. For the 64 outputs of the default encoder this is 11η,
+    while a weight that is learnt directly changes by η; PPO would leave its trust region after a few minibatches. With
+    the division by √h, as in the neural tangent parametrisation (Jacot et al. 2018), it is 1.3η.
     """
 
     def __init__(self, target: nn.Module, names: Collection[str], embedding_dim: int) -> None:
@@ -106,13 +106,13 @@ class FullHead(Head):
         return embedding_dim * sum(shape.numel() for shape in shapes.values())
 
     def initialise(self, init: str, embedding: Tensor) -> None:
-        """Set H and θ₀: hyperfan has θ₀ = 0, so that z alone makes the weights."""
-        self.scale = 1.0  # H itself is as large here as these initialisations say
+        """Set H and θ₀. Hyperfan sets θ₀ = 0, so that the weights come from z alone."""
+        self.scale = 1.0  # these initialisations set the size of H itself
         if init == "naive":
             _initialise_naively(self.generator, self)
             return
         scale = _hyperfan(init, self.base, self.shapes)
-        second_moment = embedding.square().mean().item()  # of z: Var(z) in the paper, whose z has mean zero
+        second_moment = embedding.square().mean().item()  # of z; Var(z) in the paper, where z has mean zero
         for name, rows in _split(self.generator.weight.mT, self.shapes).items():  # (h, numel), views
             nn.init.normal_(rows, std=scale[name] / math.sqrt(embedding.shape[1] * second_moment))
             nn.init.zeros_(self.base.get_parameter(name))
@@ -122,10 +122,10 @@ class FullHead(Head):
 class ChunkedHead(Head):
     """Weights generated in chunks by one shared generator: ``θ_j = θ₀_j + H·tanh(A·z + e_j)`` (von Oswald et al. 2020).
 
-    The flat vector of P weights is cut into ``n = ⌈P/s⌉`` chunks of s weights, each with an embedding ``e_j`` that
-    is learnt. This is ``h([z; e_j])`` for an h of one hidden layer, the part of whose first matrix that acts on
-    ``e_j`` is folded into ``e_j``. Parameters: ``n·e`` embeddings, ``(h + 1)·e`` for A and its bias, ``e·s`` for H;
-    without a learnt base (``HyperNetwork(base=False)``) that can be a fraction of P.
+    The flat vector of P weights is cut into ``n = ⌈P/s⌉`` chunks of s weights. Each chunk has a learnt embedding
+    ``e_j``. This equals ``h([z; e_j])`` for a network h with one hidden layer; the part of its first matrix that acts
+    on ``e_j`` is folded into ``e_j``. Parameters: ``n·e`` for the embeddings, ``(h + 1)·e`` for A and its bias, ``e·s``
+    for H. Without a learnt base (``HyperNetwork(base=False)``) their number can be a fraction of P.
 
     :param chunk_size: weights of a chunk, s.
     :param chunk_embedding: length e of a chunk's embedding.
@@ -146,14 +146,14 @@ class ChunkedHead(Head):
         self.hidden = nn.Linear(embedding_dim, chunk_embedding)
         self.generator = nn.Linear(chunk_embedding, chunk_size, bias=False)
         nn.init.zeros_(self.generator.weight)
-        # A chunk may straddle layers of different width, so hyperfan's variances are constants outside the generator.
+        # A chunk may span layers of different width, so hyperfan's variances are constants outside the generator.
         self.scale: dict[str, float] = dict.fromkeys(self.shapes, 1.0)
 
     def weights(self, embedding: Tensor) -> dict[str, Tensor]:
         """Return the generated parameters for each embedding: ``(K, h) -> {name: (K, *shape)}``."""
         base = self._base()
         flat = self.generator(self._features(embedding)).flatten(1)  # (K, n, s) -> (K, n·s)
-        # Added before the numbers get their shape: the gradient of θ₀ is a sum over contexts, fast in this layout only.
+        # Add before reshaping: the gradient of θ₀ is a sum over contexts, which is fast in this layout only.
         return {
             name: _unflatten(torch.add(_flatten(base[name]), part, alpha=self.scale[name]), self.shapes[name])
             for name, part in _split(flat, self.shapes).items()
@@ -166,7 +166,7 @@ class ChunkedHead(Head):
         return chunk_embedding * (chunks + embedding_dim + 1 + chunk_size)
 
     def initialise(self, init: str, embedding: Tensor) -> None:
-        """Set H and θ₀: hyperfan has θ₀ = 0 and outputs of H of variance one, scaled layer by layer."""
+        """Set H and θ₀. Hyperfan sets θ₀ = 0 and gives H outputs of variance one, scaled layer by layer."""
         if init == "naive":
             _initialise_naively(self.generator, self)
             return
@@ -181,14 +181,14 @@ class ChunkedHead(Head):
 
 
 class FactoredHead(Head):
-    """Weights moved by a few generated factors: what the low-rank and the modulated head share.
+    """Weights changed by a few generated factors: the base of the low-rank and the modulated head.
 
-    Matrices get factors, vectors are added to: ``b = b₀ + β(z)``. A parameter of three or more dimensions, such as
-    a convolution's, counts as the matrix ``(shape[0], rest)``. A row of a batch needs the factors of its context
-    only, never a weight matrix of its own: the cost hardly depends on the number of contexts.
+    Matrices have factors; to vectors a generated one is added, ``b = b₀ + β(z)``. A parameter of three or more
+    dimensions, such as a convolution's, is treated as the matrix ``(shape[0], rest)``. A row of a batch needs the
+    factors of its context only, not a weight matrix of its own, so the cost hardly depends on the number of contexts.
 
     :param embedding_dim: length h of the embedding z.
-    :param factors: how many factors a matrix of so many rows and columns has.
+    :param factors: number of factors of a matrix, as a function of its numbers of rows and columns.
     """
 
     def __init__(
@@ -196,7 +196,7 @@ class FactoredHead(Head):
     ) -> None:
         super().__init__(target, names)
         self.matrices: Final = _matrices(self.shapes)
-        # Of a matrix in a ParameterList, which keeps its entries as attributes: those are found faster than indices.
+        # A ParameterList keeps its entries as attributes with these names. Attributes are faster than indices.
         self.place: Final = {name: str(i) for i, name in enumerate(self.matrices)}
         self.sizes: Final = {
             name: factors(*self.matrices[name]) if name in self.matrices else shape.numel()
@@ -233,14 +233,14 @@ class FactoredHead(Head):
 
     @abstractmethod
     def _add_product(self, name: str, factor: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        """Add to y the product of each row with what its factors add to a matrix.
+        """Add to y the product of each row with the matrix that its factors make.
 
         Shapes are ``(B, size), (B, in), (B, out) -> (B, out)``.
         """
 
     @abstractmethod
     def _matrix(self, name: str, factor: Tensor) -> Tensor:
-        """Return what the factors add to a matrix: ``(K, size) -> (K, out, in)``."""
+        """Return the matrix that the factors make: ``(K, size) -> (K, out, in)``."""
 
     def _move(self, factors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Turn factors into parameters: ``{name: (K, size)} -> {name: (K, *shape)}``."""
@@ -255,7 +255,7 @@ class FactoredHead(Head):
 
 @final
 class LowRankHead(FactoredHead):
-    """Weights moved along few directions: ``W = W₀ + U·diag(g(z))·Vᵀ``, ``b = b₀ + β(z)``.
+    """Weights changed along few directions: ``W = W₀ + U·diag(g(z))·Vᵀ``, ``b = b₀ + β(z)``.
 
     g and β are linear in z; U and V do not depend on the context. The shape is that of LoRA (Hu et al. 2021) with a
     generated diagonal. Parameters: ``r·(out + in)`` a matrix for U and V, ``h·r`` for g, ``h`` a bias for β.
@@ -266,8 +266,8 @@ class LowRankHead(FactoredHead):
     def __init__(self, target: nn.Module, names: Collection[str], embedding_dim: int, *, rank: int = 8) -> None:
         super().__init__(target, names, embedding_dim, lambda rows, columns: rank)
         sizes = self.matrices.values()
-        # U and V at the scale at which U·diag(g)·Vᵀ with g of order one is as large as an ordinary W₀. They are stored
-        # transposed, (r, out) and (r, in): so narrow, a matrix is multiplied up to four times faster that way round.
+        # The scale of U and V makes U·diag(g)·Vᵀ as large as an ordinary W₀ if g is of order one. They are stored
+        # transposed, (r, out) and (r, in): products with such narrow matrices are then up to four times as fast.
         self.u = nn.ParameterList(torch.randn(rank, rows) * rank**-0.5 for rows, _ in sizes)
         self.v = nn.ParameterList(torch.randn(rank, columns) * columns**-0.5 for _, columns in sizes)
 
@@ -290,14 +290,14 @@ class LowRankHead(FactoredHead):
 class ModulatedHead(FactoredHead):
     """Weights adjusted element by element: ``W = W₀ + W₁ ⊙ h(c)``, ``b = b₀ + β(z)``, with W₁ learnt.
 
-    An h(c) with an entry of its own for each weight would be as large as full generation. Here it has rank one,
-    ``h(c) = a(z)·(1 + b(z))ᵀ`` with a and b linear in z, so that ``(W₁ ⊙ h(c))·x = a ⊙ W₁·((1 + b) ⊙ x)`` costs what
-    the target costs. Parameters: ``out·in`` a matrix for W₁, ``h·(out + in)`` for a and b, ``h`` a bias for β.
+    An h(c) with an entry for each weight would be as large as full generation. Here it has rank one,
+    ``h(c) = a(z)·(1 + b(z))ᵀ`` with a and b linear in z, so ``(W₁ ⊙ h(c))·x = a ⊙ W₁·((1 + b) ⊙ x)`` costs as much as
+    the target. Parameters: ``out·in`` a matrix for W₁, ``h·(out + in)`` for a and b, ``h`` a bias for β.
     """
 
     def __init__(self, target: nn.Module, names: Collection[str], embedding_dim: int) -> None:
         super().__init__(target, names, embedding_dim, lambda rows, columns: rows + columns)
-        # W₁ at the scale of an ordinary W₀.
+        # W₁ has the scale of an ordinary W₀.
         self.w1 = nn.ParameterList(torch.randn(size) * size[1] ** -0.5 for size in self.matrices.values())
 
     @staticmethod
@@ -322,15 +322,15 @@ class ModulatedHead(FactoredHead):
 class AdapterHead(Head):
     """A generated bottleneck before the output layer, ``y = x + W₂·ReLU(W₁·x + b₁) + b₂`` (Decision Adapter).
 
-    Beukman et al. 2023. Place, residual connection, bottleneck and generated biases are theirs; the target's own
-    weights are common to all contexts. Two things are not. They put a second ReLU around the bottleneck's output: left
-    out here, since where all contexts start alike, ``W₂ = 0``, its gradient is zero and nothing would be learnt. And
-    they generate in chunks; here it is as by :class:`FullHead`. Parameters, for n inputs of the output layer and a
-    bottleneck of b: ``(2·n·b + n + b)·(1 + h)``.
+    It follows Beukman et al. (2023) in place, residual connection, bottleneck and generated biases. The target's own
+    weights are common to all contexts. It differs in two points. Their second ReLU, around the bottleneck's output, is
+    left out: all contexts start with ``W₂ = 0``, where its gradient is zero, so nothing would be learnt. The weights
+    are generated as by :class:`FullHead`, not in chunks. Parameters, for n inputs of the output layer and a bottleneck
+    of b: ``(2·n·b + n + b)·(1 + h)``.
 
     :param bottleneck: width b.
-    :raises ValueError: where the target is no ``nn.Sequential`` that ends in an ``nn.Linear``, or ``names`` leaves
-        some parameter out: none of them is generated.
+    :raises ValueError: if the target is not an ``nn.Sequential`` that ends in an ``nn.Linear``, or if ``names`` leaves
+        some parameter out; the adapter generates none of them.
     """
 
     def __init__(self, target: nn.Module, names: Collection[str], embedding_dim: int, *, bottleneck: int = 32) -> None:
@@ -381,28 +381,28 @@ HEADS: Final[dict[str, type[Head]]] = {
 
 
 def _split(flat: Tensor, shapes: Shapes) -> dict[str, Tensor]:
-    """Cut rows of numbers into one part for each parameter, leaving the rest: ``(K, ≥P) -> {name: (K, numel)}``."""
+    """Cut rows of numbers into one part for each parameter, without the rest: ``(K, ≥P) -> {name: (K, numel)}``."""
     sizes = [shape.numel() for shape in shapes.values()]
     parts = flat.split([*sizes, flat.shape[1] - sum(sizes)], dim=1)
     return dict(zip(shapes, parts[:-1], strict=True))
 
 
 def _accumulate(y: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """Return ``y + a·b`` and use up y, ``(B, out), (B, n), (n, out)``: out of place, y would be copied first."""
-    if torch.is_autocast_enabled(y.device.type):  # which does not choose dtypes for what happens in place
+    """Return ``y + a·b`` and overwrite y, ``(B, out), (B, n), (n, out)``; otherwise y would be copied first."""
+    if torch.is_autocast_enabled(y.device.type):  # which does not choose dtypes for operations in place
         return torch.addmm(y, a, b)
     return y.addmm_(a, b)
 
 
 def _flatten(parameter: Tensor) -> Tensor:
-    """Lay a parameter out as :func:`_unflatten` reads it: ``(*shape) -> (numel,)``."""
+    """Flatten a parameter in the layout of :func:`_unflatten`: ``(*shape) -> (numel,)``."""
     return (parameter.t() if parameter.ndim == 2 else parameter).flatten()
 
 
 def _unflatten(flat: Tensor, shape: torch.Size) -> Tensor:
     """Give rows of numbers the shape of a parameter: ``(K, numel) -> (K, *shape)``.
 
-    Matrices are laid out transposed: ``bmm`` by a transposed weight then needs no copy, nor does its gradient.
+    Matrices are stored transposed: then neither ``bmm`` by a transposed weight nor its gradient needs a copy.
     """
     if len(shape) == 2:
         return flat.view(flat.shape[0], shape[1], shape[0]).transpose(1, 2)
@@ -420,7 +420,7 @@ def _vector_size(shapes: Shapes) -> int:
 
 
 def _hyperfan(init: str, target: nn.Module, shapes: Shapes) -> dict[str, float]:
-    """Return the standard deviation that each generated parameter shall have (Chang et al. 2020, table 1).
+    """Return the standard deviation of each generated parameter (Chang et al. 2020, table 1).
 
     With c = 2 for a target with ReLU, else 1: hyperfan-in gives a weight c/(k·fan_in), k = 2 where the bias is
     generated too, and a bias c/2; hyperfan-out gives a weight c/fan_out and a bias max(0, c·(1 − fan_in/fan_out)).
@@ -445,7 +445,7 @@ def _hyperfan(init: str, target: nn.Module, shapes: Shapes) -> dict[str, float]:
 
 
 def _initialise_naively(generator: nn.Linear, head: Head) -> None:
-    """Initialise as an ordinary output layer, θ₀ being its bias."""
+    """Initialise as an ordinary output layer with θ₀ as its bias."""
     generator.reset_parameters()
     for name in head.shapes:
         nn.init.uniform_(head.base.get_parameter(name), -(generator.in_features**-0.5), generator.in_features**-0.5)

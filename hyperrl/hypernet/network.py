@@ -1,4 +1,4 @@
-"""The hypernetwork: an encoder, a head, and the target network between them."""
+"""The hypernetwork: an encoder, a head, and a target network."""
 
 from __future__ import annotations
 
@@ -20,37 +20,37 @@ INITS: Final = ("bias", "hyperfan_in", "hyperfan_out", "naive")
 
 
 class HyperNetwork(nn.Module):
-    """A network whose weights depend on a context, the weights being generated once per distinct context.
+    """A network whose weights depend on a context. The weights are generated once per distinct context.
 
-    A context ``c`` of shape ``(d,)`` is embedded, ``z = encoder(c)``, and a head turns ``z`` into the weights of
-    the target. At initialisation every context has the target's own weights (bias-HyperInit, Beck et al. 2022).
-    A batch of B rows holds K ≤ B distinct contexts; outputs and gradients are exactly those of B separate networks.
+    The encoder maps a context ``c`` of shape ``(d,)`` to an embedding ``z = encoder(c)``, and the head maps ``z`` to
+    the weights of the target. At initialisation every context has the target's own weights (bias-HyperInit, Beck et al.
+    2022). A batch of B rows holds K ≤ B distinct contexts; outputs and gradients equal those of B separate networks.
 
     :param context_dim: the number of features d. Contexts should be of order one: normalise them.
     :param target: any module that takes rows ``(B, *n)`` and returns rows ``(B, *m)``, each independently of the
-        others; fastest is an ``nn.Sequential`` of ``nn.Linear`` and layers without parameters. It becomes part of
-        this module, as the weights common to all contexts.
+        others. An ``nn.Sequential`` of ``nn.Linear`` and layers without parameters is fastest. The target becomes part
+        of this module; its weights are common to all contexts.
     :param head: how weights are generated, one of :data:`~hyperrl.hypernet.HEADS`.
-    :param embedding: widths of the encoder's layers, the last being the length h of z.
+    :param embedding: widths of the encoder's layers; the last one is the length h of z.
     :param activation: activation of the encoder.
-    :param encoder: an encoder of your own, ``(K, d) -> (K, h)``, which replaces ``embedding`` and ``activation``; see
-        :mod:`hyperrl.hypernet.encoders`. One encoder may serve several hypernetworks.
+    :param encoder: your own encoder, ``(K, d) -> (K, h)``, instead of ``embedding`` and ``activation``; see
+        :mod:`hyperrl.hypernet.encoders`. Several hypernetworks may share one encoder.
     :param init: ``"bias"``: every context starts from the target's initialisation. ``"hyperfan_in"``,
-        ``"hyperfan_out"`` (Chang et al. 2020): z alone makes weights of the variance that an ordinary initialisation
-        has. ``"naive"``: the generator is initialised as any linear layer, which distorts the target's activations.
-        All but the first are for the heads ``"full"`` and ``"chunked"``.
-    :param generated: pattern of the names of the parameters to generate (:mod:`fnmatch`), or several; all others
-        are learnt once for all contexts.
-    :param base: learn the target's own weights θ₀ too. Without, generated weights come from z alone and θ₀ = 0 is
-        neither learnt nor stored: with ``head="chunked"`` fewer parameters than the target has. Needs another
-        ``init`` than ``"bias"``, with which all weights would start at zero.
-    :param sample: contexts ``(N, d)`` on which hyperfan measures the size of z; uniform in [-1, 1] by default, so give
-        the ids where contexts are task ids.
+        ``"hyperfan_out"`` (Chang et al. 2020): weights generated from z alone have the variance of an ordinary
+        initialisation. ``"naive"``: the generator is initialised like any linear layer, which distorts the target's
+        activations. All but the first are for the heads ``"full"`` and ``"chunked"``.
+    :param generated: pattern (:mod:`fnmatch`) of the names of the parameters to generate, or several patterns. All
+        other parameters are learnt once for all contexts.
+    :param base: learn the target's own weights θ₀ too. If false, weights are generated from z alone, and θ₀ = 0 is
+        neither learnt nor stored; with ``head="chunked"`` there are then fewer parameters than the target has. This
+        needs another ``init`` than ``"bias"``, which would start all weights at zero.
+    :param sample: contexts ``(N, d)`` on which hyperfan measures the size of z, by default uniform in [-1, 1]. Give the
+        ids if contexts are task ids.
     :param options: of the head: ``rank`` (low_rank), ``chunk_size`` and ``chunk_embedding`` (chunked), ``bottleneck``
         (adapter).
-    :raises ValueError: for arguments that make no sense, with those that do.
+    :raises ValueError: for invalid arguments, with the valid ones.
 
-    ``encoder`` and ``head`` may be called apart: ``z = hyper.encoder(unique)``, ``y = hyper.head(z, index, x)``.
+    ``encoder`` and ``head`` may be called separately: ``z = hyper.encoder(unique)``, ``y = hyper.head(z, index, x)``.
 
     >>> target = nn.Sequential(nn.Linear(3, 16), nn.Tanh(), nn.Linear(16, 2))
     >>> hyper = HyperNetwork(context_dim=4, target=target)
@@ -59,7 +59,7 @@ class HyperNetwork(nn.Module):
     >>> list(hyper.weights(torch.randn(4)))
     ['0.weight', '0.bias', '2.weight', '2.bias']
 
-    A network of 67,586 weights out of a generator of 15,840 parameters:
+    A generator of 15,840 parameters for a network of 67,586 weights:
 
     >>> small = HyperNetwork(4, mlp([4, 256, 256, 2], nn.ReLU), head="chunked", init="hyperfan_in", base=False)
     >>> sum(p.numel() for p in small.parameters()), sum(w.numel() for w in small.weights(torch.randn(4)).values())
@@ -107,8 +107,8 @@ class HyperNetwork(nn.Module):
         """Return one context's network as a complete state dict of the target.
 
         :param context: shape ``(d,)``.
-        :return: ``{name: tensor}`` for ``target.load_state_dict``; what is not generated, buffers too, is the
-            target's own.
+        :return: ``{name: tensor}`` for ``target.load_state_dict``. Parameters that are not generated, and buffers,
+            are the target's own.
         :raises ValueError: for the adapter head, which adds a layer: no weights of the target alone do the same.
         """
         if isinstance(self.head, AdapterHead):
@@ -122,7 +122,7 @@ class HyperNetwork(nn.Module):
         return {name: generated[name] if name in generated else own[name] for name in self._state_names}
 
     def generate(self, contexts: Tensor) -> Tensor:
-        """Return all that is generated as one row for each context: ``(K, d) -> (K, P)``."""
+        """Return all generated weights as one row for each context: ``(K, d) -> (K, P)``."""
         return torch.cat([w.flatten(1) for w in self.head.weights(self.encoder(contexts)).values()], dim=1)
 
     def base_parameters(self) -> list[nn.Parameter]:
@@ -175,7 +175,7 @@ def _select(target: nn.Module, patterns: str | Sequence[str]) -> list[str]:
 
 
 def _remove_base(target: nn.Module, names: Sequence[str]) -> None:
-    """Replace parameters by zeros that are neither learnt nor stored: buffers of one number each, expanded."""
+    """Replace parameters by zeros that are neither learnt nor stored: expanded buffers of one number each."""
     for path in names:
         layer, _, name = path.rpartition(".")
         module = target.get_submodule(layer)

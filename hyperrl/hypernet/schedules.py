@@ -1,11 +1,9 @@
-"""Schedules: which parameters learn when.
+"""Schedules: which parameters learn at which time.
 
-Jointly, the default: one optimiser of all parameters.
-
-Alternately, base weights and hypernetwork in turn: :class:`Alternating`.
-
-First the hypernetwork alone, from a base that stays as it was initialised, then, for one context, the generated
-weights alone, the hypernetwork being frozen by having no part in it:
+- Jointly, the default: one optimiser for all parameters.
+- Alternately: base weights and hypernetwork take turns, see :class:`Alternating`.
+- In sequence: first the hypernetwork alone, while the base keeps its initialisation; then the generated weights of one
+  context alone, as an ordinary network:
 
 >>> import torch
 >>> from hyperrl.hypernet import HyperNetwork, mlp
@@ -26,10 +24,10 @@ from hyperrl.hypernet.network import HyperNetwork
 
 @final
 class Alternating:
-    """Let base weights and hypernetwork learn in turn, the base first; the other's ``requires_grad`` is off.
+    """Let base weights and hypernetwork learn in turn, the base first. ``requires_grad`` of the other is off.
 
-    One optimiser of all parameters serves both: those that have no gradient stay as they are, their moments too. With
-    Stable-Baselines3, call :meth:`step` in a callback's ``_on_rollout_end``, and each update is of one or the other.
+    One optimiser for all parameters is enough: parameters without gradients do not change, and their moments neither.
+    With Stable-Baselines3, call :meth:`step` in a callback's ``_on_rollout_end``; each update then changes one of them.
 
     :param networks: hypernetworks that learn together, such as ``policy.actor, policy.critic``.
     :param every: how many steps each turn lasts.
@@ -54,7 +52,7 @@ class Alternating:
         self.steps = 0
 
     def step(self) -> None:
-        """Begin a step of the training: say who learns in it."""
+        """Begin a step of the training: choose which parameters learn in it."""
         base = self.steps // self.every % 2 == 0
         self._learn(base=base, hyper=not base)
         self.steps += 1
@@ -69,4 +67,4 @@ class Alternating:
                 for parameter in parameters:
                     parameter.requires_grad_(learn)
                     if not learn:
-                        parameter.grad = None  # an optimiser would apply an old one
+                        parameter.grad = None  # otherwise an optimiser would apply the old one

@@ -1,4 +1,4 @@
-"""Targets: applying to each row of a batch the target network with the weights of the row's context."""
+"""Targets: apply the target network to each row of a batch with the weights of the row's context."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ _BATCH_NORM = nn.modules.batchnorm._BatchNorm
 
 
 def is_perceptron(target: nn.Module) -> bool:
-    """Say whether the target is an ``nn.Sequential`` of ``nn.Linear`` and stateless layers, which has a fast path.
+    """Return whether the target is an ``nn.Sequential`` of ``nn.Linear`` and stateless layers; these have a fast path.
 
     >>> is_perceptron(nn.Sequential(nn.Linear(3, 4), nn.ReLU())), is_perceptron(nn.Sequential(nn.LayerNorm(3)))
     (True, False)
     """
-    # Exact types: a subclass, or a parametrised layer such as spectral_norm's, computes something else.
-    # Asked at each call, and so without named_parameters(), which would take longer than a layer.
+    # Compare exact types: a subclass, or a parametrised layer such as spectral_norm's, computes something else.
+    # This runs in each call. named_parameters() would take longer than a layer.
     return type(target) is nn.Sequential and all(_is_linear_or_stateless(layer) for _, layer in layers(target))
 
 
 def _is_linear_or_stateless(layer: nn.Module) -> bool:
     if type(layer) is nn.Linear:
         return not layer._modules and layer._parameters.keys() | layer._buffers.keys() <= {"weight", "bias"}
-    if isinstance(layer, _BATCH_NORM):  # mixes rows, though it may be without state
+    if isinstance(layer, _BATCH_NORM):  # it mixes rows, even without state
         return False
     states = (state for module in layer.modules() for state in (module._parameters, module._buffers))
     return all(tensor is None for state in states for tensor in state.values())
 
 
 def layers(target: nn.Sequential) -> list[tuple[str, nn.Module]]:
-    """Return the layers in the order of their application, with names; ``named_children`` lists a reused one once."""
+    """Return the layers with names, in the order of application; ``named_children`` would list a reused layer once."""
     return [(name, layer) for name, layer in target._modules.items() if layer is not None]
 
 
