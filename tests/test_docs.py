@@ -4,9 +4,12 @@ import importlib
 import inspect
 import re
 import shlex
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import pytest
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
@@ -30,12 +33,26 @@ SMALLER = {
 SB3 = (ROOT / "docs" / "sb3.md").read_text(encoding="utf-8")
 
 
+@pytest.fixture
+def as_before(tmp_path: Path) -> Iterator[None]:
+    """Forget the modules that a page writes, and the environments that it registers."""
+    modules, registered = set(sys.modules), dict(gym.registry)
+    yield
+    for name in set(sys.modules) - modules:
+        if Path(str(getattr(sys.modules[name], "__file__", None))).parent == tmp_path:
+            del sys.modules[name]
+    gym.registry.clear()
+    gym.registry.update(registered)
+
+
+@pytest.mark.usefixtures("as_before")
 @pytest.mark.filterwarnings("ignore:rich is experimental")  # the progress bar
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_what_a_page_says_runs(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)  # as for a script in this folder
     for algorithm in (OnPolicyAlgorithm, OffPolicyAlgorithm):
         monkeypatch.setattr(algorithm, "learn", _briefly(algorithm.learn))
     monkeypatch.setattr(hyperrl.adaptation.dynamics, "learn_dynamics", _few_transitions)
@@ -44,13 +61,14 @@ def test_what_a_page_says_runs(
     text = page.read_text(encoding="utf-8")
     for block in BLOCK.finditer(text):
         language, code = block.groups()
-        if language == "python":
+        if name := re.match(r"# (\w+\.(py|toml))\n", code):
+            Path(name[1]).write_text(code, encoding="utf-8")
+        if name and name[2] == "py":
+            importlib.import_module(name[1].removesuffix(".py"))
+        elif language == "python":
             line = text[: block.start(2)].count("\n")  # so that a traceback names the page's own line
             exec(compile("\n" * line + code, str(page), "exec"), namespace)
-        elif language == "toml":
-            if name := re.match(r"# (\w+\.toml)\n", code):
-                Path(name[1]).write_text(code, encoding="utf-8")
-        elif page.name in COMMANDS_RUN:
+        elif language == "sh" and page.name in COMMANDS_RUN:
             for command in re.findall(r"^hyperrl .*$", code, re.MULTILINE):
                 _run(command, monkeypatch)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from hyperrl.cli.console import console
+from hyperrl.cli.console import console, say
 
 if TYPE_CHECKING:
     from hyperrl.utils.definitions import Entry
@@ -22,15 +22,16 @@ def list_() -> None:
     terminal = console()
     for name, entries in catalogue("envs").items():
         title = f"family {name}{_origin(entries)}"
-        table = Table("feature", "default", "training range", "bounds", "unit", title=title, title_justify="left")
+        table = Table("feature", "default", "training range", "bounds", "unit")
         try:
             features = load_family(name).context_space.features
         except Exception as error:  # of the user's modules, whatever they raise
-            terminal.print(f"{title} cannot be loaded: {_said(error)}", style="red")
+            terminal.print(f"{title} cannot be loaded: {_said(error)}", style="red", soft_wrap=True)
             continue
         for feature in features:
             train, bounds = show_range(feature.train), show_range(feature.bounds)
             table.add_row(feature.name, f"{feature.default:g}", train, bounds, feature.unit)
+        say(title)
         terminal.print(table)
     table = Table("agent", "algorithm", "policy", title="agents", title_justify="left")
     faults = []
@@ -46,7 +47,7 @@ def list_() -> None:
         if not any((root / kind).is_dir() for kind in ("envs", "agents")):
             faults.append(f"{PATH}: {root} has no folder envs or agents")
     for fault in faults:
-        terminal.print(fault, style="red")
+        terminal.print(fault, style="red", soft_wrap=True)
 
 
 def _origin(entries: list[Entry]) -> str:

@@ -317,7 +317,7 @@ def load_family(name: str | Path) -> Family:
         found = load_object(source)
         if not isinstance(found, Family):
             raise ValueError(f"expected {source!r} to be a hyperrl.Family, got {found!r}")
-        return found._with(source=source)
+        return found._with(source=source, name=found.name if source == name else str(name))
     spec = family_spec(source)
     definition, base = spec.definition, spec.base
     limit = definition.max_episode_steps
