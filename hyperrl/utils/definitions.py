@@ -37,7 +37,7 @@ class Entry:
 
 
 def catalogue(kind: str) -> dict[str, list[Entry]]:
-    """Return all definitions of a kind by name; of several of one name, the first is used and hides the others.
+    """Return all definitions of a kind by name. The first of several with one name is used; it hides the others.
 
     The folders of ``HYPERRL_PATH`` come first, then what installed packages offer, then hyperrl's own. A package
     offers a folder of TOML files by an entry point whose value is its dotted path, ``mypackage.definitions``, or one
@@ -59,7 +59,7 @@ def catalogue(kind: str) -> dict[str, list[Entry]]:
 
 
 def search_path() -> list[Path]:
-    """Return the folders of ``HYPERRL_PATH``, which are separated as those of ``PATH`` are."""
+    """Return the folders of ``HYPERRL_PATH``; the separator is that of ``PATH``."""
     return [Path(root) for root in os.environ.get(PATH, "").split(os.pathsep) if root]
 
 
@@ -113,7 +113,7 @@ def read(kind: str, name: str | Path) -> tuple[Path, dict[str, Any]]:
 def read_toml(path: str | Path) -> dict[str, Any]:
     """Read a TOML file.
 
-    :raises ValueError: where it cannot be read, or is not TOML.
+    :raises ValueError: if it cannot be read, or is not TOML.
     """
     try:
         return tomllib.loads(Path(path).read_text(encoding="utf-8"))

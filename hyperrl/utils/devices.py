@@ -1,4 +1,4 @@
-"""Which device a name means."""
+"""Devices by name."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ if TYPE_CHECKING:
 
 
 def find_device(name: str) -> torch.device:
-    """Return the device of a name: ``"cpu"``, ``"cuda"``, ``"cuda:1"`` …, ``"auto"`` for cuda where there is one.
+    """Return the device of a name: ``"cpu"``, ``"cuda"``, ``"cuda:1"`` …; ``"auto"`` is cuda if available, else cpu.
 
-    :raises ValueError: for what is none, and for cuda where there is none.
+    :raises ValueError: for another name, and for cuda if it is not available.
 
     >>> find_device("cpu")
     device(type='cpu')

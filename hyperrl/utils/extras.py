@@ -6,12 +6,12 @@ from importlib.util import find_spec
 
 
 def require(what: str, extra: str, *packages: str) -> None:
-    """Refuse to begin what needs libraries that are not installed.
+    """Raise an error if libraries that a command needs are not installed.
 
-    :param what: what needs them.
-    :param extra: the extra of hyperrl's that brings them.
-    :param packages: their names, to import and to install.
-    :raises ValueError: where one is missing, with how to install it.
+    :param what: the name of what needs them, for the message.
+    :param extra: the extra of hyperrl that installs them.
+    :param packages: their names, for import and for pip.
+    :raises ValueError: if one is missing, with the command that installs it.
 
     >>> require("the search", "tune", "json", "not_there")
     Traceback (most recent call last):

@@ -1,7 +1,7 @@
 """Files and folders written whole or not at all, by one process at a time, and never over others.
 
-What is not whole yet is a hidden sibling, ``.<name>.partial``. Where the process that wrote it was killed, the next one
-that writes the same name removes it.
+An unfinished file or folder is a hidden sibling, ``.<name>.partial``. If the process that wrote it was killed, the next
+process that writes the same name removes it.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from pathlib import Path
 
 
 def refuse_existing(path: str | Path, instead: str = "choose another folder, or remove it") -> None:
-    """Refuse a path where there is something already, or where nothing can be made: to be asked before the work.
+    """Raise an error if a path exists, or cannot be written. Call it before the work.
 
     :param instead: what the user can do.
-    :raises ValueError: where there is, or its folder can be neither found nor made.
+    :raises ValueError: if it exists, or its folder can be neither found nor made.
     """
     path = Path(path)
     if path.exists() or path.is_symlink():
@@ -31,10 +31,10 @@ def refuse_existing(path: str | Path, instead: str = "choose another folder, or 
 
 @contextmanager
 def held(path: str | Path, seconds: float = 10.0) -> Iterator[None]:
-    """Hold a path, so that no other process that asks writes to it. A process that is killed lets go.
+    """Lock a path against other processes that call this. The lock of a killed process is released.
 
     :param seconds: how long to wait for another.
-    :raises ValueError: where another process goes on holding it.
+    :raises ValueError: if another process still holds it.
     """
     from filelock import FileLock, Timeout
 
@@ -58,9 +58,9 @@ def held(path: str | Path, seconds: float = 10.0) -> Iterator[None]:
 
 @contextmanager
 def new_folder(path: str | Path) -> Iterator[Path]:
-    """Make a folder: yield one to write to, which gets its name when all is written.
+    """Make a folder: yield a temporary one to write to, and rename it at the end.
 
-    :raises ValueError: where there is something already.
+    :raises ValueError: if the path exists.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as place:
@@ -93,7 +93,7 @@ def write_bytes(path: str | Path, data: bytes) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             partial.replace(path)
-        except OSError as error:  # of a full disk, which does not say what was written
+        except OSError as error:  # a full disk's error does not name the file
             raise OSError(error.errno, error.strerror, str(path)) from error
         finally:
             partial.unlink(missing_ok=True)

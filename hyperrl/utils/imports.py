@@ -1,4 +1,4 @@
-"""Classes of users' own, named in text as ``"module:Class"``, the way Gymnasium names entry points."""
+"""Users' classes, named as ``"module:Class"``, as Gymnasium names entry points."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 def load_module(name: str) -> ModuleType:
     """Import a module. This runs its code.
 
-    :raises ValueError: where there is none of that name. An error inside the module is raised as it is.
+    :raises ValueError: if there is no module of that name. An error inside the module is raised unchanged.
     """
     try:
         return import_module(name)
@@ -59,7 +59,7 @@ def load_class(name: str, base: type[T]) -> type[T]:
 
     :param name: see :func:`load_object`.
     :param base: what it must derive from.
-    :raises ValueError: where it does not, and as :func:`load_object` does.
+    :raises ValueError: if it does not, and as :func:`load_object`.
 
     >>> load_class("collections:OrderedDict", dict)
     <class 'collections.OrderedDict'>

@@ -1,4 +1,4 @@
-"""Names of a package that are imported when they are first used."""
+"""Packages whose names are imported at their first use."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def attach(package: str, exports: Mapping[str, Iterable[str]]) -> tuple[Callable
     """Return the ``__getattr__`` and ``__dir__`` of a package that imports its modules on demand (PEP 562).
 
     :param package: its ``__name__``.
-    :param exports: module of the package = the names that the package offers from it.
+    :param exports: module of the package = names that the package re-exports from it.
 
     >>> __getattr__, __dir__ = attach("hyperrl", {"contexts": ("ContextSpace", "Feature")})
     >>> __getattr__("Feature").__module__

@@ -21,13 +21,13 @@ def versions() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class ModelDescription:
-    """What a model is; of an object that is no Stable-Baselines3 model, only its class is known.
+    """A description of a model. Of an object other than a Stable-Baselines3 model, only the class is known.
 
-    :param algorithm: the name of its class, with its module where it is no Stable-Baselines3 model.
+    :param algorithm: the name of its class, with the module unless it is a Stable-Baselines3 model.
     :param policy: the name of its policy's class.
     :param steps: environment steps that it was trained for.
-    :param parameters: how many its policy has.
-    :param sha256: of those parameters.
+    :param parameters: number of its policy's parameters.
+    :param sha256: SHA-256 of these parameters.
     """
 
     algorithm: str
@@ -38,7 +38,7 @@ class ModelDescription:
 
 
 def describe_model(model: object) -> ModelDescription:
-    """Return what a model is."""
+    """Describe a model."""
     from stable_baselines3.common.base_class import BaseAlgorithm
 
     if not isinstance(model, BaseAlgorithm):

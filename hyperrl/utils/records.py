@@ -1,4 +1,4 @@
-"""Records: frozen dataclasses kept as JSON files, which say by which schema they were written.
+"""Records: frozen dataclasses stored as JSON files that name their schema.
 
 A record's class names its schema in ``SCHEMA``: kind and version, such as ``"evaluation-1"``. Arrays are lists in the
 file, NaN is ``null``, infinity is ``"Infinity"``.
@@ -44,9 +44,9 @@ def encode(record: Record) -> str:
 def read(cls: type[R], path: str | Path) -> R:
     """Read a record that :func:`write` wrote, checking its types.
 
-    :param cls: the record's class. A ``ValueError`` of its ``__post_init__`` is one of the file's faults.
-    :raises ValueError: where the file cannot be read, follows another schema, or does not fit the class; the message
-        names the file and what is wrong.
+    :param cls: the record's class. A ``ValueError`` of its ``__post_init__`` counts as a fault of the file.
+    :raises ValueError: if the file cannot be read, has another schema, or does not fit the class. The message names the
+        file and the fault.
     """
     try:
         data = Path(path).read_bytes()
@@ -58,7 +58,7 @@ def read(cls: type[R], path: str | Path) -> R:
 def decode(cls: type[R], text: bytes | str, path: str | Path) -> R:
     """Read a record from its JSON text, see :func:`read`.
 
-    :param path: where it is from, for messages.
+    :param path: its file, for messages.
     """
     import msgspec
 
@@ -83,7 +83,7 @@ def decode(cls: type[R], text: bytes | str, path: str | Path) -> R:
 
 
 def plain(value: Any) -> Any:
-    """Return what JSON can hold of a dataclass, or of a value such as its fields may have.
+    """Convert a dataclass, or a value of its fields, to what JSON can represent.
 
     >>> import numpy as np
     >>> plain({"returns": np.array([1.0, np.nan, np.inf])})
@@ -102,11 +102,11 @@ def plain(value: Any) -> Any:
     return value
 
 
-_NUMBERS = re.compile(r'\[\n[^][{}"]*\]')  # a list of nothing but numbers: a line of its own
+_NUMBERS = re.compile(r'\[\n[^][{}"]*\]')  # a list of numbers only: written on one line
 
 
 def _array(annotation: Any, value: Any) -> Any:
-    """Make an array of lists; the annotation is such as ``NDArray[np.float64]``."""
+    """Convert lists to an array; an example of the annotation is ``NDArray[np.float64]``."""
     import numpy as np
 
     (kind,) = get_args(get_args(annotation)[1])

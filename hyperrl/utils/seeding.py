@@ -1,4 +1,4 @@
-"""Seeds: checked, and spread over the integers."""
+"""Seeds: checks, and independent streams."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import numpy as np
 def check_seed(seed: int) -> None:
     """Refuse a negative seed.
 
-    :raises ValueError: in words; numpy's do not say what is negative.
+    :raises ValueError: with the seed; numpy's message does not say what is negative.
     """
     if seed < 0:
         raise ValueError(f"expected a seed ≥ 0, got seed={seed}")
 
 
 def stream(seed: int, *path: int) -> int:
-    """Spread a user's seed over the integers: environments numbered from it do not meet those of ``seed + 1``.
+    """Map a user's seed to a distant integer, so that environments numbered from it and from ``seed + 1`` differ.
 
-    :param path: further numbers, each of which gives another stream.
-    :raises ValueError: for a negative one.
+    :param path: further numbers; each gives another stream.
+    :raises ValueError: for a negative seed.
     """
     check_seed(seed)
     return int(np.random.SeedSequence([seed, *path]).generate_state(1)[0]) // 2

@@ -1,4 +1,4 @@
-"""Tensors and a text in one safetensors file, with a checksum over both. Reading one runs nothing that it holds."""
+"""Tensors and a text in one safetensors file, with a checksum over both. Reading such a file executes no code."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 def pack(tensors: Mapping[str, Tensor], text: str) -> bytes:
     """Return the bytes of a safetensors file.
 
-    :param tensors: on any device; those that share memory are written apart.
-    :param text: what the metadata say under ``"hyperrl"``, beside the checksum ``"sha256"``.
+    :param tensors: on any device; tensors that share memory are written separately.
+    :param text: stored in the metadata under ``"hyperrl"``, beside the checksum ``"sha256"``.
 
     >>> import torch
     >>> tensors, text = unpack(pack({"weight": torch.ones(2)}, '{"width": 2}'))
@@ -32,7 +32,7 @@ def pack(tensors: Mapping[str, Tensor], text: str) -> bytes:
 def unpack(data: bytes) -> tuple[dict[str, Tensor], str]:
     """Return the tensors and the text that :func:`pack` was given.
 
-    :raises ValueError: for anything else, and where the contents are not those of the checksum.
+    :raises ValueError: for any other file, and if the checksum does not match.
     """
     from safetensors.torch import load
 
