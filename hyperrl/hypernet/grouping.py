@@ -70,8 +70,10 @@ class Groups:
         slot = first_chunk[index[order]] * self.size + rank  # (B,)
         self.slot: Final = torch.empty_like(order).index_copy_(0, order, slot)
         # Fill an empty place with a row of its context: at another value, such as zero, the target may not be finite.
-        row = order[first_row[self.context]].repeat_interleave(self.size)  # (C·size,)
-        self.row: Final = row.index_copy_(0, slot, order)
+        row = order  # (C·size,)
+        if len(self.context) * self.size > batch:
+            row = order[first_row[self.context]].repeat_interleave(self.size).index_copy_(0, slot, order)
+        self.row: Final = row
 
     def pad(self, x: Tensor) -> Tensor:
         """Arrange rows ``(B, *n)`` as chunks ``(C, size, *n)``. Empty places get a row of the same chunk."""
