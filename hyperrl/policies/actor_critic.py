@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, NamedTuple
@@ -392,7 +393,7 @@ class HyperPolicy(GeneratedPolicy, ActorCriticPolicy):
             condition.actor = self.actor.head.generate(embedding), log_std
         generated, log_std = condition.actor
         output = self.actor.head.apply_generated(generated, condition.index, features)  # (B, m), and gSDE's latent
-        distribution: Any = self.action_dist
+        distribution: Any = copy.copy(self.action_dist)  # the original keeps what the last thread put there
         if self.use_sde:
             mean, latent = output.tensor_split([distribution.action_dim], dim=1)
             return distribution.proba_distribution(mean, self.log_std, latent)

@@ -1,5 +1,6 @@
 import copy
 import pickle
+import sys
 import threading
 from typing import Any
 
@@ -159,8 +160,9 @@ def test_a_loop_of_ones_own_acts_on_what_it_has_learnt() -> None:
     assert torch.equal(act(policy), after)
 
 
-def test_threads_get_the_weights_of_their_own_contexts() -> None:
-    policy = trained(head="full").policy
+@pytest.mark.parametrize("head", ["low_rank", "full"])
+def test_threads_get_the_actions_of_their_own_contexts(head: str) -> None:
+    policy = trained(head=head).policy
     policy.set_training_mode(False)
     expected = {context: act(copy.deepcopy(policy), context) for context in range(4)}
     wrong: list[int] = []
@@ -169,11 +171,27 @@ def test_threads_get_the_weights_of_their_own_contexts() -> None:
         wrong.extend(context for _ in range(50) if not torch.equal(act(policy, context), expected[context]))
 
     threads = [threading.Thread(target=run, args=(context,)) for context in expected]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
     assert not wrong
+
+
+def test_a_distribution_stays_as_it_was_returned() -> None:
+    """SB3's policies have one, which each call overwrites: that of another thread, too."""
+    policy = trained().policy
+    contexts = torch.as_tensor(FAMILY.context_space.sample("train", 6, 1)).float()
+    obs = {"observation": torch.ones(6, 3), "context": contexts}
+    first = policy.get_distribution(obs)
+    mean = first.distribution.mean
+    policy.get_distribution(obs | {"observation": torch.zeros(6, 3)})
+    assert torch.equal(first.distribution.mean, mean)
 
 
 @pytest.mark.parametrize("head", HEADS)
