@@ -51,6 +51,10 @@ def test_the_changelog_and_the_citation_know_the_package() -> None:
     assert citation.get("version", hyperrl.__version__) == hyperrl.__version__
 
 
+def test_the_readme_stays_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) < 120
+
+
 def test_every_pinned_requirement_is_within_its_range() -> None:
     from packaging.requirements import Requirement
     from packaging.utils import canonicalize_name

@@ -1,4 +1,4 @@
-"""Perturbations: what an agent is given when the context of its environment is measured wrongly."""
+"""Perturbations: errors of the context that is reported to an agent."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def noise(contexts: Vector, level: float, space: ContextSpace, rng: np.random.Ge
 
 
 def offset(contexts: Vector, level: float, space: ContextSpace, rng: np.random.Generator) -> Vector:
-    """Add the same to every feature, as an uncalibrated sensor does; the level counts half training ranges."""
+    """Add the same offset to every feature, as an uncalibrated sensor does; the level is in half training ranges."""
     return contexts + level * space.center_and_half_width[1]
 
 
 def other(contexts: Vector, level: float, space: ContextSpace, rng: np.random.Generator) -> Vector:
-    """Name another one of the contexts; the level is the probability that an episode's is the wrong one."""
+    """Report another one of the contexts; the level is the probability of this in an episode."""
     wrong = rng.random(contexts.shape[:2]) < level  # (n, episodes)
     return np.where(wrong[:, :, None], np.roll(contexts, 1, axis=0), contexts)
 
@@ -32,12 +32,12 @@ PERTURBATIONS: dict[str, Perturbation] = {"noise": noise, "offset": offset, "oth
 
 
 def perturb(kind: str, level: float, contexts: Vector, episodes: int, space: ContextSpace, seed: int = 0) -> Vector:
-    """Return the context that the agent is given in each episode, shape ``(n, episodes, d)``; level 0 is the truth.
+    """Return the reported context of each episode, shape ``(n, episodes, d)``; at level 0 it is the true one.
 
     :param kind: one of :data:`PERTURBATIONS`.
-    :param level: how wrong, not negative; each kind says in what.
+    :param level: size of the error, not negative, in the unit of the kind.
     :param contexts: the true contexts, shape ``(n, d)``.
-    :raises ValueError: for an unknown kind, or a level that makes no sense.
+    :raises ValueError: for an unknown kind, or an invalid level.
 
     >>> from hyperrl import load_family
     >>> space = load_family("double_integrator_friction").context_space

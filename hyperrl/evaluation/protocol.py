@@ -35,8 +35,8 @@ def evaluate(
 ) -> Report:
     """Measure a model's returns on the contexts of each split.
 
-    Every episode is played in an environment of its own, all of a split together. Two models evaluated with the same
-    seed meet the same contexts and the same initial states.
+    Every episode has its own environment; all episodes of a split are played together. Two models evaluated with the
+    same seed meet the same contexts and initial states.
 
     :param model: any Stable-Baselines3 model, or any object with ``predict``; see :class:`hyperrl.rollouts.Agent`.
     :param family: the family.
@@ -116,7 +116,7 @@ def evaluate(
 
 
 def _grid(family: Family, n: int) -> tuple[Vector, NDArray[np.bool_], tuple[Vector, Vector]]:
-    """Lay a grid over the family's context plane: its contexts in bounds, where they are in it, and its axes."""
+    """Make a grid over the family's context plane: its contexts in bounds, their places in it, and its axes."""
     space = family.context_space
     ix, iy = (space.index(name) for name in family.plane)
     x, y = (np.linspace(space.low[i], space.high[i], n) for i in (ix, iy))
@@ -127,7 +127,7 @@ def _grid(family: Family, n: int) -> tuple[Vector, NDArray[np.bool_], tuple[Vect
 
 
 def _lines(family: Family, n: int) -> dict[str, Vector]:
-    """Vary one relevant feature at a time over its bounds, the others at their default: contexts in bounds, by name."""
+    """Vary each relevant feature over its bounds, the others at their default: contexts in bounds, by name."""
     space = family.context_space
     lines = {}
     for i, feature in enumerate(space.relevant.features if n else ()):

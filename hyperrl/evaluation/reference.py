@@ -1,8 +1,8 @@
-"""References: in each context of a family, what random actions get and what an agent made for it alone gets.
+"""References: the returns of random actions and of a specialist in contexts of a family.
 
-A score is a return on the scale between the two: 0 is random, 1 as good as a specialist. Specialists are trained too,
-by one seed a context or the best of several, so a score may exceed 1. There are scores in the very contexts of the
-reference and in no others: nothing is interpolated.
+A score is a return on the scale between the two: 0 is random, 1 as good as a specialist. Specialists are trained with
+one seed per context, or are the best of several, so a score may exceed 1. Only the contexts of the reference have
+scores; nothing is interpolated.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Reference:
     def scores(self, contexts: ArrayLike, returns: ArrayLike) -> Vector:
         """Return scores, 0 for random and 1 for the best, shape ``(..., n, episodes)``; NaN without a reference.
 
-        :param contexts: shape ``(n, d)``, or more columns, which then count for nothing.
+        :param contexts: shape ``(n, d)``, further columns are ignored.
         :param returns: shape ``(..., n, episodes)``.
         """
         random, best = self.at(contexts)
@@ -91,7 +91,7 @@ class Reference:
     def save(self, path: str | Path) -> None:
         """Write a new JSON file.
 
-        :raises ValueError: where there is one.
+        :raises ValueError: if the file exists.
         """
         refuse_existing(path, "remove it first, or give another file")
         write(self, path)
@@ -100,7 +100,7 @@ class Reference:
     def load(cls, path: str | Path, family: Family) -> Reference:
         """Read the reference of a family.
 
-        :raises ValueError: where the file is damaged, or of another schema, family or definition.
+        :raises ValueError: if the file is damaged, or has another schema, family or definition.
         """
         found = read(cls, path)
         if not _fits(found, family):
