@@ -26,7 +26,7 @@ SIZES = {
 every_algorithm = pytest.mark.parametrize("algorithm", [PPO, SAC], ids=["ppo", "sac"])
 needs_zoo = pytest.mark.skipif(
     find_spec("rl_zoo3") is None,
-    reason="rl_zoo3 is not installed: it needs python-dateutil < 3, which constraints.txt rules out; see docs/sb3.md",
+    reason="rl_zoo3 is not installed: pip install '.[zoo]'",
 )
 
 
