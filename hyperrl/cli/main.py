@@ -18,6 +18,7 @@ from hyperrl.cli.errors import in_words
 from hyperrl.cli.evaluate import evaluate
 from hyperrl.cli.export import export
 from hyperrl.cli.help import union_of
+from hyperrl.cli.identify import identify
 from hyperrl.cli.list import list_
 from hyperrl.cli.record import record
 from hyperrl.cli.reference import reference
@@ -34,6 +35,7 @@ COMMANDS = {
     "sweep": sweep,
     "compare": compare,
     "adapt": adapt,
+    "identify": identify,
     "record": record,
     "export": export,
     "check": check,

@@ -38,11 +38,11 @@ def load_model(
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"no such file: {path}")
-    data = _read(path)
     if algorithm is None:
-        cls = _find_algorithm(path, data)
+        cls = _find_algorithm(path, _read(path))
     else:
         cls = find(algorithm) if algorithm in REGISTRY else algorithm_class(algorithm)
+        _read(path)
     try:
         return cls.load(path, env=env, device=device)
     except Exception as error:  # whatever a damaged file, or one of another algorithm, leads to

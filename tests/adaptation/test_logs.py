@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from gymnasium.envs.classic_control import PendulumEnv
 from numpy.testing import assert_allclose
+from outside import hyperrl as command
 from outside import python
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
@@ -46,9 +47,14 @@ def test_a_log_that_numpy_wrote(tmp_path: Path) -> None:
     for name, code in (("logger", LOGGER), ("reader", READER)):
         (tmp_path / f"{name}.py").write_text(code)
         printed = python(tmp_path, f"{name}.py")
+    printed_by_command = command(tmp_path, "identify", "pendulum", "log.npz")
+    assert "the context of 100 steps" in printed_by_command
     found = eval(printed.splitlines()[-1])
     # One step ahead, a pendulum shows gravity / length and torque_gain / (mass * length²).
     assert_allclose(found["gravity"] / found["length"], 7.0, rtol=0.02)
+    row = next(line for line in printed_by_command.splitlines() if "gravity" in line)
+    assert_allclose(float(row.split("│")[2]), found["gravity"], rtol=1e-3)
+    assert "no such file: nowhere.npz" in command(tmp_path, "identify", "pendulum", "nowhere.npz", expect=2)
 
 
 def test_without_rewards_and_with_choices() -> None:
