@@ -2,6 +2,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -214,3 +215,11 @@ def test_a_known_optimum_needs_no_training(tmp_path: Path) -> None:
     assert np.all(made.best > made.random)
     made.save(tmp_path / "r.json")
     assert Reference.load(tmp_path / "r.json", ODE).settings == made.settings
+
+
+def test_a_family_that_other_processes_cannot_find_is_refused(tmp_path: Path) -> None:
+    hidden = Family(
+        lambda: gym.make("CartPole-v1"), ODE.context_space, lambda env, c: None, name="h", max_episode_steps=9
+    )
+    with pytest.raises(ValueError, match=r"family 'h' cannot be sent to the processes that train, which find its"):
+        make_reference(hidden, tmp_path, splits=("train",), contexts=1, episodes=1)
