@@ -68,7 +68,10 @@ class Physics(ABC):
         """Return the observations, shape ``(n, o)``, of states of shape ``(n, s)``."""
 
     def state_of(self, observation: Tensor) -> Tensor:
-        """Return states ``(n, s)`` that are observed as ``observation`` ``(n, o)`` and go on like the true ones."""
+        """Return states ``(n, s)`` that are observed as ``observation`` ``(n, o)`` and go on like the true ones.
+
+        NaN stands for what an observation does not tell.
+        """
         return observation
 
     def optimum(self, c: Context, steps: int) -> Tensor | None:

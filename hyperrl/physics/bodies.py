@@ -84,6 +84,11 @@ class Walker2d(HalfCheetah):
         """All but the place along the track; velocities within ±10."""
         return super().observe(qpos, np.clip(qvel, -10, 10))
 
+    def state_of(self, observation: Array) -> tuple[Array, Array]:
+        """Return positions and velocities that are observed so; NaN for a velocity that was clipped."""
+        qpos, qvel = super().state_of(observation)
+        return qpos, np.where(np.abs(qvel) < 10, qvel, np.nan)
+
     def outcome(self, before: Array, qpos: Array, qvel: Array, action: Array) -> tuple[Array, Array]:
         """Speed and a reward for being upright, less the cost of control."""
         healthy = self.healthy(qpos, qvel)
