@@ -130,7 +130,7 @@ class GymnasiumBase:
             yield
             return
         if find_spec("mujoco") is None or find_spec("mujoco.batch") is None:
-            raise ValueError(f"{self.source}: {self.id} needs MuJoCo 3.17 or later: pip install 'hyperrl[mujoco]'")
+            raise ValueError(f"{self.source}: {self.id} needs MuJoCo 3.17 or later: pip install 'mujoco>=3.17'")
         from hyperrl.physics.model_scale import quiet
 
         with quiet():
