@@ -71,10 +71,12 @@ def test_closing_ends_what_runs_and_begins_no_more(tmp_path: Path) -> None:
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_no_process_outlives_the_one_that_started_it(how: signal.Signals, tmp_path: Path) -> None:
     program = f"""
+import signal
 from pathlib import Path
 from hyperrl.experiments.engines import LocalEngine, Task, gather
 from tests.experiments.work import sleep
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job inherits it ignored
     tasks = [Task((60.0,), Path({str(tmp_path)!r}) / str(i)) for i in range(4)]
     gather(LocalEngine(2), sleep, tasks, 1, "test", progress=False)
 """
