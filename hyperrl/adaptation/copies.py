@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 from gymnasium.utils import EzPickle
-from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv, VecEnvWrapper
+from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv
+
+from hyperrl.utils.environments import layers
 
 STEPS = 20
 """How many steps original and copy take side by side."""
@@ -31,7 +31,7 @@ def copied(env: VecEnv) -> VecEnv:
     >>> copied(load_family("pendulum").vec_env(1)).num_envs
     1
     """
-    if any(isinstance(layer, SubprocVecEnv) for layer in _layers(env)):  # a copy would hold, and close, its pipes
+    if any(isinstance(layer, SubprocVecEnv) for layer in layers(env)):  # a copy would hold, and close, its pipes
         raise ValueError(f"the environment cannot be copied: it is in another process (SubprocVecEnv). {ASK}")
     try:
         other = copy.deepcopy(env)
@@ -49,7 +49,7 @@ def _difference(env: VecEnv, other: VecEnv) -> str | None:
     for one in (env, other):
         one.seed(0)
         seen.append(one.reset())
-    for original, duplicate in zip(_layers(env), _layers(other), strict=True):
+    for original, duplicate in zip(layers(env), layers(other), strict=True):
         if isinstance(original, EzPickle):
             for name, value in vars(original).items():
                 if _is_plain(value) and not _same(value, vars(duplicate).get(name)):
@@ -64,18 +64,6 @@ def _difference(env: VecEnv, other: VecEnv) -> str | None:
         if not _same(first, second):
             return f"after {step} steps of the same actions, it observes {second[0]}, the original {first[0]}"
     return None
-
-
-def _layers(env: Any) -> Iterator[Any]:
-    """Go through environments and their wrappers, from the outside."""
-    yield env
-    if isinstance(env, VecEnvWrapper):
-        yield from _layers(env.venv)
-    elif isinstance(env, VecEnv):
-        for inner in getattr(env, "envs", ()):
-            yield from _layers(inner)
-    elif isinstance(inner := vars(env).get("env"), gym.Env):
-        yield from _layers(inner)
 
 
 def _is_plain(value: Any) -> bool:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 from tyro.conf import arg
 
+from hyperrl.cli.help import retyped
 from hyperrl.utils.extras import require
 from hyperrl.utils.imports import load_module
 
@@ -39,11 +40,7 @@ def with_imports(command: Callable[..., None]) -> Callable[..., None]:
 
     signature = inspect.signature(command, eval_str=True)
     option = inspect.Parameter("import_", inspect.Parameter.KEYWORD_ONLY, default=(), annotation=Modules)
-    parameters = [*signature.parameters.values(), option]
-    del wrapper.__wrapped__  # tyro is to read this signature
-    wrapper.__signature__ = signature.replace(parameters=parameters)  # pyright: ignore[reportAttributeAccessIssue]
-    wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return wrapper
+    return retyped(wrapper, [*signature.parameters.values(), option])
 
 
 def assignments(texts: tuple[str, ...], example: str) -> dict[str, float]:

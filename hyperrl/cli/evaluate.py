@@ -88,8 +88,10 @@ def evaluate(
         progress,
     )
     trained = opened.training
-    seed_of_training = getattr(model, "seed", None) if trained is None else trained.seed
-    report = replace(report, agent=opened.name, seed=seed_of_training, training=trained)
+    if trained is None:
+        report = replace(report, agent=opened.name, seed=getattr(model, "seed", None))
+    else:
+        report = report.of(trained)
     report.save(target)
     _print_report(report, found, str(agent))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -41,12 +41,17 @@ def described(command: Callable[..., None]) -> Callable[..., None]:
     def wrapper(*args: Any, **kwargs: Any) -> None:
         command(*args, **kwargs)
 
-    del wrapper.__wrapped__  # tyro is to read this signature
     parameters = [
         parameter.replace(annotation=_annotated(parameter, helps.get(parameter.name, "")))
         for parameter in signature.parameters.values()
     ]
-    wrapper.__signature__ = signature.replace(parameters=parameters)  # pyright: ignore[reportAttributeAccessIssue]
+    return retyped(wrapper, parameters)
+
+
+def retyped(wrapper: Callable[..., None], parameters: Sequence[inspect.Parameter]) -> Callable[..., None]:
+    """Give a function that wraps a command the parameters that tyro is to read, in place of the command's."""
+    del wrapper.__wrapped__  # pyright: ignore[reportFunctionMemberAccess]
+    wrapper.__signature__ = inspect.Signature(parameters)
     wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return wrapper
 

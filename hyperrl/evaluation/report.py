@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -137,6 +137,10 @@ class Report:
     sensitivity: Mapping[str, Series] = field(default_factory=dict)
     perturbations: Mapping[str, Series] = field(default_factory=dict)
     curve: Curve | None = None
+
+    def of(self, training: Training) -> Report:
+        """Return the report as that of a training, whose agent and seed it names."""
+        return replace(self, agent=training.agent, seed=training.seed, training=training)
 
     def save(self, path: str | Path) -> None:
         """Write the report as one JSON file, whole or not at all."""

@@ -136,9 +136,7 @@ class Entry:
                 "SHA-256 of their parameters differ. Remove it and run `hyperrl evaluate` again"
             )
         training = source.training
-        return cls(
-            str(source.path), replace(report, agent=training.agent, seed=training.seed, training=training), source
-        )
+        return cls(str(source.path), report.of(training), source)
 
     @property
     def agent_digest(self) -> str:

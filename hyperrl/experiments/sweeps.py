@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -86,8 +87,9 @@ class Cell:
         """Load the family, with its irrelevant features."""
         return load_family(self.family).with_irrelevant(self.irrelevant)
 
+    @cached_property
     def training(self) -> Training:
-        """Describe the training."""
+        """What is trained."""
         return Training.of(self.load_family(), self.agent, self.steps, self.seed, self.contexts)
 
 
@@ -129,10 +131,15 @@ def read_sweep(path: str | Path) -> list[Cell]:
     :raises ValueError: for a faulty file, saying file, key and what is valid; families, recipes and overrides are
         checked too.
     """
-    path = Path(path)
+    return _read(Path(path))[0]
+
+
+def _read(path: Path) -> tuple[list[Cell], Path | None]:
+    """Return the cells of a sweep's file and the folder of results that it names."""
     table = read_toml(path)
     try:
-        return cells(build_definition(SweepDefinition, table), path.parent)
+        definition = build_definition(SweepDefinition, table)
+        return cells(definition, path.parent), None if definition.results is None else path.parent / definition.results
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
@@ -189,10 +196,9 @@ def sweep(
     :raises ValueError: for a faulty file, and for a run folder or a file of results of another training.
     """
     if isinstance(source, str | Path):
-        found, path = read_sweep(source), Path(source)
-        out = Path("runs") / path.stem if out is None else Path(out)
-        named = read_toml(path).get("results")
-        results = path.parent / named if results is None and named is not None else results
+        found, named = _read(Path(source))
+        out = Path("runs") / Path(source).stem if out is None else Path(out)
+        results = named if results is None else results
     else:
         found = list(source)
         if out is None:
@@ -243,7 +249,7 @@ def run_cell(cell: Cell, out: Path) -> None:
     run = Run.open(out)
     if not run.evaluation_path.exists():
         report = evaluate(run.model("auto"), family, **cell.evaluation)
-        replace(report, agent=cell.agent.name, seed=cell.seed, training=run.training).save(run.evaluation_path)
+        report.of(run.training).save(run.evaluation_path)
 
 
 def _take(
@@ -274,7 +280,7 @@ def _finished(cell: Cell, out: Path, file: Path | None) -> Report | None:
     if not folder.is_dir():
         return None
     run = Run.open(folder)
-    if differences := cell.training().differences(run.training):
+    if differences := cell.training.differences(run.training):
         raise ValueError(f"{folder} holds another training: {'; '.join(differences)}. Choose another folder with out")
     if not run.evaluation_path.is_file():
         return None
@@ -287,7 +293,7 @@ def _finished(cell: Cell, out: Path, file: Path | None) -> Report | None:
 def _of_cell(cell: Cell, report: Report, path: Path) -> Report:
     if report.training is None:
         raise ValueError(f"{path} does not say what was trained, so it cannot stand for {cell.name}")
-    if differences := cell.training().differences(report.training):
+    if differences := cell.training.differences(report.training):
         raise ValueError(f"{path} is of another training: {'; '.join(differences)}")
     return report
 

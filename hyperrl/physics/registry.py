@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from importlib import import_module
 from typing import Any, Final
 
 from hyperrl.physics.base import Physics
 from hyperrl.utils.errors import nearest
-from hyperrl.utils.imports import load_class
+from hyperrl.utils.imports import load_class, load_object
 
 PHYSICS: Final = {
     "acrobot": "Acrobot",
@@ -41,7 +40,7 @@ def load(name: str) -> Physics:
         raise ValueError(
             f"unknown physics {name!r}: known are {list(PHYSICS)}, or give 'module:Class'.{nearest(name, PHYSICS)}"
         )
-    return getattr(import_module(f"hyperrl.physics.{name}"), PHYSICS[name])()
+    return load_object(f"hyperrl.physics.{name}:{PHYSICS[name]}")()
 
 
 def _load_class(name: str) -> Physics:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 from hyperrl.utils.errors import nearest
-from hyperrl.utils.imports import load_class
+from hyperrl.utils.imports import load_class, load_object
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
@@ -69,7 +68,7 @@ def algorithm_class(name: str) -> type[BaseAlgorithm]:
 
 def find(name: str) -> type[BaseAlgorithm]:
     """Return the class of an entry of :data:`REGISTRY`."""
-    return getattr(import_module(REGISTRY[name].package), name)
+    return load_object(f"{REGISTRY[name].package}:{name}")
 
 
 def policy_class(kind: str, algorithm: str) -> tuple[type[BasePolicy], dict[str, Any]]:

@@ -29,6 +29,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from hyperrl.training.diagnostics import HyperDiagnostics
+from hyperrl.utils.environments import layers
 from hyperrl.utils.files import write_bytes
 from hyperrl.utils.seeding import stream
 
@@ -218,12 +219,8 @@ def restore(state: State, fresh: BaseAlgorithm) -> BaseAlgorithm:
 
 def _pickled(vec_env: VecEnv) -> bytes | None:
     """Pickle environments with what they are in the middle of, or return ``None`` where that is not kept."""
-    for env in getattr(vec_env, "envs", []):
-        layer = env
-        while layer is not None:
-            if isinstance(layer, EzPickle):
-                return None
-            layer = getattr(layer, "env", None)
+    if any(isinstance(layer, EzPickle) for layer in layers(vec_env)):
+        return None
     try:
         return pickle.dumps(vec_env)
     except Exception:  # whatever a foreign object may raise

@@ -79,6 +79,7 @@ def train(
             if state.vec_env is None:
                 run.restarted(model.num_timesteps)
         checkpoint = Checkpoint(run.checkpoint, checkpoint_seconds, diagnostics, state)
+        del state  # its model and replay buffer need not lie in memory while the training goes on
         callbacks.append(checkpoint)
         model.set_logger(Logger(str(run.path), [TensorBoardOutputFormat(str(run.path))]))
         try:

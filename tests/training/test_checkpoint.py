@@ -16,6 +16,7 @@ from hyperrl import train
 from hyperrl.training import Run
 from hyperrl.training.checkpoint import read
 from hyperrl.utils.records import read as read_record
+from tests.training.test_training import Interrupt
 
 ON_POLICY = """
 algorithm = "PPO"
@@ -87,17 +88,6 @@ def family_of(cls: type, folder: Path) -> Path:
         '[attributes]\nslope = "slope + 0 * other"\n'
     )
     return path
-
-
-class Interrupt(BaseCallback):
-    def __init__(self, at: int) -> None:
-        super().__init__()
-        self.at = at
-
-    def _on_step(self) -> bool:
-        if self.num_timesteps >= self.at:
-            raise KeyboardInterrupt
-        return True
 
 
 def write(folder: Path, recipe: str) -> Path:
