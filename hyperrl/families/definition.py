@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -53,9 +54,16 @@ class FamilyDefinition:
 
     @property
     def digest(self) -> str:
-        """The SHA-256 of what it says of the dynamics and the features; not of the id and the plane."""
+        """The SHA-256 of what it says of the dynamics and the features. The plane does not count.
+
+        Of the id only the version counts. When the code of a family's physics changes, the version of its id is raised,
+        as Gymnasium does, so that references and results of the old physics are refused.
+        """
         unsaid = {key for key in ("base_kwargs", "wrappers", "model") if not getattr(self, key)}
         said = {key: value for key, value in asdict(self).items() if key not in ({"id", "plane"} | unsaid)}
+        version = re.search(r"-v([1-9]\d*)$", self.id)
+        if version is not None:
+            said["version"] = int(version[1])
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 

@@ -127,9 +127,9 @@ class Family:
     def digest(self) -> str:
         """The SHA-256 of what the definition says of the dynamics and the features.
 
-        Comments, the Gymnasium id and the plane of its pictures do not count; neither does the code of its physics,
-        which the version of hyperrl stands for. Of a family made in Python, its features, its time limit and the names
-        of its functions and physics count, not their code.
+        Comments and the plane of its pictures do not count. Of the Gymnasium id only the version counts. It is raised
+        when the code of the physics changes. Of a family made in Python, its features, its time limit and the names of
+        its functions and physics count, not their code.
         """
         if self._digest is not None:
             return self._digest

@@ -19,8 +19,8 @@ RADIUS = 0.1  # m
 class DoubleIntegrator(Physics):
     """A mass in the square [-1, 1]². State: (x, y [m], x', y' [m/s]), all clipped to ±1.
 
-    v ← v·(1 - dt·friction/mass) + dt·action_factor·force/mass, then x ← x + dt·v. A family that has no
-    ``friction`` has none, and one that has no ``action_factor`` has 1.
+    x ← x + dt·v, then v ← v·(1 - dt·friction/mass) + dt·force/mass, where force = clip(action_factor·action, ±1).
+    A family that has no ``friction`` has none, and one that has no ``action_factor`` has 1.
     """
 
     features = ("mass",)
@@ -37,13 +37,13 @@ class DoubleIntegrator(Physics):
     def step(self, state: Tensor, action: Tensor, c: Context) -> tuple[Tensor, Tensor, Tensor]:
         """Reward 1 within 0.1 m of the origin."""
         position, velocity = state.split(2, dim=1)  # each (n, 2)
+        position = (position + DT * velocity).clamp(-1.0, 1.0)
         per_mass = DT / c["mass"]
         if "friction" in c:
             velocity = velocity * (1 - per_mass * c["friction"])[:, None]
-        push = per_mass * c["action_factor"] if "action_factor" in c else per_mass
-        velocity = (velocity + action.clamp(-1.0, 1.0) * push[:, None]).clamp(-1.0, 1.0)
-        position = (position + DT * velocity).clamp(-1.0, 1.0)
-        reward = (position.square().sum(1) < RADIUS**2).to(state.dtype)
+        force = (action * c["action_factor"][:, None] if "action_factor" in c else action).clamp(-1.0, 1.0)
+        velocity = (velocity + force * per_mass[:, None]).clamp(-1.0, 1.0)
+        reward = (position.square().sum(1) <= RADIUS**2).to(state.dtype)
         return torch.cat((position, velocity), dim=1), reward, torch.zeros_like(reward, dtype=torch.bool)
 
     def observe(self, state: Tensor) -> Tensor:

@@ -505,6 +505,16 @@ def test_what_a_family_made_in_python_is_known_by() -> None:
         assert changed.digest != GOALS.digest
 
 
+def test_a_new_version_of_a_family_is_another_family(tmp_path: Path) -> None:
+    text = (folder("envs") / "pendulum.toml").read_text(encoding="utf-8")
+    digests = []
+    for i, identifier in enumerate(("hyperrl/Pendulum-v0", "hyperrl/Other-v0", "hyperrl/Pendulum-v1")):
+        path = tmp_path / f"pendulum{i}.toml"
+        path.write_text(text.replace("hyperrl/Pendulum-v0", identifier), encoding="utf-8")
+        digests.append(hyperrl.load_family(path).digest)
+    assert digests[0] == digests[1] == hyperrl.load_family("pendulum").digest != digests[2]
+
+
 def test_physics_alone_make_a_family_in_python() -> None:
     ode = hyperrl.load_family("ode")
     mine = hyperrl.Family(None, ode.context_space, None, name="mine", physics=load("ode"), max_episode_steps=200)

@@ -192,12 +192,12 @@ def clip(value, limit=1.0):
 
 
 def double_integrator_by_hand(state, action, c):
-    x, y, *velocity = state
-    damping = 1 - 0.1 * c.get("friction", 0.0) / c["mass"]
-    gain = 0.1 * c.get("action_factor", 1.0) / c["mass"]
-    vx, vy = (clip(v * damping + gain * clip(force)) for v, force in zip(velocity, action, strict=True))
+    x, y, vx, vy = state
     x, y = clip(x + 0.1 * vx), clip(y + 0.1 * vy)
-    return [x, y, vx, vy], 1.0 if math.hypot(x, y) < 0.1 else 0.0
+    damping = 1 - 0.1 * c.get("friction", 0.0) / c["mass"]
+    forces = (clip(c.get("action_factor", 1.0) * u) for u in action)
+    vx, vy = (clip(v * damping + 0.1 * force / c["mass"]) for v, force in zip((vx, vy), forces, strict=True))
+    return [x, y, vx, vy], 1.0 if math.hypot(x, y) <= 0.1 else 0.0
 
 
 def ode_by_hand(state, action, c):
