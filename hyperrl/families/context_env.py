@@ -11,7 +11,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import ArrayLike
 
-from hyperrl.contexts import ContextBox, ContextSpace
+from hyperrl.contexts import ContextBox, ContextSpace, Vector
 from hyperrl.utils.errors import nearest
 
 if TYPE_CHECKING:
@@ -118,10 +118,15 @@ class ContextEnv(gym.Env[Any, Any]):
         else:
             self.context = self.context_space.sample("train", 1, self.np_random)[0]
         self._episode += 1
-        relevant = self.context_space.relevant
-        self._apply(self.env.unwrapped, relevant.as_dict(self.context[: len(relevant)]))
+        self.set_context(self.context)
         observation, info = self.env.reset(seed=seed, options=options or None)
         return self._observe(observation), info
+
+    def set_context(self, context: Vector) -> None:
+        """Set the context from the next step on, shape ``(d,)``; the state of the environment stays as it is."""
+        self.context = context
+        relevant = self.context_space.relevant
+        self._apply(self.env.unwrapped, relevant.as_dict(context[: len(relevant)]))
 
     def step(self, action: Any) -> tuple[dict[str, np.ndarray], Any, bool, bool, dict[str, Any]]:
         """Take one step; the reward and the ends of the episode are the inner environment's."""

@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike
 from hyperrl.contexts import ContextSpace, Vector
 from hyperrl.families.context_env import ContextEnv
 from hyperrl.families.definition import MUJOCO, family_spec
+from hyperrl.families.switching import ContextSwitch, Switch, switch_steps
 from hyperrl.utils.definitions import find
 from hyperrl.utils.errors import nearest
 from hyperrl.utils.imports import load_object
@@ -42,7 +43,7 @@ class Family:
         ``render_mode``. ``None`` where there are only physics.
     :param context_space: the features.
     :param apply: sets a context, a mapping from feature names to values, on the unwrapped environment, before each of
-        its resets. ``None`` where there are only physics.
+        its resets and, where contexts switch within episodes, between two steps. ``None`` where there are only physics.
     :param name: a name for tables, files and messages.
     :param max_episode_steps: the time limit, for an environment that has none of its own.
     :param plane: the two features over which a picture of the returns is drawn; the first two by default.
@@ -205,15 +206,21 @@ class Family:
         )
         return Family(self._make_env, apply=self._apply, **(arguments | changes))
 
-    def make(self, context: Mapping[str, float] | ArrayLike | None = None, **kwargs: Any) -> gym.Env[Any, Any]:
+    def make(
+        self, context: Mapping[str, float] | ArrayLike | None = None, *, switch: Switch = None, **kwargs: Any
+    ) -> gym.Env[Any, Any]:
         """Make one environment.
 
         :param context: the context of every episode, as a mapping (the rest at default) or a vector of shape
             ``(d,)``; ``None`` draws a fresh one from the training range at each ``reset``.
+        :param switch: change the context within episodes to another draw from the training range, as in
+            :meth:`vec_env`.
         :param kwargs: keyword arguments of the base environment, such as ``render_mode``.
         """
         contexts = None if context is None else self.context_space.vector(context)[None]
-        return gym.make(self._env_spec, disable_env_checker=True, contexts=contexts, **kwargs)
+        steps = switch_steps(switch, contexts)
+        env = gym.make(self._env_spec, disable_env_checker=True, contexts=contexts, **kwargs)
+        return env if steps is None else ContextSwitch(env, steps)
 
     def vec_env(
         self,
@@ -222,6 +229,7 @@ class Family:
         seed: int = 0,
         contexts: int | ArrayLike | None = None,
         *,
+        switch: Switch = None,
         backend: str = "auto",
         device: str = "cpu",
         threads: int | None = None,
@@ -235,14 +243,19 @@ class Family:
             environment one of ``n_envs`` contexts (the other splits); a number takes that many contexts of the
             split, an array of shape ``(n, d)`` those. Environment ``i`` starts with context ``i % n`` and goes
             on in steps of ``n_envs``: with ``n == n_envs``, each keeps its own.
+        :param switch: change the context within episodes, after so many steps each time, or after a random number of
+            them: ``(30, 80)`` draws one from 30 to 80. The new context is one of ``contexts``, each as likely as
+            another, or a fresh draw from the training range. The state goes on as it is. What is observed after the
+            step holds the new context, and its info ``context_switched``; the last observation of an episode holds the
+            context of its last step.
         :param backend: ``"batched"`` steps all environments at once as rows of tensors, ``"gymnasium"`` one Gymnasium
             environment after the other; ``"auto"`` is batched where the family has ``physics``. The same seed gives
             other contexts in the one than in the other.
         :param device: where batched environments are: ``"cpu"``, ``"cuda"``, ``"auto"`` for cuda where there is one.
         :param threads: on how many threads MuJoCo steps batched environments; by default as many as there are cores.
         :raises ValueError: for a context out of bounds, for ``"batched"`` where the family has no ``physics``, for
-            another device than the cpu where environments are Gymnasium's or MuJoCo's, and for ``threads`` where it is
-            not MuJoCo that steps.
+            another device than the cpu where environments are Gymnasium's or MuJoCo's, for ``threads`` where it is
+            not MuJoCo that steps, and for ``switch`` where there is only one context.
         """
         if backend not in BACKENDS:
             raise ValueError(f"unknown backend {backend!r}: known are {list(BACKENDS)}.{nearest(backend, BACKENDS)}")
@@ -254,6 +267,7 @@ class Family:
             contexts = self.context_space.sample(split, int(contexts), seed)
         elif contexts is not None:
             contexts = self.context_space.matrix(contexts)
+        steps = switch_steps(switch, contexts)
         if backend == "batched" or (backend == "auto" and self.has_physics):
             from hyperrl.simulation.simulator import Simulator
             from hyperrl.simulation.vec_env import BatchedVecEnv
@@ -266,24 +280,29 @@ class Family:
                         f"expected at least one thread, of MuJoCo, got threads={threads} for {type(physics).__name__}"
                     )
                 physics.threads = threads
-            simulator = Simulator(physics, self.context_space, n_envs, limit, contexts, device)
+            simulator = Simulator(physics, self.context_space, n_envs, limit, contexts, device, steps)
             vec_env = BatchedVecEnv(simulator)
         elif threads is not None:
             raise ValueError(f"threads={threads} is for batched environments that MuJoCo steps")
         elif device not in ("cpu", "auto"):
             raise ValueError(f"device={device!r} is for batched environments; Gymnasium's run on the cpu")
         else:
-            vec_env = self._dummy_vec_env(n_envs, contexts)
+            vec_env = self._dummy_vec_env(n_envs, contexts, steps)
         vec_env.seed(stream(seed))
         return vec_env
 
-    def _dummy_vec_env(self, n_envs: int, contexts: Vector | None) -> VecEnv:
+    def _dummy_vec_env(self, n_envs: int, contexts: Vector | None, switch: tuple[int, int] | None) -> VecEnv:
         from stable_baselines3.common.monitor import Monitor
         from stable_baselines3.common.vec_env import DummyVecEnv
 
         def make(i: int) -> Callable[[], gym.Env[Any, Any]]:
             mine = None if contexts is None else contexts[(i + n_envs * np.arange(len(contexts))) % len(contexts)]
-            return lambda: Monitor(gym.make(self._env_spec, disable_env_checker=True, contexts=mine))
+
+            def made() -> gym.Env[Any, Any]:
+                env = gym.make(self._env_spec, disable_env_checker=True, contexts=mine)
+                return Monitor(env if switch is None else ContextSwitch(env, switch, contexts))
+
+            return made
 
         return DummyVecEnv([make(i) for i in range(n_envs)])
 

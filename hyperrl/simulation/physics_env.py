@@ -36,15 +36,23 @@ class PhysicsEnv(gym.Env[np.ndarray, Any]):
         self.render_mode = render_mode
         self.observation_space = physics.observation_space
         self.action_space = physics.action_space
-        self.context: Mapping[str, float] = {}
-        """Feature name = value; holds from the next ``reset``."""
+        self.context = {}
+
+    @property
+    def context(self) -> Mapping[str, float]:
+        """Feature name = value; may be set, and holds from the next ``reset`` or ``step``."""
+        return self._context
+
+    @context.setter
+    def context(self, context: Mapping[str, float]) -> None:
+        self._context = context
+        self._c = {name: torch.tensor([value], dtype=torch.float64) for name, value in context.items()}
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Start an episode in the context that is set."""
         super().reset(seed=seed)
-        self._c = {name: torch.tensor([value], dtype=torch.float64) for name, value in self.context.items()}
         uniform = torch.from_numpy(self.np_random.random((1, self.physics.uniforms)))
         self._state = self.physics.initial(uniform, self._c)
         return self._observe(), {}

@@ -19,6 +19,7 @@ from torch import Tensor
 from hyperrl.contexts import ContextBox, ContextSpace
 from hyperrl.physics.base import Physics
 from hyperrl.simulation.draws import signed, splitmix64, training_contexts, uniform
+from hyperrl.simulation.switching import Switching
 from hyperrl.utils.devices import find_device
 
 Observation = dict[str, Tensor]
@@ -29,7 +30,7 @@ class Step(NamedTuple):
     """What one step of ``n`` environments gave."""
 
     observation: Observation
-    """What is observed now: of the new episode where one ended."""
+    """What is observed now: of the new episode where one ended, with the new context where one switched."""
     reward: Tensor
     """float64, shape (n,)."""
     terminated: Tensor
@@ -39,11 +40,14 @@ class Step(NamedTuple):
     ended: Tensor
     """bool, shape (n,): terminated or truncated."""
     last: Observation
-    """What the step led to, in the context that it was taken in: other than ``observation`` where an episode ended."""
+    """What the step led to, in the context that it was taken in: other than ``observation`` where an episode ended, or
+    the context switched."""
     returns: Tensor
     """Undiscounted return of each episode with this step, float64, shape (n,)."""
     lengths: Tensor
     """Number of steps of each episode with this one, int64, shape (n,)."""
+    switched: Tensor
+    """bool, shape (n,): the episode goes on in another context from here."""
 
 
 class Simulator:
@@ -61,6 +65,8 @@ class Simulator:
     :param contexts: shape ``(m, d)``: environment ``i`` starts with context ``i % m`` and goes on in steps of ``n``;
         ``None`` draws one from the training range for each episode.
     :param device: where the tensors are: ``"cpu"``, ``"cuda"``, ``"auto"`` for cuda where there is one.
+    :param switch: the least and the greatest number of steps after which the context changes within an episode: to one
+        of ``contexts``, or to another draw from the training range. ``None``: it never does.
     :raises ValueError: for contexts out of bounds, a device that is not there, and where the physics needs a feature
         that there is not.
 
@@ -84,6 +90,7 @@ class Simulator:
         max_episode_steps: int | None,
         contexts: ArrayLike | None = None,
         device: str = "cpu",
+        switch: tuple[int, int] | None = None,
     ) -> None:
         if n < 1:
             raise ValueError(f"expected at least one environment, got {n}")
@@ -118,6 +125,8 @@ class Simulator:
         self._drawn: Tensor | None = None  # contexts and starts of episodes to come, (n * _AHEAD, d + s)
         self._offset = self._rows  # episode + offset: the place in it of each environment's next episode, (n,)
         self._left = 0  # how often every environment can surely begin anew before one runs out of them
+        self.switching = None if switch is None else Switching(switch, context_space, self._fixed)
+        """When contexts change within episodes, and to which; ``None`` where they do not."""
 
     @property
     def contexts(self) -> Tensor:
@@ -151,6 +160,8 @@ class Simulator:
         self.state = self.physics.initial(start, self._c)
         self._returns = torch.zeros_like(self._returns)
         self._lengths = torch.zeros_like(self._lengths)
+        if self.switching is not None:
+            self.switching.begin(self._keys, self.episode)
         return self._observe(self.state)
 
     @torch.inference_mode()  # a fifth faster than recording what gradients would need
@@ -183,7 +194,22 @@ class Simulator:
             self._returns, self._lengths = returns.masked_fill(ended, 0), lengths.masked_fill(ended, 0)
             self._begin(ended, state)
             observation = self._observe(state)
-        return Step(observation, reward, terminated, truncated, ended, last, returns, lengths)
+        switched = self._none
+        if self.switching is not None:
+            switched = self._switch(self.switching, ended)
+            observation = {**observation, "context": self._observed}
+        return Step(observation, reward, terminated, truncated, ended, last, returns, lengths, switched)
+
+    def _switch(self, switching: Switching, ended: Tensor) -> Tensor:
+        """Change the contexts where it is time, in place, and return where."""
+        if not (ended.is_cpu and torch.equal(ended, self._none)):
+            switching.begin(self._keys, self.episode, ended)
+        if ended.is_cpu and not (self._lengths >= switching.due).any():
+            return self._none
+        switched, contexts = switching.draw(self._keys, self.episode, self._lengths)
+        torch.where(switched, contexts.T, self._columns, out=self._columns)
+        self._observed = self._columns.float().T.contiguous()
+        return switched
 
     def _begin(self, ended: Tensor, state: Tensor) -> None:
         """Begin the next episode where one ended, in place: all rows, of which the mask takes some, so that no row's

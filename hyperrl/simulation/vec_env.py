@@ -23,7 +23,7 @@ class BatchedVecEnv(VecEnv):
 
     Observations are as :class:`hyperrl.ContextEnv`'s. The infos of environments that just ended hold
     ``terminal_observation``, ``TimeLimit.truncated`` and ``episode`` (``r``, ``l``, ``t``), so no ``Monitor`` is
-    needed; those of the others are empty.
+    needed; those of episodes that go on in another context hold ``context_switched``; the others are empty.
 
     :param simulator: the environments.
 
@@ -95,6 +95,9 @@ class BatchedVecEnv(VecEnv):
                     "terminal_observation": {"observation": observation, "context": context},
                     "episode": {"r": r, "l": length, "t": seconds},
                 }
+        if self.simulator.switching is not None:
+            for i in step.switched.cpu().numpy().nonzero()[0].tolist():
+                infos[i]["context_switched"] = True
         return to_numpy(step.observation), step.reward.cpu().numpy().astype(np.float32), done, infos
 
     def close(self) -> None:

@@ -18,6 +18,7 @@ class BatchedVectorEnv(VectorEnv[Arrays, np.ndarray, NDArray[Any]]):
     """Environments of one family, stepped together; an episode that ends is followed by the next in the same step.
 
     The last observation of an episode is in ``info["final_obs"]``, as in Gymnasium's own environments of this mode.
+    ``info["context_switched"]`` says which go on in another context, where any does.
 
     :param simulator: the environments.
 
@@ -66,5 +67,8 @@ class BatchedVectorEnv(VectorEnv[Arrays, np.ndarray, NDArray[Any]]):
             for i in rows.tolist():
                 final = {key: value[i].copy() for key, value in last.items()}
                 info = self._add_info(info, {"final_obs": final, "final_info": {}}, i)
+        if self.simulator.switching is not None:
+            for i in step.switched.cpu().numpy().nonzero()[0].tolist():
+                info = self._add_info(info, {"context_switched": True}, i)
         observation, reward = to_numpy(step.observation), step.reward.cpu().numpy()
         return observation, reward, step.terminated.cpu().numpy(), step.truncated.cpu().numpy(), info

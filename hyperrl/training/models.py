@@ -56,7 +56,7 @@ def build(
         if definition.match_parameters is not None:
             reference = build(family, _reference(agent), device="cpu")
             policy_kwargs |= matched_width(policy, reference, policy_kwargs)
-        vec_env: VecEnv = family.vec_env(definition.n_envs, contexts=contexts, seed=seed)
+        vec_env: VecEnv = family.vec_env(definition.n_envs, contexts=contexts, seed=seed, switch=definition.switch)
         if definition.normalize_reward:
             vec_env = VecNormalize(vec_env, norm_obs=False, gamma=hyperparameters.get("gamma", 0.99))
         if "action_noise" in hyperparameters:

@@ -24,6 +24,8 @@ class AgentDefinition:
         ``action_noise = 0.1`` is normal with that standard deviation.
     :param policy_kwargs: keyword arguments of the policy. Those that are classes, here and among the hyperparameters,
         are named as ``activation_fn = "torch.nn:ReLU"``.
+    :param switch: change the context within episodes: after so many steps, or after a random number of them, as
+        ``[30, 80]``; see :meth:`hyperrl.Family.vec_env`.
     :param normalize_reward: divide rewards by a running estimate of the return's standard deviation.
     :param match_parameters: the recipe whose number of parameters this one is given, by its layers' width.
     """
@@ -35,6 +37,7 @@ class AgentDefinition:
     policy_kwargs: dict
     normalize_reward: bool = False
     match_parameters: str | None = None
+    switch: int | list | None = None
 
 
 @dataclass(frozen=True)
