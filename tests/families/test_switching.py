@@ -31,6 +31,10 @@ def make(name: str, n: int, steps: int | None, switch: Any, contexts: Any = None
     return simulator
 
 
+def vec_envs(name: str, n: int, **kwargs: Any) -> Any:
+    return FAMILIES[name].vec_env(n, **kwargs)
+
+
 def actions(simulator: Simulator, i: int) -> torch.Tensor:
     """Actions of step i, those of a row the same whatever n."""
     drawn = []
@@ -91,13 +95,13 @@ def test_episodes_begin_as_they_do_without_switches(name: str) -> None:
 def test_given_contexts_are_switched_between_and_irrelevant_features_change_nothing(backend: str) -> None:
     family = FAMILIES["pendulum"]
     contexts = family.context_space.sample("extrapolation", 3)
-    vec_env = family.vec_env(3, contexts=contexts, switch=4, backend=backend, seed=1)
+    vec_env = vec_envs("pendulum", 3, contexts=contexts, switch=4, backend=backend, seed=1)
     seen = [vec_env.reset()["context"]] + [vec_env.step(np.zeros((3, 1)))[0]["context"] for _ in range(100)]
     among = (np.array(seen)[:, :, None] == contexts.astype(np.float32)).all(-1)  # (steps, n, 3)
     assert among.any(-1).all()
     assert among.any(0).all()  # each environment was in each
-    wider = family.with_irrelevant(2).vec_env(3, switch=4, backend="batched", seed=1)
-    same = family.vec_env(3, switch=4, backend="batched", seed=1)
+    wider: Any = family.with_irrelevant(2).vec_env(3, switch=4, backend="batched", seed=1)
+    same = vec_envs("pendulum", 3, switch=4, backend="batched", seed=1)
     one, other = wider.reset(), same.reset()
     for _ in range(20):
         assert_array_equal(one["context"][:, :4], other["context"])
@@ -107,7 +111,7 @@ def test_given_contexts_are_switched_between_and_irrelevant_features_change_noth
 @every_family
 def test_gymnasiums_environments_switch_as_the_batched_ones_do(name: str) -> None:
     family = FAMILIES[name]
-    few, many = (family.vec_env(n, switch=(2, 5), backend="gymnasium", seed=3) for n in (2, 3))
+    few, many = (vec_envs(name, n, switch=(2, 5), backend="gymnasium", seed=3) for n in (2, 3))
     observations = [vec_env.reset() for vec_env in (few, many)]
     space, steps = few.action_space, [0, 0]
     for i in range(family.max_episode_steps or 0):
@@ -175,7 +179,7 @@ def test_mujocos_rows_switch_as_the_environment_does_to_the_bit(name: str) -> No
 
 @pytest.mark.parametrize("backend", ["batched", "gymnasium"])
 def test_a_pickled_copy_goes_on_alike(backend: str) -> None:
-    vec_env = FAMILIES["cartpole"].vec_env(3, switch=(2, 5), backend=backend)
+    vec_env = vec_envs("cartpole", 3, switch=(2, 5), backend=backend)
     vec_env.reset()
     vec_env.step(np.zeros(3, dtype=np.int64))
     copied = pickle.loads(pickle.dumps(vec_env))
@@ -209,7 +213,7 @@ def test_one_environment_switches_and_a_recipe_may_say_so() -> None:
     assert len(np.unique(contexts, axis=0)) == 3
     assert_array_equal(contexts[0], FAMILIES["pendulum"].make().reset(seed=0)[0]["context"])
     model = build(FAMILIES["pendulum"], agent_spec("hyper-ppo", {"switch": [30, 80]}), device="cpu")
-    assert model.get_env().unwrapped.simulator.switching.steps == (30, 80)  # pyright: ignore[reportOptionalMemberAccess, reportAttributeAccessIssue]
+    assert model.get_env().unwrapped.simulator.switching.steps == (30, 80)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @pytest.mark.parametrize("switch", [0, -3, 2.5, True, "50", (), (5,), (1, 2, 3), (8, 3), (0, 5), (1.0, 2.0)])
