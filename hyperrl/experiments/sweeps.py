@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from hyperrl.evaluation.protocol import evaluate
-from hyperrl.evaluation.report import Curve, Report
+from hyperrl.evaluation.report import Curve, Report, Settings
 from hyperrl.experiments.engines import CountSteps, Engine, LocalEngine, Outcome, State, Task
 from hyperrl.families.family import Family, load_family
 from hyperrl.training.loop import train
@@ -92,6 +93,15 @@ class Cell:
         """What is trained."""
         return Training.of(self.load_family(), self.agent, self.steps, self.seed, self.contexts)
 
+    @property
+    def evaluated(self) -> dict[str, Any]:
+        """What is evaluated, and how: the splits and each of :class:`~hyperrl.evaluation.Settings`."""
+        arguments = inspect.signature(evaluate).bind(None, None, **self.evaluation)
+        arguments.apply_defaults()
+        levels = {kind: tuple(values) for kind, values in (arguments.arguments["perturbations"] or {}).items()}
+        given = arguments.arguments | {"perturbations": levels}
+        return {"splits": tuple(given["splits"])} | {key.name: given[key.name] for key in fields(Settings)}
+
 
 @dataclass(frozen=True)
 class SweepState:
@@ -160,14 +170,18 @@ def cells(definition: SweepDefinition, folder: str | Path = ".") -> list[Cell]:
     seeds = definition.seeds if isinstance(definition.seeds, list) else list(range(definition.seeds))
     if not seeds or any(type(seed) is not int or seed < 0 for seed in seeds):
         raise ValueError(f"'seeds' must be a number ≥ 1, or a list of seeds ≥ 0, got {definition.seeds}")
+    valid = ("splits", *(key.name for key in fields(Settings)))
+    for key in definition.evaluate:
+        if key not in valid:
+            raise ValueError(f"'evaluate': unknown key {key!r}: the keys are {list(valid)}.{nearest(key, valid)}")
     made = [
         Cell(
             family, agent, seed, _steps(definition, family), definition.contexts, irrelevant, dict(definition.evaluate)
         )
+        for seed in seeds  # first, so that an interrupted sweep has as many trainings of one agent as of another
         for family in families
         for irrelevant in definition.irrelevant
         for agent in agents
-        for seed in seeds
     ]
     for cell in made:
         if cell.seed == seeds[0]:  # faults are named before any training begins
@@ -193,7 +207,7 @@ def sweep(
     :param results: folder for a small file of results of each cell, which stands for the cell wherever there is one:
         on another machine a sweep goes on from these. That which the file names by default.
     :param watch: called with the state about twice a second.
-    :raises ValueError: for a faulty file, and for a run folder or a file of results of another training.
+    :raises ValueError: for a faulty file, and for a run folder or a file of results of another training or evaluation.
     """
     if isinstance(source, str | Path):
         found, named = _read(Path(source))
@@ -272,7 +286,7 @@ def _take(
 def _finished(cell: Cell, out: Path, file: Path | None) -> Report | None:
     """Return the report of a cell that is finished, and write its file of results where that is missing.
 
-    :raises ValueError: where the file or the folder is of another training.
+    :raises ValueError: where the file or the folder is of another training or evaluation.
     """
     if file is not None and file.is_file():
         return _of_cell(cell, Report.load(file), file)
@@ -295,6 +309,14 @@ def _of_cell(cell: Cell, report: Report, path: Path) -> Report:
         raise ValueError(f"{path} does not say what was trained, so it cannot stand for {cell.name}")
     if differences := cell.training.differences(report.training):
         raise ValueError(f"{path} is of another training: {'; '.join(differences)}")
+    found = {"splits": tuple(report.splits)} | ({} if report.settings is None else vars(report.settings))
+    differences = [
+        f"{key} was {found.get(key, 'not given')!r}, now {value!r}"
+        for key, value in cell.evaluated.items()
+        if found.get(key) != value
+    ]
+    if differences:
+        raise ValueError(f"{path} is of another evaluation: {'; '.join(differences)}. Remove it to evaluate again")
     return report
 
 

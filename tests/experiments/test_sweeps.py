@@ -33,9 +33,9 @@ def test_a_sweep_is_families_by_agents_by_seeds(tmp_path: Path) -> None:
     cells = read_sweep(write(tmp_path))
     assert [cell.name for cell in cells] == [
         f"{family}-{agent}-{seed}"
+        for seed in (3, 4)  # first, so that an interrupted sweep has as many of each agent
         for family in ("ode", "pendulum")
         for agent in ("hyper-ppo", "small")
-        for seed in (3, 4)
     ]
     assert {cell.steps for cell in cells if cell.family == "ode"} == {2000}
     assert cells[0].agent.definition.n_envs == 4
@@ -55,6 +55,7 @@ def test_a_sweep_is_families_by_agents_by_seeds(tmp_path: Path) -> None:
         ('name = "small", ', 'names = "small", ', "unknown key 'names'.* Did you mean 'name'"),
         ('name = "small"', 'name = "hyper-ppo"', "must have names of their own"),
         ("families = [", "families = [[", "not valid TOML"),
+        ("episodes = 2", "episode = 2", "'evaluate': unknown key 'episode'.* Did you mean 'episodes'"),
     ],
 )
 def test_a_faulty_file_is_refused_before_anything_runs(old: str, new: str, message: str, tmp_path: Path) -> None:
@@ -97,6 +98,14 @@ def test_cells_are_trained_once_and_stand_in_small_files(tmp_path: Path, monkeyp
         assert_array_equal(
             once_more.reports["pendulum-small-3"].splits["train"].returns, report.splits["train"].returns
         )
+
+    # Another evaluation is asked for: neither the file nor that of the run folder is one.
+    other = write(tmp_path, path.read_text().replace("episodes = 2", "episodes = 3"))
+    with pytest.raises(ValueError, match=r"hyper-ppo-3.json is of another evaluation: episodes was 2, now 3\. Remove it"):
+        sweep(other, tmp_path / "runs")
+    with pytest.raises(ValueError, match=r"evaluation.json is of another evaluation: episodes was 2, now 3"):
+        sweep(other, tmp_path / "runs", results=tmp_path / "nowhere")
+    write(tmp_path, path.read_text().replace("episodes = 3", "episodes = 2"))
 
     # A file of another training stands for nothing.
     data = json.loads(file.read_text())
