@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from hyperrl.cli.arguments import set_threads
+from hyperrl.cli.arguments import HERE, Engines
 from hyperrl.cli.console import say
 
 
@@ -19,10 +19,12 @@ def tune(
     seed: int = 0,
     resume: bool = False,
     device: str = "auto",
-    threads: int = 1,
+    on: Engines = HERE,
     progress: bool = True,
 ) -> None:
     """Search for the head, rank, embedding and learning rate with which an agent does best, and write its recipe.
+
+    Trials run side by side. Only with --jobs 1 does the same seed give the same search.
 
     Args:
         family: Name of a family (see `hyperrl list`), path of a .toml file, or module:attribute of one made in Python.
@@ -33,13 +35,13 @@ def tune(
         seed: Seed of the search and of each trial.
         resume: Continue the search of the same folder; begin where there is none.
         device: Where the networks are: cpu, cuda, or auto for cuda where there is one.
-        threads: Threads that torch uses on the CPU; one is the fastest for networks as small as these.
         progress: Show a progress bar.
     """
     from hyperrl.experiments.tuning import tune
 
-    set_threads(threads)
     if out is None:
         out = Path("runs") / f"tune-{Path(family).stem}-{Path(agent).stem}-{seed}"
-    best = tune(family, agent, trials, steps, seed, out=out, resume=resume, device=device, progress=progress)
+    best = tune(
+        family, agent, trials, steps, seed, out=out, resume=resume, device=device, engine=on.make(), progress=progress
+    )
     say(f"Wrote {best.source}. Next: hyperrl train {family} {best.source}")

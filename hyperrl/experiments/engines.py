@@ -64,6 +64,9 @@ class State:
 class Engine(ABC):
     """Runs tasks side by side."""
 
+    shared_storage: bool = True
+    """Whether tasks write to the very folders that they are given, so that one sees what another writes."""
+
     @abstractmethod
     def run(
         self,

@@ -335,9 +335,9 @@ def small(report: Report, run: Run) -> Report:
 
 def _rounded(values: Any) -> Any:
     """Round to significant digits, so that a file of results is small."""
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):  # 0 has no digits
         scale = 10.0 ** (DIGITS - 1 - np.floor(np.log10(np.abs(values))))
-    return np.where(np.isfinite(scale), np.round(values * scale) / scale, values)
+        return np.where(np.isfinite(scale), np.round(values * scale) / scale, values)
 
 
 def _agent(entry: Any, common: Mapping[str, Any], folder: str | Path) -> AgentSpec:

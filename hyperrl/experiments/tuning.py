@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 import os
+from contextlib import closing
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from stable_baselines3.common.callbacks import BaseCallback
 from tqdm import tqdm
 
+from hyperrl.experiments.engines import CountSteps, Engine, LocalEngine, State, Task
 from hyperrl.families.family import Family, load_family
 from hyperrl.hypernet import HEADS
 from hyperrl.policies.hyper_config import HyperConfig
@@ -21,7 +25,7 @@ from hyperrl.utils.files import held, refuse_existing, write_text
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
-    from optuna.storages.journal import JournalFileBackend
+    from optuna.storages import JournalStorage
     from stable_baselines3.common.base_class import BaseAlgorithm
 
 EVALUATIONS: Final = 5  # of a trial; after all but the last it may be given up
@@ -41,6 +45,7 @@ def tune(
     out: str | Path,
     resume: bool = False,
     device: str = "auto",
+    engine: Engine | None = None,
     progress: bool = False,
 ) -> AgentSpec:
     """Search for the head, rank, embedding and learning rate with which a recipe does best on a family.
@@ -49,6 +54,9 @@ def tune(
     the same ones, and the same initial states. Contexts of ``extrapolation`` stay unseen. The recipe as it is comes
     first. One that is worse than the median of the others at a fifth of its steps, or later, is given up. As the best
     of many trials of one seed each, the result looks better than it is: train it with other seeds.
+
+    Trials that run side by side share one journal of Optuna. What a trial tries depends on which others have ended, so
+    only an engine of one worker gives the same search for the same seed.
 
     :param family: a family, its name or the path of its ``.toml`` file.
     :param agent: the name of a recipe with the policy ``"hyper"``, or the path of its ``.toml`` file.
@@ -59,16 +67,22 @@ def tune(
         the first finished trial on, the best recipe as ``<agent>-tuned.toml``.
     :param resume: continue the search of ``out``; where there is none, begin.
     :param device: where the networks are: ``"cpu"``, ``"cuda"``, ``"auto"``.
+    :param engine: where trials run; on this machine, one a core, by default.
     :param progress: show a progress bar.
     :return: the best recipe.
-    :raises ValueError: for a faulty recipe, for a folder that exists or holds another search, and where training
-        diverged in every trial.
+    :raises ValueError: for a faulty recipe, for a folder that exists or holds another search, for an engine whose
+        workers do not see the folder, and where training diverged in every trial.
     """
     require("the search", "tune", "optuna", "tomlkit")
     for name, value in (("trials", trials), ("steps", steps)):
         if value < 1:
             raise ValueError(f"expected {name} ≥ 1, got {name}={value}")
-    import optuna
+    engine = LocalEngine() if engine is None else engine
+    if not engine.shared_storage:
+        raise ValueError(
+            "trials share one journal file: expected an engine whose workers all see the output folder, got one "
+            "without shared storage. Give --shared-storage (shared_storage=True) and a folder that all nodes see"
+        )
     from optuna.trial import TrialState
 
     family = family if isinstance(family, Family) else load_family(family)
@@ -79,40 +93,84 @@ def tune(
             f"{spec.definition.policy!r}"
         )
     build(family, spec, seed, device=device)  # faults are named before anything is written
-    search = _Search(family, spec, steps, seed, Path(out), device)
-    if progress:
-        optuna.logging.set_verbosity(optuna.logging.WARNING)  # its lines would tear the bar
+    search = Search(family, spec, steps, seed, Path(out).absolute(), device)
     if not resume:
         search.refuse_existing()
     with held(search.out, seconds=0):
         study = search.open(resume)
         finished = len(study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED)))
-        with tqdm(total=trials, initial=finished, disable=not progress, unit="trial", desc="tune") as search.bar:
-            study.optimize(search.trial, max(trials - finished, 0), callbacks=[search.keep_best])
+        begun = sum(trial.state != TrialState.WAITING for trial in study.trials)
+        tasks = [Task((search, seed + begun + i), search.out) for i in range(trials - finished)]
+        with tqdm(total=trials, initial=finished, disable=not progress, unit="trial", desc="tune") as bar:
+
+            def watch(state: State) -> None:
+                bar.set_postfix_str(f"{len(state.running)} running, {sum(state.steps):,} steps", refresh=True)
+
+            with closing(engine.run(run_trial, tasks, watch)) as outcomes:
+                for outcome in outcomes:
+                    if outcome.error is not None:
+                        raise outcome.error
+                    bar.set_postfix_str("", refresh=False)
+                    bar.update()
+                    if (best := search.keep_best(study)) is not None:
+                        bar.set_description(f"tune, best {best:.4g}")
         search.keep_best(study)
         if not search.best.exists():
             raise ValueError(
                 f"{search.out}: training diverged in each of {trials} trials: is the learning rate too high?"
             )
-        return agent_spec(search.best)
+        return agent_spec(Path(out) / search.best.name)
 
 
-class _Search:
-    """What all trials have in common."""
+def run_trial(search: Search, seed: int, out: Path) -> None:
+    """Take part in a search with one trial.
 
-    bar: tqdm[Any]
+    :param seed: of what Optuna suggests.
+    :param out: the folder of the search.
+    """
+    import optuna
 
-    def __init__(self, family: Family, agent: AgentSpec, steps: int, seed: int, out: Path, device: str) -> None:
-        self.family = family
-        self.agent = agent
-        self.embedding: list[int] = list(agent.definition.policy_kwargs.get("embedding", HyperConfig.embedding))
-        self.text = agent.source.read_text(encoding="utf-8")
-        self.steps = steps
-        self.seed = seed
-        self.out = out
-        self.device = device
-        self.best = out / f"{agent.name}-tuned.toml"
-        self.contexts = family.context_space.sample("interpolation", 20, seed)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # its lines would tear the progress bar
+    sampler = optuna.samplers.TPESampler(seed=seed)
+    study = optuna.load_study(
+        study_name=STUDY, storage=_storage(out / JOURNAL), sampler=sampler, pruner=optuna.pruners.MedianPruner()
+    )
+    study.optimize(search.trial, 1)
+
+
+@dataclass(frozen=True)
+class Search:
+    """What all trials have in common.
+
+    :param family: the family.
+    :param agent: the recipe from which the search begins.
+    :param steps: environment steps of a trial.
+    :param seed: seed of each trial's training and evaluation.
+    :param out: the folder, an absolute path.
+    :param device: where the networks are.
+    """
+
+    family: Family
+    agent: AgentSpec
+    steps: int
+    seed: int
+    out: Path
+    device: str
+
+    @property
+    def best(self) -> Path:
+        """The file of the best recipe."""
+        return self.out / f"{self.agent.name}-tuned.toml"
+
+    @cached_property
+    def text(self) -> str:
+        """The recipe as it is written."""
+        return self.agent.source.read_text(encoding="utf-8")
+
+    @property
+    def embedding(self) -> list[int]:
+        """The widths of the recipe's encoder."""
+        return list(self.agent.definition.policy_kwargs.get("embedding", HyperConfig.embedding))
 
     def refuse_existing(self) -> None:
         """Refuse to begin where there is a folder."""
@@ -141,8 +199,12 @@ class _Search:
             irrelevant=self.family.irrelevant,
         )
         try:
-            storage = optuna.storages.JournalStorage(_backend(journal))
-            study = optuna.create_study(storage=storage, study_name=STUDY, direction="maximize", load_if_exists=True)
+            verbosity = optuna.logging.get_verbosity()
+            optuna.logging.set_verbosity(optuna.logging.WARNING)
+            study = optuna.create_study(
+                storage=_storage(journal), study_name=STUDY, direction="maximize", load_if_exists=True
+            )
+            optuna.logging.set_verbosity(verbosity)
             before, trials = study.user_attrs.get("settings"), study.trials
         except Exception as error:  # whatever Optuna makes of lines that it did not write
             raise ValueError(
@@ -158,8 +220,6 @@ class _Search:
                 study.tell(trial.number, state=TrialState.FAIL)
         if not study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED, TrialState.WAITING)):
             study.enqueue_trial(self._as_it_is())
-        study.sampler = optuna.samplers.TPESampler(seed=self.seed + len(study.trials))
-        study.pruner = optuna.pruners.MedianPruner()
         return study
 
     def trial(self, trial: Trial) -> float:
@@ -169,28 +229,27 @@ class _Search:
         path = self.out / f"trial-{trial.number}.toml"
         write_text(path, self._recipe(trial))
         model = build(self.family, agent_spec(path), self.seed, device=self.device)
-        report = _Report(self, trial)
+        judge = _Judge(self, trial)
         try:
-            model.learn(self.steps, callback=report)
+            model.learn(self.steps, callback=[CountSteps(), judge])
         except ValueError as error:  # torch's distributions refuse to act on NaN
             raise optuna.TrialPruned(f"training diverged: {error}") from error
-        return report.judge(model)
+        return judge.judge(model)
 
     def returns(self, model: BaseAlgorithm) -> float:
         """Evaluate a model."""
-        return float(play(model, self.family, self.contexts, 5, self.seed).returns.mean())
+        contexts = self.family.context_space.sample("interpolation", 20, self.seed)
+        return float(play(model, self.family, contexts, 5, self.seed).returns.mean())
 
-    def keep_best(self, study: Study, trial: Any = None) -> None:
-        """Write the best recipe so far."""
-        if trial is not None:
-            self.bar.set_postfix_str("", refresh=False)
-            self.bar.update()
-        if study.best_trials:
-            best = study.best_trial
-            text = (self.out / f"trial-{best.number}.toml").read_text(encoding="utf-8")
-            said = f"# Trial {best.number} of a search on {self.family.name}: mean return {best.value:.4g} after "
-            self.bar.set_description(f"tune, best {best.value:.4g}")
-            write_text(self.best, f"{said}{self.steps:,} steps, on contexts of interpolation.\n{text}")
+    def keep_best(self, study: Study) -> float | None:
+        """Write the best recipe so far, and return its mean return, ``None`` where there is none."""
+        if not study.best_trials:
+            return None
+        best = study.best_trial
+        text = (self.out / f"trial-{best.number}.toml").read_text(encoding="utf-8")
+        said = f"# Trial {best.number} of a search on {self.family.name}: mean return {best.value:.4g} after "
+        write_text(self.best, f"{said}{self.steps:,} steps, on contexts of interpolation.\n{text}")
+        return best.value
 
     def _recipe(self, trial: Trial) -> str:
         """Write Optuna's suggestions into the text of the recipe."""
@@ -222,10 +281,10 @@ class _Search:
         return said
 
 
-class _Report(BaseCallback):
+class _Judge(BaseCallback):
     """Evaluate a trial now and then, and give it up where others did better."""
 
-    def __init__(self, search: _Search, trial: Trial) -> None:
+    def __init__(self, search: Search, trial: Trial) -> None:
         super().__init__()
         self.search = search
         self.trial = trial
@@ -235,8 +294,6 @@ class _Report(BaseCallback):
         return True
 
     def _on_rollout_start(self) -> None:
-        self.search.bar.set_postfix_str(f"{self.num_timesteps / self.search.steps:.0%} of a trial", refresh=False)
-        self.search.bar.update(0)
         if self.num_timesteps >= (self.judged + 1) * self.search.steps / EVALUATIONS:
             self.judge(self.model)
 
@@ -254,22 +311,24 @@ class _Report(BaseCallback):
         return value
 
 
-def _backend(path: Path) -> JournalFileBackend:
-    """Open a journal without Optuna's own lock, which a process that is killed would leave behind: the folder is held.
-
-    Optuna's lock is a symbolic link to the path as it is given. With a relative one its age cannot be told, so that
-    nobody ever breaks it.
-    """
+def _storage(path: Path) -> JournalStorage:
+    """Open a journal with a lock that ends with the process that holds it, which Optuna's own locks do not."""
+    from filelock import FileLock
+    from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
-    class Held(JournalFileOpenLock):
+    class Lock(JournalFileOpenLock):
+        def __init__(self) -> None:
+            self.lock = FileLock(path.with_name(f".{path.name}.lock"))
+
         def acquire(self) -> bool:
+            self.lock.acquire()
             return True
 
         def release(self) -> None:
-            pass
+            self.lock.release()
 
-    return JournalFileBackend(str(path), Held(str(path)))
+    return JournalStorage(JournalFileBackend(str(path), Lock()))
 
 
 def _cut_to_whole_lines(journal: Path) -> None:

@@ -10,6 +10,7 @@ from numpy.testing import assert_array_equal
 
 from hyperrl.experiments.engines import LocalEngine, State, Task, gather
 from hyperrl.experiments.sweeps import SweepState, sweep
+from hyperrl.experiments.tuning import tune
 from tests.experiments import work
 
 ray = pytest.importorskip("ray")
@@ -77,6 +78,15 @@ def test_a_node_that_dies_costs_what_came_after_the_last_checkpoint(
 def test_bad_arguments_are_refused() -> None:
     with pytest.raises(ValueError, match="num_cpus and num_gpus ≥ 0"):
         RayEngine(num_cpus=-1)
+
+
+@pytest.mark.slow
+def test_trials_of_a_search_run_on_a_cluster_that_shares_its_storage(cluster: Any, tmp_path: Path) -> None:
+    best = tune("pendulum", "hyper-ppo", 4, 2048, out=tmp_path / "search", engine=RayEngine(shared_storage=True))
+    assert best.source == tmp_path / "search" / "hyper-ppo-tuned.toml"
+    assert len(list((tmp_path / "search").glob("trial-*.toml"))) == 4
+    with pytest.raises(ValueError, match="got one without shared storage"):
+        tune("pendulum", "hyper-ppo", out=tmp_path / "other", engine=RayEngine())
 
 
 SWEEP = """

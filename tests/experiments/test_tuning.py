@@ -1,3 +1,5 @@
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -5,9 +7,10 @@ import optuna
 import pytest
 
 import hyperrl
-import hyperrl.experiments.tuning
 import hyperrl.utils.extras
-from hyperrl.experiments.tuning import STUDY, tune
+from hyperrl.experiments.engines import LocalEngine, Outcome
+from hyperrl.experiments.tuning import STUDY, Search
+from hyperrl.experiments.tuning import tune as tune_on_engine
 from hyperrl.hypernet import HEADS
 from hyperrl.training.recipe import agent_spec
 from hyperrl.utils.definitions import names
@@ -40,8 +43,19 @@ def quick(tmp_path: Path) -> Path:
 def score(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Let trials be judged by their rank alone, by a function that a test may replace."""
     judge = {"by": lambda model: -abs((model.policy.hyper_config.rank or 0) - 3)}
-    monkeypatch.setattr(hyperrl.experiments.tuning._Search, "returns", lambda self, model: float(judge["by"](model)))
+    monkeypatch.setattr(Search, "returns", lambda self, model: float(judge["by"](model)))
     return judge
+
+
+class Inline(LocalEngine):
+    """Runs tasks one after the other in this process, where a test may look on."""
+
+    def run(self, work: Any, tasks: Any, watch: Any = None) -> Any:
+        for i, task in enumerate(tasks):
+            yield Outcome(i, work(*task.arguments, task.out), None)
+
+
+tune = partial(tune_on_engine, engine=Inline())
 
 
 def journal(out: Path) -> optuna.Study:
@@ -232,3 +246,25 @@ def test_two_searches_never_write_to_one_folder(quick: Path, tmp_path: Path, sco
     score["by"] = another
     tune("pendulum", quick, 1, 64, out=tmp_path / "search", device="cpu")
     assert refused
+
+
+def test_trials_that_run_side_by_side_share_one_search(quick: Path, tmp_path: Path) -> None:
+    out = tmp_path / "search"
+    tune_on_engine("pendulum", quick, 6, 256, out=out, device="cpu", engine=LocalEngine(2))
+    trials = journal(out).trials
+    assert sorted(trial.number for trial in trials) == list(range(6))
+    assert {trial.state.name for trial in trials} <= {"COMPLETE", "PRUNED"}
+    assert len({str(trial.params) for trial in trials}) == 6
+    assert trials[0].params["rank"] == 3  # the recipe as it is comes first
+    times: Any = [(trial.datetime_start, trial.datetime_complete) for trial in trials]
+    assert any(end > start for (_, end), (start, _) in pairwise(sorted(times)))  # side by side
+    tune_on_engine("pendulum", quick, 7, 256, out=out, device="cpu", resume=True, engine=LocalEngine(2))
+    assert len(journal(out).trials) == 7
+
+
+def test_workers_that_do_not_see_the_folder_are_refused(quick: Path, tmp_path: Path) -> None:
+    engine = LocalEngine(2)
+    engine.shared_storage = False
+    with pytest.raises(ValueError, match=r"trials share one journal file.*Give --shared-storage"):
+        tune_on_engine("pendulum", quick, out=tmp_path / "search", engine=engine)
+    assert not (tmp_path / "search").exists()
