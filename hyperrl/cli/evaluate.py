@@ -12,7 +12,7 @@ from tyro.conf import Positional
 
 from hyperrl.cli.agents import open_agent
 from hyperrl.cli.console import console
-from hyperrl.evaluation.statistics import estimate_iqm
+from hyperrl.evaluation.statistics import Estimate, estimate_iqm, estimate_mean
 from hyperrl.utils.files import refuse_existing
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def evaluate(
     noise: tuple[float, ...] = (),
     offset: tuple[float, ...] = (),
     other: tuple[float, ...] = (),
+    switch: int = 0,
     reference: Path | None = None,
     device: str = "auto",
     out: Path | None = None,
@@ -59,6 +60,7 @@ def evaluate(
         noise: Also tell the agent noisy contexts: standard deviations, in half training ranges.
         offset: Also tell the agent contexts that are all off by this much, in half training ranges.
         other: Also tell the agent another context than the true one, with these probabilities.
+        switch: Also play episodes whose context changes after so many steps, each time; 0 for none.
         reference: File of `hyperrl reference` for scores. Default: that beside the family's file, if there is one.
         device: Where the networks are: cpu, cuda, or auto for cuda where there is one.
         out: File to write the numbers to; must not exist. Default: RUN/evaluation.json, or AGENT.evaluation.json.
@@ -86,6 +88,7 @@ def evaluate(
         sensitivity,
         perturbations,
         progress,
+        switch,
     )
     trained = opened.training
     if trained is None:
@@ -121,4 +124,10 @@ def _print_report(report: Report, reference: Reference | None, title: str) -> No
         for level, returns in zip(reported.values, reported.returns, strict=True):
             table.add_row(f"{level:g}", str(estimate_iqm(returns[None])))
         terminal.print(f"Told a wrong context, on interpolation: {kind}", table)
+    if report.after_switch and report.settings is not None:
+        table = Table("split", "first context", "later contexts")
+        for name, rewards in report.after_switch.items():
+            means = [estimate_mean(r.mean(axis=1)[None, None])[:, 0] for r in (rewards.first, rewards.later)]
+            table.add_row(name, *(str(Estimate(*mean.tolist())) for mean in means))
+        terminal.print(f"Mean reward of a step, with another context every {report.settings.switch} steps:", table)
     terminal.print("Interval over episodes of this one training; compare several seeds with `hyperrl compare`.")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from hyperrl.evaluation.reference import find_reference as find_reference
     from hyperrl.evaluation.reference import known_scores as known_scores
     from hyperrl.evaluation.reference import reference_path as reference_path
+    from hyperrl.evaluation.report import AfterSwitch as AfterSwitch
     from hyperrl.evaluation.report import Plane as Plane
     from hyperrl.evaluation.report import Report as Report
     from hyperrl.evaluation.report import Series as Series
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from hyperrl.evaluation.statistics import optimality_gap as optimality_gap
     from hyperrl.evaluation.statistics import performance_profile as performance_profile
     from hyperrl.evaluation.statistics import probability_of_improvement as probability_of_improvement
+    from hyperrl.evaluation.switches import after_switch as after_switch
 
 __getattr__, __dir__ = attach(
     __name__,
@@ -54,6 +56,7 @@ __getattr__, __dir__ = attach(
             "reference_path",
         ),
         "report": (
+            "AfterSwitch",
             "Plane",
             "Report",
             "Series",
@@ -73,5 +76,6 @@ __getattr__, __dir__ = attach(
             "performance_profile",
             "probability_of_improvement",
         ),
+        "switches": ("after_switch",),
     },
 )

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from hyperrl.contexts import SPLITS, Vector
 from hyperrl.evaluation.perturbations import perturb
+from hyperrl.evaluation.switches import after_switch, count_intervals
 from hyperrl.families.family import Family
 from hyperrl.rollouts.agent import Predictor
 from hyperrl.rollouts.episodes import play, time_limit
@@ -32,6 +33,7 @@ def evaluate(
     sensitivity: int = 0,
     perturbations: Mapping[str, Sequence[float]] | None = None,
     progress: bool = False,
+    switch: int = 0,
 ) -> Report:
     """Measure a model's returns on the contexts of each split.
 
@@ -50,6 +52,8 @@ def evaluate(
     :param perturbations: kind = levels at which to play the contexts of ``interpolation`` again, beside level 0; see
         :data:`hyperrl.evaluation.perturbations.PERTURBATIONS`.
     :param progress: show a progress bar.
+    :param switch: play each split again with a context that changes after so many steps, each time, and measure the
+        rewards of the steps that follow; see :func:`hyperrl.evaluation.after_switch`. 0 for not.
     :raises ValueError: for an unknown split or perturbation, a model of other observations, or a family whose episodes
         have no time limit.
 
@@ -62,12 +66,14 @@ def evaluate(
     """
     if episodes < 1:
         raise ValueError(f"expected at least one episode, got episodes={episodes}")
+    if switch != 0:
+        count_intervals(family, switch)  # before any work
     space = family.context_space
     chosen = {split: space.sample(split, contexts, seed) for split in splits}
     grid, mask, axes = _grid(family, plane)
     lines = _lines(family, sensitivity)
     levels_of = {kind: tuple(levels) for kind, levels in (perturbations or {}).items()}
-    settings = Settings(contexts, episodes, seed, deterministic, plane, sensitivity, levels_of)
+    settings = Settings(contexts, episodes, seed, deterministic, plane, sensitivity, levels_of, switch)
     between = space.sample("interpolation", contexts, seed)
     reported = {
         kind: {level: perturb(kind, level, between, episodes, space, seed) for level in dict.fromkeys((0.0, *levels))}
@@ -78,6 +84,7 @@ def evaluate(
 
     played_points = [*chosen.values(), *([grid] * (plane > 0)), *lines.values()]
     played_points += [between] * sum(map(len, reported.values()))
+    played_points += [*chosen.values()] * (switch != 0)
     total = sum(map(len, played_points)) * episodes * time_limit(family)
     with tqdm(total=total, disable=not progress, desc="evaluate", unit="step", unit_scale=True) as bar:
 
@@ -101,6 +108,11 @@ def evaluate(
             )
             for kind, levels in reported.items()
         }
+        switched = {
+            split: after_switch(model, family, switch, split, contexts, episodes, seed, deterministic, bar.update)
+            for split in chosen
+            if switch != 0
+        }
     return Report(
         family.name,
         measured,
@@ -112,6 +124,7 @@ def evaluate(
         plane=pictured,
         sensitivity=curves,
         perturbations=perturbed,
+        after_switch=switched,
     )
 
 

@@ -75,6 +75,18 @@ class Series:
 
 
 @dataclass(frozen=True)
+class AfterSwitch:
+    """Rewards step by step in episodes whose context changes, means over the episodes that began in each context.
+
+    :param first: since the episode began, up to the first switch, shape ``(contexts, steps)``.
+    :param later: since a switch, mean over the switches of an episode, shape ``(contexts, steps)``.
+    """
+
+    first: Vector
+    later: Vector
+
+
+@dataclass(frozen=True)
 class Curve:
     """How a training went.
 
@@ -97,6 +109,7 @@ class Settings:
     plane: int = 0
     sensitivity: int = 0
     perturbations: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    switch: int = 0
 
 
 @dataclass(frozen=True)
@@ -119,6 +132,7 @@ class Report:
     :param sensitivity: the returns along each feature with the others at their default, one context a value.
     :param perturbations: by kind of perturbation, the returns in the contexts of ``interpolation`` along its level.
     :param curve: how the training went.
+    :param after_switch: by split, the rewards where the context changes within the episode, if asked for.
     """
 
     SCHEMA: ClassVar[str] = "evaluation-1"
@@ -137,6 +151,7 @@ class Report:
     sensitivity: Mapping[str, Series] = field(default_factory=dict)
     perturbations: Mapping[str, Series] = field(default_factory=dict)
     curve: Curve | None = None
+    after_switch: Mapping[str, AfterSwitch] = field(default_factory=dict)
 
     def of(self, training: Training) -> Report:
         """Return the report as that of a training, whose agent and seed it names."""

@@ -312,6 +312,22 @@ class Comparison:
         }
 
     @property
+    def after_switch(self) -> dict[str, dict[str, tuple[Vector, Vector]]]:
+        """For an episode's first context and the later ones, on each split, and for each agent: the steps in it
+        ``(k,)`` and the mean reward of each with its interval ``(3, k)``; of a single seed, over contexts.
+        """
+        return {
+            f"{split}, {title}": {
+                agent: (np.arange(1.0, len(lines[0].T) + 1), estimate_mean(np.transpose(lines, (0, 2, 1))))
+                for agent, reports in self.reports.items()
+                if (lines := [getattr(r.after_switch[split], name) for r in reports if split in r.after_switch])
+                and len(lines) == len(reports)
+            }
+            for name, title in (("first", "first context"), ("later", "later contexts"))
+            for split in self._keys("after_switch")
+        }
+
+    @property
     def by_irrelevant(self) -> dict[str, dict[str, tuple[Vector, Vector]]]:
         """For each split and each agent: numbers of irrelevant features ``(k,)``, and the IQM with its interval.
 

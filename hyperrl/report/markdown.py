@@ -84,6 +84,9 @@ def _draw(comparison: Comparison, out: Path) -> list[tuple[str, str]]:
             "Given a wrong context, in the contexts of interpolation",
             plots.plot_perturbations(perturbed),
         )
+    if after_switch := comparison.after_switch:
+        title = "Reward a step since the context began, where it changes within the episode"
+        figures["switches"] = title, plots.plot_after_switch(after_switch)
     if by_irrelevant := comparison.by_irrelevant:
         title = "Features on which nothing depends, in training and evaluation"
         figures["irrelevant"] = title, plots.plot_irrelevant(by_irrelevant, f"IQM of {what}s")

@@ -163,6 +163,17 @@ def plot_perturbations(perturbed: Mapping[str, Mapping[str, Line]]) -> Figure:
     return _panels(perturbed, [levels[kind] for kind in perturbed], "IQM of returns")
 
 
+def plot_after_switch(lines: Mapping[str, Mapping[str, Line]]) -> Figure:
+    """Draw the mean reward of each step since a context began, one panel per split and kind of context.
+
+    :param lines: by the panel's title and by agent.
+    """
+    figure = _panels(lines, ["steps in this context"] * len(lines), "mean reward of a step", every=10)
+    for axis, title in zip(figure.axes, lines, strict=True):
+        axis.set_title(title, fontsize=10)
+    return figure
+
+
 def plot_irrelevant(lines: Mapping[str, Mapping[str, Line]], what: str) -> Figure:
     """Draw what an agent gets against the number of features that do nothing, one panel per split.
 
@@ -210,12 +221,12 @@ def save(figure: Figure, path: str | Path) -> None:
     write_bytes(path, buffer.getvalue())
 
 
-def _panels(panels: Mapping[str, Mapping[str, Line]], xlabels: Sequence[str], ylabel: str) -> Figure:
+def _panels(panels: Mapping[str, Mapping[str, Line]], xlabels: Sequence[str], ylabel: str, every: int = 1) -> Figure:
     """Draw one panel per entry, one line an agent."""
     figure, axes = _grid(len(panels), 3.2, 3.0)
     for axis, agents, xlabel in zip(axes, panels.values(), xlabels, strict=True):
         for i, (agent, line) in enumerate(agents.items()):
-            _draw(axis, i, agent, line)
+            _draw(axis, i, agent, line, every)
         axis.set_xlabel(xlabel)
     _label_rows(axes, ylabel)
     _finish(figure, *axes)

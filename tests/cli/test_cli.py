@@ -64,11 +64,20 @@ def test_train_evaluate_compare(hyperrl: Command, tmp_path: Path) -> None:
             "--noise",
             0.1,
             0.5,
+            "--switch",
+            20,
             "--no-progress",
         )
         text = hyperrl("evaluate", run, *options)
         assert all(
-            word in text for word in (*SPLITS, "raw returns", "variance", "wrong context, on interpolation: noise")
+            word in text
+            for word in (
+                *SPLITS,
+                "raw returns",
+                "variance",
+                "wrong context, on interpolation: noise",
+                "another context every 20 steps",
+            )
         )
         written = json.loads((tmp_path / run / "evaluation.json").read_text())
         assert written["training"]["seed"] == written["seed"] == seed
@@ -89,6 +98,7 @@ def test_train_evaluate_compare(hyperrl: Command, tmp_path: Path) -> None:
         "sensitivity.png",
         "perturbations.png",
         "irrelevant.png",
+        "switches.png",
         "curves.png",
     } <= set(pictures)
     for picture in pictures:

@@ -53,6 +53,13 @@ FIGURES: dict[str, Callable[[], Figure]] = {
         },
         SPACE,
     ),
+    "switches": lambda: plots.plot_after_switch(
+        {
+            f"{split}, {which}": {agent: line(np.arange(1.0, 51.0), -1.0 * i) for i, agent in enumerate(AGENTS)}
+            for which in ("first context", "later contexts")
+            for split in SPLITS
+        }
+    ),
     "irrelevant": lambda: plots.plot_irrelevant(
         {split: {agent: line(np.array([0, 1, 20, 100]), 9.0) for agent in AGENTS} for split in SPLITS}, "IQM of scores"
     ),
