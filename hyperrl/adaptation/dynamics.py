@@ -190,9 +190,11 @@ class _HalfRandom:
         self.random.reset()
         self.agent.reset()
 
-    def act(self, observation: Any, starts: NDArray[np.bool_]) -> NDArray[Any]:
+    def act(
+        self, observation: Any, starts: NDArray[np.bool_], rewards: NDArray[Any] | None = None
+    ) -> NDArray[Any]:
         actions = self.random.act(observation, starts)
-        actions[ENVS // 2 :] = self.agent.act(observation, starts)[ENVS // 2 :]
+        actions[ENVS // 2 :] = self.agent.act(observation, starts, rewards)[ENVS // 2 :]
         return actions
 
 

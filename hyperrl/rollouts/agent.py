@@ -23,7 +23,8 @@ class Predictor(Protocol):
 
     ``predict(observation, state, episode_start, deterministic)`` is SB3's method: observations ``(n, …)`` of n
     environments in, actions ``(n, …)`` and the memory for the next call out. Of the last three arguments it is given
-    those that it names, so that ``predict(observation)`` will do, and it may return the actions alone.
+    those that it names, so that ``predict(observation)`` will do, and it may return the actions alone. One that names
+    ``reward`` is given the rewards of the last step too, ``(n,)``, or ``None`` before there was a step.
     """
 
     @property
@@ -39,7 +40,7 @@ class Acting(Protocol):
         """Forget everything: all environments begin anew."""
         ...
 
-    def act(self, observation: Any, starts: NDArray[np.bool_]) -> Array:
+    def act(self, observation: Any, starts: NDArray[np.bool_], rewards: NDArray[Any] | None = None) -> Array:
         """Return an action for each environment; ``starts`` says where the observation is an episode's first."""
         ...
 
@@ -88,23 +89,25 @@ class Agent:
         self._normalizer = model.get_vec_normalize_env() if hasattr(model, "get_vec_normalize_env") else None  # pyright: ignore[reportAttributeAccessIssue]
         self._keywords = _keywords(model.predict)
         self._view = self._find_view(space, getattr(model, "observation_space", None))
-        self._memory: Any = None
+        self.memory: Any = None
+        """What the model remembers: what its ``predict`` returned beside the actions."""
 
     def reset(self) -> None:
         """Forget everything: all environments begin anew."""
-        self._memory = None
+        self.memory = None
 
-    def act(self, observation: Any, starts: NDArray[np.bool_]) -> Array:
+    def act(self, observation: Any, starts: NDArray[np.bool_], rewards: NDArray[Any] | None = None) -> Array:
         """Return an action for each of ``n`` environments.
 
         :param observation: what they observe, ``n`` rows.
         :param starts: where that is the first observation of an episode, shape ``(n,)``: the memory of those before is
             not for it.
+        :param rewards: of the last step, shape ``(n,)``, for a model that takes them; ``None`` where none was taken.
         """
-        given = dict(state=self._memory, episode_start=starts, deterministic=self.deterministic)
+        given = dict(state=self.memory, episode_start=starts, deterministic=self.deterministic, reward=rewards)
         given = {name: given[name] for name in self._keywords}
         predicted = self.model.predict(self.observe(observation), **given)
-        actions, self._memory = predicted if isinstance(predicted, tuple) else (predicted, None)
+        actions, self.memory = predicted if isinstance(predicted, tuple) else (predicted, None)
         return np.asarray(actions)
 
     def observe(self, observation: Any, rows: NDArray[np.int64] | None = None) -> Any:
@@ -181,7 +184,8 @@ def _keywords(predict: Callable[..., Any]) -> tuple[str, ...]:
     except ValueError:  # of a compiled function nothing is known
         return ()
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    return tuple(name for name in ("state", "episode_start", "deterministic") if takes_any or name in parameters)
+    named = tuple(name for name in ("state", "episode_start", "deterministic") if takes_any or name in parameters)
+    return (*named, "reward") if "reward" in parameters else named
 
 
 def _pick(

@@ -62,9 +62,9 @@ def rollout(agent: Acting, vec_env: VecEnv, observation: Any = None) -> Iterator
     """
     agent.reset()
     observation = vec_env.reset() if observation is None else observation
-    starts = np.ones(vec_env.num_envs, dtype=bool)
+    starts, rewards = np.ones(vec_env.num_envs, dtype=bool), None
     while True:
-        actions = agent.act(observation, starts)
+        actions = agent.act(observation, starts, rewards)
         following, rewards, starts, infos = vec_env.step(actions)
         yield Step(observation, actions, rewards, starts, infos, following)
         observation = following

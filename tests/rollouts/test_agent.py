@@ -1,5 +1,6 @@
 """What an agent sees, keeps and is given, for models of all kinds."""
 
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -126,6 +127,25 @@ def test_predict_is_given_the_arguments_that_it_names() -> None:
     model = AnyKeywords()
     Agent(model, SPACE).act(observed(), EVERY)
     assert model.given.keys() == {"state", "episode_start", "deterministic"}
+
+
+class KeepsRewards:
+    """Names ``reward``, and keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.rewards: list[Any] = []
+
+    def predict(self, observation: Any, reward: Any) -> np.ndarray:
+        self.rewards.append(reward)
+        return np.full((N, 1), 0.5)
+
+
+def test_a_model_that_names_reward_is_given_the_rewards_of_the_last_step() -> None:
+    model, vec_env = KeepsRewards(), PENDULUM.vec_env(N)
+    steps = list(islice(rollout(Agent(model, vec_env.observation_space), vec_env), 3))
+    assert model.rewards[0] is None
+    for step, given in zip(steps, model.rewards[1:], strict=False):
+        assert_array_equal(given, step.rewards)
 
 
 def test_the_memory_of_a_recurrent_model_begins_anew_with_an_episode() -> None:

@@ -1,0 +1,1 @@
+"""Inference: an agent whose context nobody tells it, and that finds it out while it acts."""

@@ -1,0 +1,212 @@
+"""Learning an estimator from the episodes that an agent plays under its own estimates."""
+
+from __future__ import annotations
+
+from collections import deque
+from contextlib import closing
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hyperrl.contexts import ContextBox, ContextSpace
+from hyperrl.inference.agent import InferringAgent, Memory, reader_of
+from hyperrl.inference.estimator import Estimator, encode
+from hyperrl.rollouts.agent import Agent
+from hyperrl.rollouts.loop import rollout
+from hyperrl.utils.devices import find_device
+from hyperrl.utils.errors import nearest
+from hyperrl.utils.seeding import check_seed, stream
+
+if TYPE_CHECKING:
+    from stable_baselines3.common.base_class import BaseAlgorithm
+    from stable_baselines3.common.vec_env import VecEnv
+
+    from hyperrl.families.family import Family
+
+ENVS: Final = 256
+LONGEST: Final = 200  # steps of a sequence
+KEPT: Final = 15  # rounds whose sequences are learnt from
+UPDATES: Final = 20  # a round
+SEQUENCES: Final = 64  # of a minibatch
+PEAK: Final = 3e-3  # learning rate
+CLIP: Final = 1.0  # norm of gradients
+RANGES: Final = ("train", "bounds")
+
+
+class Sequences(NamedTuple):
+    """``T`` steps of ``n`` environments, of one round."""
+
+    observation: Tensor  # (T, n, o)
+    reward: Tensor  # the last one, NaN where it is unknown, (T, n, 1)
+    last: Tensor  # the last observation, (T, n, o)
+    action: Tensor  # the last action, (T, n, a)
+    begun: Tensor  # (T, n, 1)
+    starts: Tensor  # bool, (T, n)
+    context: Tensor  # (T, n, d)
+    memory: Tensor  # before the first step, (n, h)
+
+    def of(self, rows: Tensor) -> Sequences:
+        """Return the sequences of some environments."""
+        return Sequences(*(part[:, rows] for part in self[:-1]), self.memory[rows])
+
+
+class _Player:
+    """Plays as an agent does, and keeps what its estimator read.
+
+    Half of the environments do not tell their rewards, so that the estimator learns to do without.
+
+    :param agent: who acts.
+    """
+
+    def __init__(self, agent: InferringAgent) -> None:
+        self.agent = agent
+        self.deterministic = True
+        self.memory: Memory | None = None
+        self.kept: list[tuple[np.ndarray, ...]] = []
+
+    def reset(self) -> None:
+        self.memory, self.kept = None, []
+
+    def act(self, observation: Any, starts: np.ndarray, rewards: np.ndarray | None = None) -> np.ndarray:
+        n = len(starts)
+        known = np.full(n, np.nan, dtype=np.float32)
+        if rewards is not None:
+            known[: n // 2] = rewards[: n // 2]
+        before = self.memory
+        actions, self.memory = self.agent.predict(observation, before, starts, self.deterministic, known)
+        size = self.agent.estimator.size
+        state = np.zeros((n, size), np.float32) if before is None else np.where(starts[:, None], 0, before.state)
+        self.kept.append((state, self.memory.state, known, starts, observation[self.agent.reader.key]))
+        return actions
+
+    def sequences(self) -> Sequences:
+        """Return what was kept, and keep no more of it."""
+        estimator = self.agent.estimator
+        device = estimator.mean.device
+        before, after, reward, starts, context = (
+            torch.as_tensor(np.stack(part), device=device) for part in zip(*self.kept, strict=True)
+        )
+        self.kept = []
+        memory, last, action, begun = before.split([estimator.hidden, estimator.observed, estimator.acted, 1], dim=-1)
+        observation = after[..., estimator.hidden : estimator.hidden + estimator.observed]
+        return Sequences(observation, reward[..., None], last, action, begun, starts, context, memory[0])
+
+
+def infer_context(
+    model: BaseAlgorithm,
+    family: Family,
+    steps: int = 2_000_000,
+    seed: int = 0,
+    *,
+    contexts: str = "train",
+    device: str = "cpu",
+    progress: bool = False,
+) -> InferringAgent:
+    """Learn to infer a model's context while it acts, so that it can do without being told.
+
+    A recurrent network learns, by maximum likelihood, what the context is from episodes that the model plays under the
+    network's own estimates, as they are by then (Kumar et al. 2021 distil a context so). The model stays as it is.
+
+    :param model: a model that reads the context of the family, of any algorithm.
+    :param family: where it plays.
+    :param steps: environment steps to learn from.
+    :param seed: the same seed gives the same estimator.
+    :param contexts: where they are drawn from: ``"train"``, the training range, or ``"bounds"``, all of the bounds.
+    :param device: where the estimator is: ``"cpu"``, ``"cuda"``, ``"auto"``.
+    :param progress: show a progress bar.
+    :return: an agent that acts as a Stable-Baselines3 model does, on observations with or without the context.
+    :raises ValueError: for a model that reads no context or other features than the family's, for observations that are
+        no numbers, and for wrong arguments.
+
+    >>> from stable_baselines3 import PPO
+    >>> from hyperrl import HyperPolicy, load_family
+    >>> family = load_family("double_integrator")
+    >>> agent = infer_context(PPO(HyperPolicy, family.vec_env(2), device="cpu"), family, steps=1)
+    >>> actions, memory = agent.predict(family.vec_env(3).reset())
+    >>> agent.belief(memory).low.shape
+    torch.Size([3, 2])
+    """
+    from tqdm import tqdm
+
+    if contexts not in RANGES:
+        raise ValueError(f"unknown contexts {contexts!r}: they are {list(RANGES)}.{nearest(contexts, RANGES)}")
+    if steps < 1:
+        raise ValueError(f"expected at least one step, got steps={steps}")
+    check_seed(seed)
+    place = find_device(device)
+    space = family.context_space
+    reader = reader_of(model)
+    check_features(reader.box, space)
+    length = min(family.max_episode_steps or LONGEST, LONGEST)
+    rounds = max(1, round(steps / (ENVS * length)))
+    drawn = None
+    if contexts == "bounds":
+        episodes = ENVS * (rounds + 1)
+        drawn = space.from_uniform(np.random.default_rng(seed).random((episodes, len(space))), bounds=True)
+    vec_env = family.vec_env(ENVS, contexts=drawn, seed=stream(seed, 1))
+    devices = [place] if place.type == "cuda" else []
+    with closing(vec_env), torch.random.fork_rng(devices), tqdm(total=rounds, disable=not progress, desc="infer") as bar:
+        torch.manual_seed(seed)
+        estimator = Estimator(reader.other_space, vec_env.action_space, space, bounds=contexts == "bounds").to(place)
+        agent = InferringAgent(model, estimator)
+        _learn(agent, vec_env, rounds, length, bar)
+    estimator.requires_grad_(False)
+    return agent
+
+
+def check_features(box: Any, space: ContextSpace) -> None:
+    """Refuse a model of other features than a family's.
+
+    :raises ValueError: with both lists.
+    """
+    names = list(box.context_space.names) if isinstance(box, ContextBox) else [f"entry {i}" for i in range(box.shape[0])]
+    if isinstance(box, ContextBox) and names != list(space.names) or len(names) != len(space):
+        raise ValueError(f"expected a model of the features {list(space.names)}, got one of {names}")
+
+
+def _learn(agent: InferringAgent, vec_env: VecEnv, rounds: int, length: int, bar: Any) -> None:
+    """Play and learn in turn."""
+    estimator = agent.estimator
+    player = _Player(agent)
+    play = rollout(player, vec_env)
+    adam = torch.optim.Adam(estimator.parameters(), fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(adam, PEAK, rounds * UPDATES)
+    seen: deque[Sequences] = deque(maxlen=KEPT)
+    for i in range(rounds):
+        for _ in islice(play, length):
+            pass
+        seen.append(player.sequences())
+        if i == 0:
+            _scale(estimator, seen[0])
+        for _ in range(UPDATES):
+            sequences = seen[int(torch.randint(len(seen), ()))]
+            batch = sequences.of(torch.randint(len(sequences.memory), (SEQUENCES,)))
+            loss = loss_of(estimator, batch)
+            adam.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(estimator.parameters(), CLIP)
+            adam.step()
+            schedule.step()
+        bar.set_postfix(likelihood=f"{-loss.item():.2f}")
+        bar.update()
+
+
+def loss_of(estimator: Estimator, batch: Sequences) -> Tensor:
+    """Return minus the log likelihood of the contexts, a mean over steps, environments and features."""
+    inputs = estimator.inputs(batch.observation, batch.reward, batch.last, batch.action, batch.begun)
+    outputs = estimator.sequence(inputs, batch.starts, batch.memory)
+    return -estimator.beliefs.log_prob(outputs, batch.context).mean()
+
+
+def _scale(estimator: Estimator, seen: Sequences) -> None:
+    """Set the statistics by which the estimator scales what it reads."""
+    begun = seen.begun[..., 0] > 0
+    change = (seen.observation - seen.last)[begun]
+    reward = seen.reward[begun & ~seen.reward[..., 0].isnan()]
+    parts = (seen.observation.flatten(0, 1), change, reward)
+    for name, kind in (("mean", torch.mean), ("std", torch.std)):
+        values = torch.cat([kind(part, 0) for part in parts])
+        getattr(estimator, name).copy_(torch.where(values > 1e-6, values, 1.0) if name == "std" else values)
