@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hyperrl.experiments import sweep as sweep
     from hyperrl.export import specialize as specialize
     from hyperrl.hypernet import HyperNetwork as HyperNetwork
+    from hyperrl.inference import infer_context as infer_context
     from hyperrl.policies import ConcatPolicy as ConcatPolicy
     from hyperrl.policies import HyperPolicy as HyperPolicy
     from hyperrl.policies import UnawarePolicy as UnawarePolicy
@@ -35,6 +36,7 @@ __getattr__, __dir__ = attach(
         "experiments": ("sweep",),
         "export": ("specialize",),
         "hypernet": ("HyperNetwork",),
+        "inference": ("infer_context",),
         "policies": ("ConcatPolicy", "HyperPolicy", "UnawarePolicy"),
         "training": ("Run", "train"),
     },

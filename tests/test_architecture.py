@@ -16,6 +16,7 @@ LAYERS = (
     ("families", "policies"),
     ("export",),
     ("rollouts",),
+    ("inference",),
     ("training",),
     ("evaluation",),
     ("experiments",),

@@ -190,9 +190,7 @@ class _HalfRandom:
         self.random.reset()
         self.agent.reset()
 
-    def act(
-        self, observation: Any, starts: NDArray[np.bool_], rewards: NDArray[Any] | None = None
-    ) -> NDArray[Any]:
+    def act(self, observation: Any, starts: NDArray[np.bool_], rewards: NDArray[Any] | None = None) -> NDArray[Any]:
         actions = self.random.act(observation, starts)
         actions[ENVS // 2 :] = self.agent.act(observation, starts, rewards)[ENVS // 2 :]
         return actions

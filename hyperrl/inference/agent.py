@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -11,14 +12,24 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hyperrl.contexts import ContextBox, ContextSpace
+from hyperrl.contexts import ContextBox, ContextSpace, Feature
 from hyperrl.inference.beliefs import Belief
 from hyperrl.inference.estimator import Estimator, encode
+from hyperrl.policies import HyperPolicy
 from hyperrl.policies.context import ContextReader, context_extractor
 from hyperrl.rollouts.agent import Agent
+from hyperrl.utils.devices import find_device
+from hyperrl.utils.files import refuse_existing, write_bytes
+from hyperrl.utils.records import decode
+from hyperrl.utils.records import encode as encode_record
+from hyperrl.utils.tensors import pack, unpack
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
+
+
+SOLE = "observation"
+"""What an observation is called that is no Dict."""
 
 
 class Memory(NamedTuple):
@@ -26,8 +37,25 @@ class Memory(NamedTuple):
 
     state: NDArray[np.float32]
     """Of the estimator, shape ``(n, s)``."""
+    outputs: NDArray[np.float32]
+    """The estimator's outputs at the last step, shape ``(n, m)``."""
     model: Any
     """Of the model, where that is a recurrent one."""
+
+
+@dataclass(frozen=True)
+class EstimatorRecord:
+    """What the file of an estimator says beside its numbers.
+
+    :param features: the features that it infers.
+    :param hidden: see :class:`Estimator`, as for ``bounds``.
+    """
+
+    SCHEMA: ClassVar[str] = "estimator-1"
+
+    features: tuple[Feature, ...]
+    hidden: int
+    bounds: bool
 
 
 class InferringAgent:
@@ -38,17 +66,32 @@ class InferringAgent:
 
     :param model: a model that reads its context.
     :param estimator: an estimator of that context.
-    :raises ValueError: where the model reads no context, or one of other features.
+    :raises ValueError: where the model reads no context, or one of other features than the estimator infers.
+
+    >>> import tempfile
+    >>> from stable_baselines3 import PPO
+    >>> from hyperrl import HyperPolicy, infer_context, load_family
+    >>> family = load_family("double_integrator")
+    >>> model = PPO(HyperPolicy, family.vec_env(2), device="cpu")
+    >>> path = Path(tempfile.mkdtemp()) / "estimator.safetensors"
+    >>> infer_context(model, family, steps=1).save(path)
+    >>> agent = InferringAgent.load(path, model)
+    >>> agent.predict(np.zeros((5, 4)))[0].shape
+    (5, 2)
     """
 
     def __init__(self, model: BaseAlgorithm, estimator: Estimator) -> None:
+        self.reader = reader_of(model)
+        check_features(self.reader, estimator.context_space)
         self.model = model
         self.estimator = estimator
-        self.reader = reader_of(model)
         self.observation_space: spaces.Space[Any] = self.reader.other_space
         """What it observes: the model's observation without the context."""
-        self.action_space: spaces.Space[Any] = model.action_space  # pyright: ignore[reportAttributeAccessIssue]
-        self._agent = Agent(model, self.observation_space, np.zeros(self.reader.dim), context_key=self.reader.key)
+        self.action_space: spaces.Space[Any] = model.action_space
+        key, others = self.reader.key, self.observation_space
+        entries = dict(others.spaces) if isinstance(others, spaces.Dict) else {SOLE: others}
+        whole = spaces.Dict({**entries, key: self.reader.box})
+        self._agent = Agent(model, whole, np.zeros(self.reader.dim), context_key=key)
 
     def predict(
         self,
@@ -75,23 +118,27 @@ class InferringAgent:
         starts = np.zeros(n, dtype=bool) if episode_start is None else np.asarray(episode_start, dtype=bool)
         if state is None:
             starts = np.ones(n, dtype=bool)
-        memory, belief = self.believe(rows, None if state is None else state.state, starts, reward)
+        memory, sums, outputs = self._infer(rows, None if state is None else state.state, starts, reward)
         agent = self._agent
-        agent.context, agent.deterministic = belief.context.cpu().numpy(), deterministic
+        agent.context = self.estimator.beliefs.context(outputs).cpu().numpy()
+        agent.deterministic = deterministic
         agent.memory = None if state is None else state.model
-        actions = agent.act(observed, starts)
-        after = Memory(self.remember(memory, rows, actions), agent.memory)
+        actions = agent.act(observed if isinstance(observed, dict) else {SOLE: observed}, starts)
+        acted = encode(self.action_space, actions, scale=True)
+        begun = np.ones((n, 1), dtype=np.float32)
+        parts = (memory.cpu().numpy(), sums.cpu().numpy(), rows, acted, begun)
+        after = Memory(np.concatenate(parts, axis=1), outputs.cpu().numpy(), agent.memory)
         return (actions[0] if alone else actions), after
 
     @torch.no_grad()
-    def believe(
+    def _infer(
         self,
         rows: NDArray[np.float32],
         state: NDArray[np.float32] | None,
         starts: NDArray[np.bool_],
         reward: NDArray[Any] | None,
-    ) -> tuple[Tensor, Belief]:
-        """Return the estimator's memory ``(n, h)`` and belief after observations ``(n, o)``."""
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the estimator's memory, sums and outputs after observations ``(n, o)``."""
         device = self.estimator.mean.device
         n = len(rows)
         before = np.zeros((n, self.estimator.size), dtype=np.float32) if state is None else state
@@ -100,20 +147,55 @@ class InferringAgent:
         observed, earned, before = (
             torch.as_tensor(np.asarray(array, dtype=np.float32), device=device) for array in (rows, earned, before)
         )
-        memory, outputs = self.estimator.step(observed, earned, before)
-        return memory, self.estimator.beliefs(outputs)
-
-    def remember(self, memory: Tensor, rows: NDArray[np.float32], actions: np.ndarray) -> NDArray[np.float32]:
-        """Return the state for the next step."""
-        acted = encode(self.action_space, actions, scale=True)
-        begun = np.ones((len(rows), 1), dtype=np.float32)
-        return np.concatenate([memory.cpu().numpy(), rows, acted, begun], axis=1)
+        return self.estimator.step(observed, earned, before)
 
     def belief(self, state: Memory) -> Belief:
         """Return what it believed when it last acted, in physical units."""
+        device = self.estimator.mean.device
         with torch.no_grad():
-            device = self.estimator.mean.device
-            return Belief(*(part.cpu() for part in self.estimator.belief(torch.as_tensor(state.state, device=device))))
+            return Belief(
+                *(part.cpu() for part in self.estimator.beliefs(torch.as_tensor(state.outputs, device=device)))
+            )
+
+    def save(self, path: str | Path) -> None:
+        """Write the estimator, not the model, to a new safetensors file; see :meth:`load`.
+
+        :raises ValueError: where the file exists.
+        """
+        refuse_existing(path, "choose another file, or remove it")
+        estimator = self.estimator
+        record = EstimatorRecord(estimator.context_space.features, estimator.hidden, estimator.beliefs.bounds)
+        write_bytes(path, pack(estimator.state_dict(), encode_record(record)))
+
+    @classmethod
+    def load(cls, path: str | Path, model: BaseAlgorithm, device: str = "cpu") -> InferringAgent:
+        """Read an estimator that :meth:`save` wrote, and give it to a model. Nothing in the file is ever run.
+
+        :param device: where the estimator is: ``"cpu"``, ``"cuda"``, ``"auto"``.
+        :raises ValueError: where the file cannot be read or is damaged, and where the estimator infers other features
+            than the model reads, or from other observations or actions.
+        """
+        try:
+            data = Path(path).read_bytes()
+        except OSError as error:
+            raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+        try:
+            tensors, text = unpack(data)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+        record = decode(EstimatorRecord, text, path)
+        reader = reader_of(model)
+        space = ContextSpace(record.features)
+        try:
+            check_features(reader, space)
+            action: Any = model.action_space
+            if not 0 < record.hidden <= len(tensors["head.0.weight"]):
+                raise ValueError(f"its memory is said to have {record.hidden} numbers")
+            estimator = Estimator(reader.other_space, action, space, record.hidden, record.bounds)
+            estimator.load_state_dict(tensors)
+        except (ValueError, RuntimeError, KeyError, TypeError) as error:
+            raise ValueError(f"{path} is no estimator for this model: {error}") from None
+        return cls(model, estimator.to(find_device(device)).requires_grad_(False))
 
     def _without_context(self, observation: Any) -> Any:
         """Return an observation without its context."""
@@ -146,9 +228,24 @@ def reader_of(model: BaseAlgorithm) -> ContextReader:
     :raises ValueError: where it reads none.
     """
     extractor = context_extractor(model.policy)
-    if extractor is None:
+    # A hypernetwork gets the context beside the features, every other network among them.
+    if extractor is None or not (extractor.include_context or isinstance(model.policy, HyperPolicy)):
         raise ValueError(
             f"expected a model that reads its context, to infer that, got one with {type(model.policy).__name__} that "
             f"observes {model.observation_space}"
         )
     return extractor.reader
+
+
+def check_features(reader: ContextReader, space: ContextSpace) -> None:
+    """Refuse a model that reads other features than are to be inferred.
+
+    :param reader: what the model reads its context with.
+    :raises ValueError: with both lists.
+    """
+    box = reader.box
+    if isinstance(box, ContextBox):
+        if box != ContextBox(space):
+            raise ValueError(f"expected a model that reads the features {ContextBox(space)}, got one that reads {box}")
+    elif reader.dim != len(space):
+        raise ValueError(f"expected a model that reads the {len(space)} features {list(space.names)}, got {reader.dim}")

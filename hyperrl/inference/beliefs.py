@@ -59,6 +59,7 @@ class Beliefs(nn.Module):
 
     def __init__(self, space: ContextSpace, bounds: bool = False) -> None:
         super().__init__()
+        self.bounds: Final = bounds
         k = max(len(feature.bounds) for feature in space.features)
         columns: dict[str, list[list[float]]] = {}
         for feature in space.features:
@@ -84,12 +85,16 @@ class Beliefs(nn.Module):
         likelihood = weight + normal.masked_fill(self.is_point, 0.0)
         return likelihood.gather(-1, own).squeeze(-1)
 
+    def context(self, outputs: Tensor) -> Tensor:
+        """Return the context to act on: ``(..., m) -> (..., d)``, see :class:`Belief`."""
+        log_weight, center, _ = self._split(outputs)
+        likeliest = log_weight.argmax(-1, keepdim=True)
+        return self._physical(center, clip=True).gather(-1, likeliest).squeeze(-1)
+
     def forward(self, outputs: Tensor) -> Belief:
         """Return the belief that outputs ``(..., m)`` parametrise."""
         log_weight, center, log_std = self._split(outputs)
         weight, spread = log_weight.exp(), log_std.exp().masked_fill(self.is_point, 0.0)
-        likeliest = weight.argmax(-1, keepdim=True)
-        context = self._physical(center, clip=True).gather(-1, likeliest).squeeze(-1)
         # Moments within each interval: of a normal, or of a log-normal distribution.
         s = spread * self.half_width
         middle = self._physical(center)
@@ -98,7 +103,7 @@ class Beliefs(nn.Module):
         overall = (weight * mean).sum(-1)
         variance = (weight * (std.square() + (mean - overall.unsqueeze(-1)).square())).sum(-1)
         low, high = (self._quantile(q, weight, center, spread) for q in ((1 - INTERVAL) / 2, (1 + INTERVAL) / 2))
-        return Belief(context, overall, variance.sqrt(), low, high)
+        return Belief(self.context(outputs), overall, variance.sqrt(), low, high)
 
     def _split(self, outputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return logarithms of weights, means and logarithms of standard deviations, each ``(..., d, k)``."""

@@ -12,18 +12,24 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hyperrl.contexts import ContextSpace
-from hyperrl.inference.beliefs import Belief, Beliefs
+from hyperrl.inference.beliefs import Beliefs
 
 FARTHEST: Final = 10.0  # standard deviations at which inputs are clipped
+REGRESSORS: Final = 8  # inputs of the regression
+STRENGTH: Final = 3.0  # of these, against a prior of variance 1 of the coefficients
+MAGNIFIED: Final = 30.0  # how many times small changes are magnified, in a second copy of them
 
 
 class Estimator(nn.Module):
     """Reads an episode step by step, and believes something of every feature after each step.
 
     At each step it reads the observation, the change of the observation, the last action, the last reward if that is
-    known, and whether there was a last step at all. Its state is one row of numbers for each environment: the memory of
-    a gated recurrent unit (Cho et al. 2014), the last observation, the last action, and whether there were any. A row of
-    zeros begins an episode.
+    known, and whether there was a last step at all. It remembers in two ways. A linear regression, with inputs that a
+    network makes of observations and actions, foretells changes of the observation from all steps so far (as Harrison
+    et al. 2018 do): it is exact about what a context multiplies. A gated recurrent unit (Cho et al. 2014) reads the
+    regression's coefficients and the step itself.
+
+    Its state is one row of numbers for each environment, zeros where an episode begins.
 
     :param observation: what is observed besides the context.
     :param action: the actions.
@@ -45,29 +51,45 @@ class Estimator(nn.Module):
         bounds: bool = False,
     ) -> None:
         super().__init__()
+        self.context_space: Final = space
         self.observation_space: Final = observation
         self.action_space: Final = action
         self.hidden: Final = hidden
         self.observed: Final = width(observation)
         self.acted: Final = width(action)
-        inputs = 2 * self.observed + self.acted + 3
+        k, o = REGRESSORS, self.observed
+        self.sums: Final = k * (k + o)
+        """Numbers that the regression keeps: the sums of products of its inputs, and of these with the changes."""
+        inputs = 3 * o + self.acted + 3
         self.beliefs = Beliefs(space, bounds)
-        self.reader = nn.Sequential(nn.Linear(inputs, hidden), nn.Tanh())
-        self.memory = nn.GRU(hidden, hidden)
-        self.head = nn.Sequential(nn.Linear(hidden, hidden), nn.Tanh(), nn.Linear(hidden, self.beliefs.outputs))
-        nn.init.zeros_(self.head[-1].weight)
-        nn.init.zeros_(self.head[-1].bias)
+        self.regressors = nn.Sequential(nn.Linear(o + self.acted, hidden), nn.SiLU(), nn.Linear(hidden, k))
+        self.forgetting = nn.Parameter(torch.tensor(6.0))
+        self.reader = nn.Sequential(
+            nn.Linear(inputs + k * o + k, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU()
+        )
+        self.memory = nn.GRUCell(hidden, hidden)
+        last = nn.Linear(hidden, self.beliefs.outputs)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.head = nn.Sequential(nn.Linear(hidden + k * o + k, hidden), nn.SiLU(), last)
         # Statistics of observations, of their changes and of rewards.
-        self.register_buffer("mean", torch.zeros(2 * self.observed + 1))
-        self.register_buffer("std", torch.ones(2 * self.observed + 1))
+        self.register_buffer("mean", torch.zeros(2 * o + 1))
+        self.register_buffer("std", torch.ones(2 * o + 1))
+
+    @property
+    def parts(self) -> list[int]:
+        """Numbers of each part of a state: the memory, the sums, the last observation and action, and whether begun."""
+        return [self.hidden, self.sums, self.observed, self.acted, 1]
 
     @property
     def size(self) -> int:
         """Numbers in the state of one environment."""
-        return self.hidden + self.observed + self.acted + 1
+        return sum(self.parts)
 
-    def inputs(self, observation: Tensor, reward: Tensor, last: Tensor, action: Tensor, begun: Tensor) -> Tensor:
-        """Return what the network reads, each argument with rows of the same leading shape.
+    def inputs(
+        self, observation: Tensor, reward: Tensor, last: Tensor, action: Tensor, begun: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return what the network reads and what a step adds to the regression's sums; leading shapes are alike.
 
         :param observation: ``(..., o)``.
         :param reward: the last reward, NaN where it is unknown, ``(..., 1)``.
@@ -79,43 +101,82 @@ class Estimator(nn.Module):
         numbers = torch.cat([observation, observation - last, reward.nan_to_num()], dim=-1)
         scaled = ((numbers - self.mean) / self.std).clamp(-FARTHEST, FARTHEST)
         present, change, earned = scaled.split([self.observed, self.observed, 1], dim=-1)
-        return torch.cat([present, change * begun, action * begun, earned * known, known, begun], dim=-1)
+        change = change * begun
+        small = (MAGNIFIED * change).asinh() / 4
+        read = torch.cat([present, change, small, action * begun, earned * known, known, begun], dim=-1)
+        o = self.observed
+        before = ((last - self.mean[:o]) / self.std[:o]).clamp(-FARTHEST, FARTHEST)
+        x = STRENGTH * self.regressors(torch.cat([before, action], dim=-1)) * begun  # (..., k)
+        added = x.unsqueeze(-1) * torch.cat([x, change], dim=-1).unsqueeze(-2)  # (..., k, k + o)
+        return read, added.flatten(-2)
 
-    def step(self, observation: Tensor, reward: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """Read one step: ``(n, o), (n, 1), (n, s) -> (n, h), (n, m)``: the memory and the outputs."""
-        memory, last, action, begun = state.split([self.hidden, self.observed, self.acted, 1], dim=1)
-        memory = self.update(self.gates(self.inputs(observation, reward, last, action, begun)), memory)
-        return memory, self.head(memory)
+    def step(self, observation: Tensor, reward: Tensor, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Read one step: ``(n, o), (n, 1), (n, s) -> (n, h), (n, k (k + o)), (n, m)``: memory, sums and outputs."""
+        memory, sums, last, action, begun = state.split(self.parts, dim=1)
+        read, added = self.inputs(observation, reward, last, action, begun)
+        sums = self.forgetting.sigmoid() * sums + added
+        found = self.coefficients(sums)
+        memory = self.update(self.gates(torch.cat([read, found], dim=1)), memory)
+        return memory, sums, self.head(torch.cat([memory, found], dim=1))
+
+    def coefficients(self, sums: Tensor) -> Tensor:
+        """Return the regression's coefficients and how uncertain they are: ``(..., k (k + o)) -> (..., k o + k)``."""
+        k = REGRESSORS
+        both = sums.unflatten(-1, (k, k + self.observed))
+        identity = torch.eye(k, device=sums.device).expand(*both.shape[:-1], k)
+        solved = solve(both[..., :k] + identity, torch.cat([both[..., k:], identity], dim=-1))
+        coefficients, covariance = solved.split([self.observed, k], dim=-1)
+        return torch.cat([coefficients.flatten(-2), covariance.diagonal(dim1=-2, dim2=-1)], dim=-1)
 
     def gates(self, inputs: Tensor) -> Tensor:
         """Return what the inputs contribute to the gates, ``(..., i) -> (..., 3 h)``."""
-        return functional.linear(self.reader(inputs), self.memory.weight_ih_l0, self.memory.bias_ih_l0)
+        return functional.linear(self.reader(inputs), self.memory.weight_ih, self.memory.bias_ih)
 
     def update(self, gates: Tensor, memory: Tensor) -> Tensor:
         """Return the memory after a step, ``(n, 3 h), (n, h) -> (n, h)``."""
         h = self.hidden
-        carried = functional.linear(memory, self.memory.weight_hh_l0, self.memory.bias_hh_l0)
+        carried = functional.linear(memory, self.memory.weight_hh, self.memory.bias_hh)
         reset, keep = (gates[:, : 2 * h] + carried[:, : 2 * h]).sigmoid().chunk(2, dim=1)
         new = (gates[:, 2 * h :] + reset * carried[:, 2 * h :]).tanh()
         return torch.lerp(new, memory, keep)
 
-    def sequence(self, inputs: Tensor, starts: Tensor, memory: Tensor) -> Tensor:
-        """Read ``T`` steps of ``n`` environments: ``(T, n, i), (T, n), (n, h) -> (T, n, m)``.
+    def sequence(self, read: Tensor, added: Tensor, starts: Tensor, memory: Tensor, sums: Tensor) -> Tensor:
+        """Read ``T`` steps of ``n`` environments and return the outputs, ``(T, n, m)``.
 
-        :param starts: where an episode begins, at which the memory is cleared.
+        :param read: what :meth:`inputs` returned, ``(T, n, i)``, as ``added``, ``(T, n, k (k + o))``.
+        :param starts: where an episode begins, at which the state is cleared, ``(T, n)``.
+        :param memory: before the first step, ``(n, h)``, as ``sums``, ``(n, k (k + o))``.
         """
-        gates = self.gates(inputs)
         keeps = (~starts).float().unsqueeze(-1)  # (T, n, 1)
         interrupted = starts.any(1).tolist()
+        kept = self.forgetting.sigmoid()
+        summed = []
+        for t, new in enumerate(added.unbind(0)):
+            sums = torch.addcmul(new, sums * keeps[t] if interrupted[t] else sums, kept)
+            summed.append(sums)
+        found = self.coefficients(torch.stack(summed))
         memories = []
-        for t, contribution in enumerate(gates.unbind(0)):
-            memory = self.update(contribution, memory * keeps[t] if interrupted[t] else memory)
+        for t, gates in enumerate(self.gates(torch.cat([read, found], dim=-1)).unbind(0)):
+            memory = self.update(gates, memory * keeps[t] if interrupted[t] else memory)
             memories.append(memory)
-        return self.head(torch.stack(memories))
+        return self.head(torch.cat([torch.stack(memories), found], dim=-1))
 
-    def belief(self, state: Tensor) -> Belief:
-        """Return what is believed in a state ``(n, s)``."""
-        return self.beliefs(self.head(state[:, : self.hidden]))
+
+def solve(matrix: Tensor, right: Tensor) -> Tensor:
+    """Solve systems of positive definite matrices by elimination, ``(..., k, k), (..., k, m) -> (..., k, m)``.
+
+    In the plain operations that every format of files has.
+    """
+    k = matrix.shape[-1]
+    rows = torch.cat([matrix, right], dim=-1)
+    for i in range(k):
+        pivot = rows[..., i : i + 1, :] / rows[..., i : i + 1, i : i + 1]
+        column = rows[..., i : i + 1]
+        others = torch.ones(k, 1, device=rows.device)
+        others[i] = 0
+        rows = rows - column * others * pivot
+        rows = torch.cat([rows[..., :i, :], pivot, rows[..., i + 1 :, :]], dim=-2)
+    return rows[..., k:]
 
 
 def width(space: spaces.Space[Any]) -> int:

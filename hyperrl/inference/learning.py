@@ -11,10 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hyperrl.contexts import ContextBox, ContextSpace
-from hyperrl.inference.agent import InferringAgent, Memory, reader_of
-from hyperrl.inference.estimator import Estimator, encode
-from hyperrl.rollouts.agent import Agent
+from hyperrl.inference.agent import InferringAgent, Memory, check_features, reader_of
+from hyperrl.inference.estimator import Estimator
 from hyperrl.rollouts.loop import rollout
 from hyperrl.utils.devices import find_device
 from hyperrl.utils.errors import nearest
@@ -32,6 +30,7 @@ KEPT: Final = 15  # rounds whose sequences are learnt from
 UPDATES: Final = 20  # a round
 SEQUENCES: Final = 64  # of a minibatch
 PEAK: Final = 3e-3  # learning rate
+EARLY: Final = 20.0  # steps after which a step counts half as much as an episode's first
 CLIP: Final = 1.0  # norm of gradients
 RANGES: Final = ("train", "bounds")
 
@@ -46,11 +45,14 @@ class Sequences(NamedTuple):
     begun: Tensor  # (T, n, 1)
     starts: Tensor  # bool, (T, n)
     context: Tensor  # (T, n, d)
+    age: Tensor  # steps taken in the episode before, (T, n)
     memory: Tensor  # before the first step, (n, h)
+    sums: Tensor  # before the first step, (n, k (k + o))
 
     def of(self, rows: Tensor) -> Sequences:
         """Return the sequences of some environments."""
-        return Sequences(*(part[:, rows] for part in self[:-1]), self.memory[rows])
+        *parts, memory, sums = self
+        return Sequences(*(part[:, rows] for part in parts), memory[rows], sums[rows])  # pyright: ignore[reportCallIssue]
 
 
 class _Player:
@@ -65,6 +67,7 @@ class _Player:
         self.agent = agent
         self.deterministic = True
         self.memory: Memory | None = None
+        self.age = np.zeros(0)
         self.kept: list[tuple[np.ndarray, ...]] = []
 
     def reset(self) -> None:
@@ -79,20 +82,21 @@ class _Player:
         actions, self.memory = self.agent.predict(observation, before, starts, self.deterministic, known)
         size = self.agent.estimator.size
         state = np.zeros((n, size), np.float32) if before is None else np.where(starts[:, None], 0, before.state)
-        self.kept.append((state, self.memory.state, known, starts, observation[self.agent.reader.key]))
+        self.age = np.zeros(n, np.float32) if before is None else np.where(starts, 0, self.age + 1)
+        self.kept.append((state, self.memory.state, known, starts, observation[self.agent.reader.key], self.age))
         return actions
 
     def sequences(self) -> Sequences:
         """Return what was kept, and keep no more of it."""
         estimator = self.agent.estimator
         device = estimator.mean.device
-        before, after, reward, starts, context = (
+        before, after, reward, starts, context, age = (
             torch.as_tensor(np.stack(part), device=device) for part in zip(*self.kept, strict=True)
         )
         self.kept = []
-        memory, last, action, begun = before.split([estimator.hidden, estimator.observed, estimator.acted, 1], dim=-1)
-        observation = after[..., estimator.hidden : estimator.hidden + estimator.observed]
-        return Sequences(observation, reward[..., None], last, action, begun, starts, context, memory[0])
+        memory, sums, last, action, begun = before.split(estimator.parts, dim=-1)
+        observation = after.split(estimator.parts, dim=-1)[2]
+        return Sequences(observation, reward[..., None], last, action, begun, starts, context, age, memory[0], sums[0])
 
 
 def infer_context(
@@ -139,7 +143,7 @@ def infer_context(
     place = find_device(device)
     space = family.context_space
     reader = reader_of(model)
-    check_features(reader.box, space)
+    check_features(reader, space)
     length = min(family.max_episode_steps or LONGEST, LONGEST)
     rounds = max(1, round(steps / (ENVS * length)))
     drawn = None
@@ -148,7 +152,11 @@ def infer_context(
         drawn = space.from_uniform(np.random.default_rng(seed).random((episodes, len(space))), bounds=True)
     vec_env = family.vec_env(ENVS, contexts=drawn, seed=stream(seed, 1))
     devices = [place] if place.type == "cuda" else []
-    with closing(vec_env), torch.random.fork_rng(devices), tqdm(total=rounds, disable=not progress, desc="infer") as bar:
+    with (
+        closing(vec_env),
+        torch.random.fork_rng(devices),
+        tqdm(total=rounds, disable=not progress, desc="infer") as bar,
+    ):
         torch.manual_seed(seed)
         estimator = Estimator(reader.other_space, vec_env.action_space, space, bounds=contexts == "bounds").to(place)
         agent = InferringAgent(model, estimator)
@@ -157,30 +165,23 @@ def infer_context(
     return agent
 
 
-def check_features(box: Any, space: ContextSpace) -> None:
-    """Refuse a model of other features than a family's.
-
-    :raises ValueError: with both lists.
-    """
-    names = list(box.context_space.names) if isinstance(box, ContextBox) else [f"entry {i}" for i in range(box.shape[0])]
-    if isinstance(box, ContextBox) and names != list(space.names) or len(names) != len(space):
-        raise ValueError(f"expected a model of the features {list(space.names)}, got one of {names}")
-
-
 def _learn(agent: InferringAgent, vec_env: VecEnv, rounds: int, length: int, bar: Any) -> None:
     """Play and learn in turn."""
     estimator = agent.estimator
     player = _Player(agent)
-    play = rollout(player, vec_env)
     adam = torch.optim.Adam(estimator.parameters(), fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(adam, PEAK, rounds * UPDATES)
     seen: deque[Sequences] = deque(maxlen=KEPT)
+    play: Any = None
     for i in range(rounds):
+        if i % 2 == 0:  # long episodes are played on every other time, so that there are enough beginnings
+            play = rollout(player, vec_env)
         for _ in islice(play, length):
             pass
         seen.append(player.sequences())
         if i == 0:
             _scale(estimator, seen[0])
+        loss = torch.tensor(torch.nan)
         for _ in range(UPDATES):
             sequences = seen[int(torch.randint(len(seen), ()))]
             batch = sequences.of(torch.randint(len(sequences.memory), (SEQUENCES,)))
@@ -196,9 +197,11 @@ def _learn(agent: InferringAgent, vec_env: VecEnv, rounds: int, length: int, bar
 
 def loss_of(estimator: Estimator, batch: Sequences) -> Tensor:
     """Return minus the log likelihood of the contexts, a mean over steps, environments and features."""
-    inputs = estimator.inputs(batch.observation, batch.reward, batch.last, batch.action, batch.begun)
-    outputs = estimator.sequence(inputs, batch.starts, batch.memory)
-    return -estimator.beliefs.log_prob(outputs, batch.context).mean()
+    read, added = estimator.inputs(batch.observation, batch.reward, batch.last, batch.action, batch.begun)
+    outputs = estimator.sequence(read, added, batch.starts, batch.memory, batch.sums)
+    likelihood = estimator.beliefs.log_prob(outputs, batch.context).mean(-1)  # (T, n)
+    weight = 1 / (1 + batch.age / EARLY)
+    return -(weight * likelihood).sum() / weight.sum()
 
 
 def _scale(estimator: Estimator, seen: Sequences) -> None:
