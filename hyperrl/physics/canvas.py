@@ -49,6 +49,11 @@ class Canvas:
         r = radius * self._scale
         self._draw.ellipse((x - r, y - r, x + r, y + r), color)
 
+    def bar(self, left: float, bottom: float, right: float, top: float, color: Color) -> None:
+        """Draw a filled rectangle; top and bottom may be given the other way round."""
+        x, y = zip(self._place(left, bottom), self._place(right, top), strict=True)
+        self._draw.rectangle((min(x), min(y), max(x), max(y)), color)
+
     def frame(self) -> Frame:
         """Return the picture, shape ``(SIZE, SIZE, 3)``."""
         from PIL import Image

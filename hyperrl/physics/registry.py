@@ -11,12 +11,20 @@ from hyperrl.utils.imports import load_class, load_object
 
 PHYSICS: Final = {
     "acrobot": "Acrobot",
+    "boat": "Boat",
     "cartpole": "Cartpole",
     "double_integrator": "DoubleIntegrator",
+    "epidemic": "Epidemic",
+    "lane_keeping": "LaneKeeping",
     "mountain_car": "MountainCar",
     "mountain_car_continuous": "MountainCarContinuous",
     "ode": "Ode",
     "pendulum": "Pendulum",
+    "predator_prey": "PredatorPrey",
+    "quadrotor": "Quadrotor",
+    "tanks": "Tanks",
+    "thermostat": "Thermostat",
+    "two_link_arm": "TwoLinkArm",
 }
 """Module in :mod:`hyperrl.physics` = its class."""
 
