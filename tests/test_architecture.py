@@ -14,6 +14,7 @@ LAYERS = (
     ("hypernet", "physics"),
     ("simulation",),
     ("families", "policies"),
+    ("alignment",),
     ("export",),
     ("rollouts",),
     ("inference",),

@@ -12,6 +12,8 @@ from gymnasium.utils.seeding import np_random
 from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike, NDArray
 
+from hyperrl.alignment.acting import AlignedModel, find_aligned
+
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
 
@@ -50,7 +52,8 @@ class Agent:
 
     It acts on what environments observe, and makes the model's observation of it: the whole Dict, the Dict without its
     context, the sole other entry, or entries side by side in one row, whichever space the model has. Statistics are
-    applied and never updated. A recurrent model's memory is kept from step to step, and begins anew with an episode.
+    applied and never updated. A recurrent model's memory is kept from step to step, and begins anew with an episode. A
+    model that was trained in :class:`~hyperrl.alignment.AlignedContext` acts by its encoder.
 
     :param model: see :class:`Predictor`. An object without ``observation_space`` gets the environments' observation.
     :param space: what the environments observe, with or without the context.
@@ -86,9 +89,12 @@ class Agent:
         """The context that the agent is given, shape ``(d,)`` or ``(n, d)``, or ``None`` for what it observes."""
         self.deterministic = deterministic
         self._key = context_key
-        self._normalizer = model.get_vec_normalize_env() if hasattr(model, "get_vec_normalize_env") else None  # pyright: ignore[reportAttributeAccessIssue]
-        self._keywords = _keywords(model.predict)
-        self._view = self._find_view(space, getattr(model, "observation_space", None))
+        aligned = find_aligned(model)
+        player: Any = model if aligned is None else AlignedModel(model, aligned)  # pyright: ignore[reportArgumentType]
+        self._predict = player.predict
+        self._normalizer = player.get_vec_normalize_env() if hasattr(player, "get_vec_normalize_env") else None
+        self._keywords = _keywords(player.predict)
+        self._view = self._find_view(space, getattr(player, "observation_space", None))
         self.memory: Any = None
         """What the model remembers: what its ``predict`` returned beside the actions."""
 
@@ -106,7 +112,7 @@ class Agent:
         """
         given = dict(state=self.memory, episode_start=starts, deterministic=self.deterministic, reward=rewards)
         given = {name: given[name] for name in self._keywords}
-        predicted = self.model.predict(self.observe(observation), **given)
+        predicted = self._predict(self.observe(observation), **given)
         actions, self.memory = predicted if isinstance(predicted, tuple) else (predicted, None)
         return np.asarray(actions)
 
@@ -173,8 +179,8 @@ class RandomActions:
 
 
 def has_memory(model: Any) -> bool:
-    """Say whether a Stable-Baselines3 model is a recurrent one, which acts on more than it observes now."""
-    return hasattr(getattr(model, "policy", None), "lstm_actor")
+    """Say whether a Stable-Baselines3 model acts on more than it observes now: a recurrent one, or an aligned one."""
+    return hasattr(getattr(model, "policy", None), "lstm_actor") or find_aligned(model) is not None
 
 
 def _keywords(predict: Callable[..., Any]) -> tuple[str, ...]:

@@ -28,6 +28,8 @@ from stable_baselines3.common.distributions import StateDependentNoiseDistributi
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
+from hyperrl.alignment.acting import find_aligned
+from hyperrl.alignment.wrapper import AlignedContext
 from hyperrl.training.diagnostics import HyperDiagnostics
 from hyperrl.utils.environments import layers
 from hyperrl.utils.files import write_bytes
@@ -69,6 +71,7 @@ class State:
     :param model: the zip that Stable-Baselines3 makes of the model.
     :param vec_env: the environments, pickled in mid-episode; ``None`` where their state cannot be kept.
     :param normalizer: the ``VecNormalize`` and its returns, which it pickles without.
+    :param aligned: the ``AlignedContext`` with its encoder, what that learns from, and the histories of the episodes.
     :param generators: of random numbers.
     :param noise: gSDE's exploration matrices, as SB3 has drawn them for the rollout that begins.
     :param actions: the action space, by whose generator SB3 explores.
@@ -90,6 +93,7 @@ class State:
     replay_buffer: ReplayBuffer | None
     diagnostics: dict[str, Any]
     seconds: float
+    aligned: AlignedContext | None = None
 
 
 class Checkpoint(BaseCallback):
@@ -160,6 +164,7 @@ class Checkpoint(BaseCallback):
             None if replay_buffer is None else _resized(replay_buffer, _filled(replay_buffer)),
             self.diagnostics.state(),
             self.elapsed,
+            find_aligned(model),
         )
 
 
@@ -197,6 +202,9 @@ def restore(state: State, fresh: BaseAlgorithm) -> BaseAlgorithm:
     """
     assert fresh.env is not None  # build() gave it some
     vec_env = fresh.env.unwrapped if state.vec_env is None else pickle.loads(state.vec_env)
+    if state.aligned is not None:
+        state.aligned.set_venv(vec_env)
+        vec_env = state.aligned
     if state.normalizer is not None:
         normalizer, returns = state.normalizer
         normalizer.set_venv(vec_env)

@@ -13,6 +13,7 @@ from stable_baselines3.common.utils import obs_as_tensor
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from hyperrl.alignment.acting import find_aligned
 from hyperrl.hypernet import HyperNetwork
 from hyperrl.policies import GeneratedPolicy
 from hyperrl.policies.context import context_extractor
@@ -27,6 +28,8 @@ class HyperDiagnostics(BaseCallback):
     the norm of a loss's gradient at the embeddings z of a minibatch, averaged over those since the last measurement.
     The same of each critic: ``hyper/critic_weight_norm`` and so on. All but the last are of the first contexts that
     training meets, always the same ones, so that a curve shows the weights and nothing else.
+
+    Of an agent with an aligned context (:mod:`hyperrl.alignment`) nothing is logged: its contexts change their meaning.
 
     It warns, once for each network, where a value is not finite and where the weights' variance over contexts falls
     below a hundredth of the largest it has been: the network then hardly tells contexts apart any more.
@@ -58,6 +61,8 @@ class HyperDiagnostics(BaseCallback):
 
     def _on_training_start(self) -> None:
         policy = self.model.policy
+        if find_aligned(self.model) is not None:
+            return  # an embedding means something else whenever its encoder has learnt
         self.networks = policy.generated_networks() if isinstance(policy, GeneratedPolicy) else {}
         self.gradients = {name: _GradientNorm() for name in self.networks}
         self.measured = self.num_timesteps

@@ -9,13 +9,15 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
 
+from hyperrl.alignment.acting import find_aligned
+from hyperrl.alignment.callback import AlignmentCallback
 from hyperrl.families.family import Family, load_family
 from hyperrl.training.checkpoint import Checkpoint, read, restore
 from hyperrl.training.diagnostics import HyperDiagnostics
 from hyperrl.training.models import build
 from hyperrl.training.recipe import AgentSpec, agent_spec
 from hyperrl.training.record import Result, Training
-from hyperrl.training.run import MODEL, NORMALIZER, WEIGHTS, UnfinishedRun
+from hyperrl.training.run import ENCODER, MODEL, NORMALIZER, WEIGHTS, UnfinishedRun
 from hyperrl.training.weights import save_weights
 from hyperrl.utils.provenance import describe_model
 
@@ -64,6 +66,8 @@ def train(
     model = build(family, spec, seed, contexts, device)
     diagnostics = HyperDiagnostics()
     callbacks: list[BaseCallback] = [diagnostics]
+    if spec.definition.alignment is not None:
+        callbacks.append(AlignmentCallback())
     if callback is not None:
         callbacks.append(callback)
     if out is None:
@@ -97,6 +101,9 @@ def train(
         normalizer = model.get_vec_normalize_env()
         if normalizer is not None:
             normalizer.save(str(run.path / NORMALIZER))
+        aligned = find_aligned(model)
+        if aligned is not None:
+            aligned.save(run.path / ENCODER)
         run.finish(Result(describe_model(model), round(checkpoint.elapsed, 1), str(model.device)))
         run.publish()
     return model

@@ -14,6 +14,7 @@ from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
+from hyperrl.alignment.wrapper import AlignedContext
 from hyperrl.families.family import Family
 from hyperrl.policies.registry import algorithm_class, policy_class
 from hyperrl.training.arguments import arguments, with_classes
@@ -32,6 +33,9 @@ GIVEN: Final = {
     "_init_setup_model": "models are always set up",
 }
 """Arguments of algorithms that a recipe's hyperparameters do not set, and what does."""
+
+OF_ALIGNMENT: Final = ("venv", "seed", "device", "context_key")
+"""Arguments of the aligned context that the recipe does not set."""
 
 SPACES: Final = ("observation_space", "action_space", "lr_schedule")
 """Arguments of policies that the algorithm sets."""
@@ -57,6 +61,9 @@ def build(
             reference = build(family, _reference(agent), device="cpu")
             policy_kwargs |= matched_width(policy, reference, policy_kwargs)
         vec_env: VecEnv = family.vec_env(definition.n_envs, contexts=contexts, seed=seed, switch=definition.switch)
+        if definition.alignment is not None:
+            options = arguments(AlignedContext, definition.alignment, "alignment", hidden=OF_ALIGNMENT)
+            vec_env = AlignedContext(vec_env, seed=seed, device=place, **options)
         if definition.normalize_reward:
             vec_env = VecNormalize(vec_env, norm_obs=False, gamma=hyperparameters.get("gamma", 0.99))
         if "action_noise" in hyperparameters:

@@ -28,6 +28,8 @@ class AgentDefinition:
         ``[30, 80]``; see :meth:`hyperrl.Family.vec_env`.
     :param normalize_reward: divide rewards by a running estimate of the return's standard deviation.
     :param match_parameters: the recipe whose number of parameters this one is given, by its layers' width.
+    :param alignment: put an embedding of the last transitions in the context's place: keyword arguments of
+        :class:`~hyperrl.alignment.AlignedContext`, perhaps none.
     """
 
     algorithm: str
@@ -38,6 +40,7 @@ class AgentDefinition:
     normalize_reward: bool = False
     match_parameters: str | None = None
     switch: int | list | None = None
+    alignment: dict | None = None
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ def agent_spec(name: str | Path, overrides: Mapping[str, Any] | None = None) -> 
     """Read a recipe by name, or from a path that ends in ``.toml``.
 
     :param overrides: key = value in place of what the file says: keys of the file, such as ``n_envs``; names of
-        hyperparameters; and names of policy arguments behind ``policy.``.
+        hyperparameters; names of policy arguments behind ``policy.``; and those of the encoder behind ``alignment.``.
     :raises ValueError: for an unknown name or a faulty file, saying file, key and what is valid.
     """
     source, table = read("agents", name)
@@ -101,6 +104,8 @@ def _overridden(table: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str
         first, _, rest = key.partition(".")
         if first == "policy" and rest:
             table["policy_kwargs"][rest] = value
+        elif first == "alignment" and rest:
+            table["alignment"] = table.get("alignment", {}) | {rest: value}
         elif key in AgentDefinition.__dataclass_fields__:
             table[key] = value
         else:

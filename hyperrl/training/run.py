@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from hyperrl.alignment.acting import find_aligned
+from hyperrl.alignment.wrapper import AlignedContext
 from hyperrl.families.family import Family, load_family
 from hyperrl.policies.saved import load_model, load_normalizer
 from hyperrl.training.recipe import AgentSpec, agent_spec
@@ -37,6 +39,7 @@ AGENT: Final = "agent.toml"
 WEIGHTS: Final = "model.safetensors"
 MODEL: Final = "model.zip"
 NORMALIZER: Final = "vecnormalize.pkl"
+ENCODER: Final = "encoder.safetensors"
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class Run:
     The folder holds ``run.json``, copies of the two definitions as ``family.toml`` and ``agent.toml``, the model as
     ``model.safetensors``, TensorBoard's log and, once evaluated, ``evaluation.json``. For Stable-Baselines3 the model
     is there as ``model.zip`` too, with ``vecnormalize.pkl`` where rewards were normalised: pickles, which hyperrl does
-    not read unless told to.
+    not read unless told to. ``encoder.safetensors`` is the encoder of an agent with an aligned context.
 
     :param path: the folder.
     :param given: the family, where the folder cannot say where it is found: it was made in Python.
@@ -143,8 +146,11 @@ class Run:
         path = self.path / (MODEL if trust else WEIGHTS)
         if trust:
             env = None
+            options = self.agent.definition.alignment
+            if options is not None:
+                env = AlignedContext(self.family.vec_env(1), device=find_device(device), **options)
             if (self.path / NORMALIZER).is_file():
-                env = load_normalizer(self.path / NORMALIZER, self.family.vec_env(1))
+                env = load_normalizer(self.path / NORMALIZER, self.family.vec_env(1) if env is None else env)
             model = load_model(path, self.agent.definition.algorithm, find_device(device), env)
         elif path.is_file():
             from hyperrl.training.weights import load_weights
@@ -156,6 +162,9 @@ class Run:
                 f"{path} is missing. {MODEL} may hold the model; it is a pickle, which can run any code: load it with "
                 "--trust (trust=True) if you trust whoever made the folder"
             )
+        aligned = find_aligned(model)
+        if aligned is not None:
+            aligned.load(self.path / ENCODER)
         if describe_model(model).sha256 != self.result.model.sha256:
             raise ValueError(f"{path} holds another model than {self.path / RECORD} says: their SHA-256 differ")
         return model

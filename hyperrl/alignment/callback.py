@@ -1,0 +1,33 @@
+"""A callback that lets an encoder of transitions learn while the agent trains."""
+
+from __future__ import annotations
+
+import numpy as np
+from stable_baselines3.common.callbacks import BaseCallback
+
+from hyperrl.alignment.wrapper import AlignedContext
+from hyperrl.utils.environments import layers
+
+
+class AlignmentCallback(BaseCallback):
+    """Let the encoder of :class:`~hyperrl.alignment.AlignedContext` learn after each rollout, before the agent does.
+
+    Within a rollout the encoder stays the same. ``alignment/loss`` is logged: the mean squared error of the predicted
+    change of the observation, in variances of this change.
+
+    :raises ValueError: when the training begins, where the environments have no such wrapper.
+    """
+
+    def _on_training_start(self) -> None:
+        found = [layer for layer in layers(self.training_env) if isinstance(layer, AlignedContext)]
+        if not found:
+            raise ValueError("expected environments in an AlignedContext: the callback trains its encoder")
+        self.aligned = found[0]
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_end(self) -> None:
+        losses = self.aligned.learn(self.model._current_progress_remaining)
+        if losses:
+            self.logger.record_mean("alignment/loss", float(np.mean(losses)))
