@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -219,8 +220,9 @@ class AlignedContext(VecEnvWrapper):
         self.venv = venv
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "venv"}
+        return {name: value for name, value in vars(self).items() if name not in ("venv", "class_attributes")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self.venv: Any = None
+        self.class_attributes = dict(inspect.getmembers(type(self)))  # as SB3's constructor sets it
