@@ -193,8 +193,8 @@ class AdaptationEnv:
             returns.append(tally.returns[:, 0])
         return np.concatenate(returns)
 
-    def given(self, context: Vector, deterministic: bool = True) -> Agent:
-        """Return the agent that is given a context, shape ``(d,)``."""
+    def given(self, context: Vector | None, deterministic: bool = True) -> Agent:
+        """Return the agent that is given a context, shape ``(d,)``, or none."""
         return Agent(self.model, self.env.observation_space, context, deterministic, self.context_key)
 
     def plain(self, model: BaseAlgorithm) -> Agent:

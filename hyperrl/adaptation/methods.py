@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hyperrl.adaptation.identification import Identified
+from hyperrl.alignment.acting import find_aligned
 from hyperrl.contexts import ContextBox, Vector
 from hyperrl.utils.errors import nearest
 from hyperrl.utils.extras import require
@@ -45,7 +46,7 @@ class Curve:
     :param returns: undiscounted returns of evaluation episodes then, played with its most likely actions, the same
         initial states every time, shape ``(k, evaluations)``.
     :param reported: the context that the agent was given, or that its weights began from, at each measurement, shape
-        ``(k, d)``; ``None`` for ``scratch``.
+        ``(k, d)``; ``None`` for ``scratch``, and for an agent that finds its context by itself.
     :param episode_returns: return of each episode played to adapt, shape ``(episodes,)``.
     :param identified: the last estimate of the context, by ``identify``.
     """
@@ -112,6 +113,7 @@ def adapt(
     ``scratch``     the same algorithm and network from random weights, which tells what the agent is worth
     ==============  ======================================================================================
 
+    An agent with an aligned context (:mod:`hyperrl.alignment`) plays ``zero-shot`` and is given nothing.
     ``search``, ``identify`` and ``scratch`` are for an unknown context: where the environment observes one, it is not
     looked at. The first episode of the first two is played in the default context. Actions are the most likely ones,
     but ``identify`` samples while it adapts, as it learns nothing from a motor that it never uses; so do the learners.
@@ -160,11 +162,17 @@ def adapt(
         raise ValueError(f"method {method!r} identifies no context: dynamics are not for it")
     if family is not None and (dynamics is not None or method != "identify"):
         raise ValueError("family=... is for method 'identify', in place of dynamics")
+    infers = find_aligned(model) is not None
+    if infers and (method != "zero-shot" or context is not None):
+        raise ValueError(
+            "this agent finds its context by itself while it acts (hyperrl.alignment): the only method for it is "
+            "'zero-shot', without a context"
+        )
     environment = AdaptationEnv(model, env, eval_env, evaluations, seed)
     curve = _Measurements(environment, episodes)
     match method:
         case "zero-shot":
-            return _zero_shot(curve, _known(environment, context))
+            return _zero_shot(curve, None if infers else _known(environment, context))
         case "search":
             return _search(curve)
         case "identify":
@@ -233,7 +241,7 @@ class _Measurements:
         return Adaptation(method, after, steps, returns, reported, np.array(self.episode_returns), identified, model)
 
 
-def _zero_shot(curve: _Measurements, known: Vector) -> Adaptation:
+def _zero_shot(curve: _Measurements, known: Vector | None) -> Adaptation:
     agent = curve.environment.given(known)
     curve.measure(agent, known)
     curve.environment.begin()

@@ -77,6 +77,7 @@ def adapt(
     from hyperrl.adaptation.dynamics import learn_dynamics as dynamics_of
     from hyperrl.adaptation.methods import LEARNING, METHODS, NEED_CONTEXT, check_method
     from hyperrl.adaptation.studies import study
+    from hyperrl.alignment.acting import find_aligned
     from hyperrl.evaluation.reference import find_reference
     from hyperrl.report.adaptation import write_study
     from hyperrl.rollouts.agent import has_memory
@@ -104,6 +105,8 @@ def adapt(
     models = {agent: [run.model(device) for run in group] for agent, group in grouped.items()}
     recurrent = any(has_memory(model) for group in models.values() for model in group)
     can = [m for m in METHODS if not ((unknown and m in NEED_CONTEXT) or (recurrent and m in LEARNING))]
+    if any(find_aligned(model) is not None for group in models.values() for model in group):
+        can = ["zero-shot"]
     for name in method:
         if unknown and name in NEED_CONTEXT:
             raise ValueError(f"method {name!r} needs the context: leave out --unknown, or choose from {can}")

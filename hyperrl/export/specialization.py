@@ -18,6 +18,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, Combine
 from stable_baselines3.common.utils import check_for_correct_spaces
 from torch import Tensor
 
+from hyperrl.alignment.acting import find_aligned
 from hyperrl.contexts import ContextBox
 from hyperrl.policies import ContextExtractor, ContextPolicy
 from hyperrl.policies.context import ContextReader, context_extractor
@@ -64,6 +65,7 @@ def specialize(model: Algorithm, context: Mapping[str, float] | ArrayLike, env: 
     extractor = context_extractor(policy)
     if extractor is None:
         raise ValueError(f"expected a model whose policy gets a context, got one with {type(policy).__name__}")
+    refuse_aligned(model)
     reader = extractor.reader
     refuse_normalized_context(reader, model.get_vec_normalize_env())
     vector = torch.as_tensor(context_vector(reader, context), dtype=torch.float32, device=policy.device)
@@ -113,6 +115,15 @@ def context_vector(reader: ContextReader, context: Mapping[str, float] | ArrayLi
     if vector.shape != (reader.dim,) or not np.isfinite(vector).all():
         raise ValueError(f"expected a context of finite numbers of shape ({reader.dim},), got {context!r}")
     return vector
+
+
+def refuse_aligned(model: BaseAlgorithm) -> None:
+    """Refuse a model whose context is an embedding of the last transitions, which its policy alone does not know."""
+    if find_aligned(model) is not None:
+        raise ValueError(
+            "this agent finds its context by itself while it acts (hyperrl.alignment): its policy needs the encoder, "
+            "so it has no plain policy for one context, and no file of the policy alone would act as it does"
+        )
 
 
 def refuse_normalized_context(reader: ContextReader, normalizer: VecNormalize | None) -> None:

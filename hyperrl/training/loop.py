@@ -19,7 +19,7 @@ from hyperrl.training.recipe import AgentSpec, agent_spec
 from hyperrl.training.record import Result, Training
 from hyperrl.training.run import ENCODER, MODEL, NORMALIZER, WEIGHTS, UnfinishedRun
 from hyperrl.training.weights import save_weights
-from hyperrl.utils.provenance import describe_model
+from hyperrl.utils.provenance import describe_model, sha256_of
 
 
 def train(
@@ -104,6 +104,7 @@ def train(
         aligned = find_aligned(model)
         if aligned is not None:
             aligned.save(run.path / ENCODER)
-        run.finish(Result(describe_model(model), round(checkpoint.elapsed, 1), str(model.device)))
+        encoder = None if aligned is None else sha256_of(aligned.dynamics)
+        run.finish(Result(describe_model(model), round(checkpoint.elapsed, 1), str(model.device), encoder))
         run.publish()
     return model

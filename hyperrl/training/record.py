@@ -95,11 +95,13 @@ class Result:
     :param model: the model.
     :param seconds: how long it took, without what was lost by interruptions.
     :param device: where its networks were.
+    :param encoder: SHA-256 of the parameters of the encoder that finds its context; ``None`` where it has none.
     """
 
     model: ModelDescription
     seconds: float
     device: str
+    encoder: str | None = None
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from hyperrl.training.record import Result, RunRecord, Training, contents, disti
 from hyperrl.utils.devices import find_device
 from hyperrl.utils.errors import nearest
 from hyperrl.utils.files import held, new_folder, refuse_existing, write_text
-from hyperrl.utils.provenance import describe_model, versions
+from hyperrl.utils.provenance import describe_model, sha256_of, versions
 from hyperrl.utils.records import plain, read, write
 
 if TYPE_CHECKING:
@@ -165,6 +165,8 @@ class Run:
         aligned = find_aligned(model)
         if aligned is not None:
             aligned.load(self.path / ENCODER)
+            if sha256_of(aligned.dynamics) != self.result.encoder:
+                raise ValueError(f"{self.path / ENCODER} is not the encoder of this run: their SHA-256 differ")
         if describe_model(model).sha256 != self.result.model.sha256:
             raise ValueError(f"{path} holds another model than {self.path / RECORD} says: their SHA-256 differ")
         return model

@@ -43,16 +43,21 @@ def describe_model(model: object) -> ModelDescription:
 
     if not isinstance(model, BaseAlgorithm):
         return ModelDescription(f"{type(model).__module__}.{type(model).__qualname__}", None, None, None, None)
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.policy.state_dict().items()):
-        digest.update(name.encode() + tensor.detach().cpu().numpy().tobytes())
     return ModelDescription(
         type(model).__name__,
         type(model.policy).__name__,
         model.num_timesteps,
         n_parameters(model.policy),
-        digest.hexdigest(),
+        sha256_of(model.policy),
     )
+
+
+def sha256_of(module: nn.Module) -> str:
+    """Return the SHA-256 of a module's parameters and buffers, with their names."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode() + tensor.detach().cpu().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def n_parameters(module: nn.Module) -> int:
