@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from hyperrl.inference import infer_context as infer_context
     from hyperrl.policies import ConcatPolicy as ConcatPolicy
     from hyperrl.policies import HyperPolicy as HyperPolicy
+    from hyperrl.policies import HyperRecurrentPolicy as HyperRecurrentPolicy
     from hyperrl.policies import UnawarePolicy as UnawarePolicy
     from hyperrl.training import Run as Run
     from hyperrl.training import train as train
@@ -37,7 +38,7 @@ __getattr__, __dir__ = attach(
         "export": ("specialize",),
         "hypernet": ("HyperNetwork",),
         "inference": ("infer_context",),
-        "policies": ("ConcatPolicy", "HyperPolicy", "UnawarePolicy"),
+        "policies": ("ConcatPolicy", "HyperPolicy", "HyperRecurrentPolicy", "UnawarePolicy"),
         "training": ("Run", "train"),
     },
 )

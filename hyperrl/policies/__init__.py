@@ -19,9 +19,16 @@ from hyperrl.utils.lazy import attach
 if TYPE_CHECKING:
     from hyperrl.policies.crossq import HyperCrossQPolicy as HyperCrossQPolicy
     from hyperrl.policies.qrdqn import HyperQRDQNPolicy as HyperQRDQNPolicy
+    from hyperrl.policies.recurrent import HyperRecurrentPolicy as HyperRecurrentPolicy
+    from hyperrl.policies.recurrent import RecurrentPolicy as RecurrentPolicy
     from hyperrl.policies.tqc import HyperTQCPolicy as HyperTQCPolicy
 
 __getattr__, __dir__ = attach(  # of sb3-contrib
     __name__,
-    {"crossq": ("HyperCrossQPolicy",), "qrdqn": ("HyperQRDQNPolicy",), "tqc": ("HyperTQCPolicy",)},
+    {
+        "crossq": ("HyperCrossQPolicy",),
+        "qrdqn": ("HyperQRDQNPolicy",),
+        "recurrent": ("HyperRecurrentPolicy", "RecurrentPolicy"),
+        "tqc": ("HyperTQCPolicy",),
+    },
 )

@@ -22,11 +22,14 @@ class Algorithm:
     :param policies: its policies in :mod:`hyperrl.policies`: kind = name. With SB3's own policy,
         :class:`~hyperrl.policies.ContextExtractor` serves the kinds ``"concat"`` and ``"unaware"`` that are missing.
     :param takes_dict: whether it serves Dict observations, which are what families have.
+    :param has_memory: whether its policies find out the context while they act: those of the kinds ``"hyper"`` and
+        ``"unaware"`` do not observe it.
     """
 
     package: str
     policies: Mapping[str, str]
     takes_dict: bool = True
+    has_memory: bool = False
 
 
 _SB3, _CONTRIB = "stable_baselines3", "sb3_contrib"
@@ -42,7 +45,7 @@ REGISTRY: Final = {
     "TQC": Algorithm(_CONTRIB, dict(hyper="HyperTQCPolicy")),
     "QRDQN": Algorithm(_CONTRIB, dict(hyper="HyperQRDQNPolicy")),
     "CrossQ": Algorithm(_CONTRIB, dict(hyper="HyperCrossQPolicy"), takes_dict=False),
-    "RecurrentPPO": Algorithm(_CONTRIB, {}),  # a generated head would see nothing but the LSTM's output
+    "RecurrentPPO": Algorithm(_CONTRIB, dict(hyper="HyperRecurrentPolicy", unaware="RecurrentPolicy"), has_memory=True),
 }
 """Which class serves which algorithm, and as what."""
 
@@ -50,8 +53,8 @@ ALGORITHMS: Final = tuple(name for name, algorithm in REGISTRY.items() if algori
 """The algorithms that a recipe may name without saying where they come from."""
 POLICIES: Final = ("hyper", "film", "concat", "unaware")
 """The kinds of policies."""
-POLICY_OF: Final = {name: entry.policies["hyper"] for name, entry in REGISTRY.items() if "hyper" in entry.policies}
-"""The hypernetwork policy of each algorithm, by names."""
+POLICY_OF: Final = {name: entry.policies["hyper"] for name, entry in REGISTRY.items() if not entry.has_memory}
+"""The policy of each algorithm whose weights a hypernetwork produces from the context, by names."""
 
 
 def algorithm_class(name: str) -> type[BaseAlgorithm]:

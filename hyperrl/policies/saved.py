@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import pickle
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,15 +54,19 @@ def load_normalizer(path: str | Path, env: VecEnv) -> VecNormalize:
     """Load the statistics of a ``VecNormalize``. This unpickles the file: load only what you trust.
 
     :param path: the file that ``VecNormalize.save`` wrote.
-    :param env: environments of the same spaces.
+    :param env: environments of the same spaces, perhaps without the last action and reward: they are added then.
     :raises ValueError: where there is no such file, or it is damaged.
     """
-    from stable_baselines3.common.vec_env import VecNormalize
+    from hyperrl.simulation.last_step import VecLastStep, observes_last_step
 
     if not Path(path).is_file():
         raise ValueError(f"no such file: {path}")
     try:
-        return VecNormalize.load(str(path), env)
+        normalizer: VecNormalize = pickle.loads(Path(path).read_bytes())
+        if observes_last_step(normalizer.observation_space) and not observes_last_step(env.observation_space):
+            env = VecLastStep(env)
+        normalizer.set_venv(env)
+        return normalizer
     except Exception as error:  # unpickling a damaged file can raise anything
         raise ValueError(f"{path}: no VecNormalize of these environments ({type(error).__name__}: {error})") from error
 

@@ -13,6 +13,14 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike, NDArray
 
 from hyperrl.alignment.acting import AlignedModel, find_aligned
+from hyperrl.simulation.last_step import (
+    LAST_STEP,
+    SOLE,
+    first_entries,
+    last_entries,
+    observes_last_step,
+    with_last_step,
+)
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
@@ -53,7 +61,8 @@ class Agent:
     It acts on what environments observe, and makes the model's observation of it: the whole Dict, the Dict without its
     context, the sole other entry, or entries side by side in one row, whichever space the model has. Statistics are
     applied and never updated. A recurrent model's memory is kept from step to step, and begins anew with an episode. A
-    model that was trained in :class:`~hyperrl.alignment.AlignedContext` acts by its encoder.
+    model that was trained in :class:`~hyperrl.alignment.AlignedContext` acts by its encoder. One that observes its last
+    action and reward gets them, where the environments do not give them.
 
     :param model: see :class:`Predictor`. An object without ``observation_space`` gets the environments' observation.
     :param space: what the environments observe, with or without the context.
@@ -94,13 +103,19 @@ class Agent:
         self._predict = player.predict
         self._normalizer = player.get_vec_normalize_env() if hasattr(player, "get_vec_normalize_env") else None
         self._keywords = _keywords(player.predict)
-        self._view = self._find_view(space, getattr(player, "observation_space", None))
+        wanted = getattr(player, "observation_space", None)
+        self._recalls: spaces.Space[Any] | None = None  # the actions, where the model observes the last one
+        if observes_last_step(wanted) and not observes_last_step(space):
+            self._recalls = player.action_space
+            space = with_last_step(space, player.action_space)
+        self._view = self._find_view(space, wanted)
         self.memory: Any = None
         """What the model remembers: what its ``predict`` returned beside the actions."""
+        self._actions: Any = None
 
     def reset(self) -> None:
         """Forget everything: all environments begin anew."""
-        self.memory = None
+        self.memory = self._actions = None
 
     def act(self, observation: Any, starts: NDArray[np.bool_], rewards: NDArray[Any] | None = None) -> Array:
         """Return an action for each of ``n`` environments.
@@ -110,11 +125,14 @@ class Agent:
             not for it.
         :param rewards: of the last step, shape ``(n,)``, for a model that takes them; ``None`` where none was taken.
         """
+        if self._recalls is not None:
+            observation = self._recalled(observation, starts, rewards, self._recalls)
         given = dict(state=self.memory, episode_start=starts, deterministic=self.deterministic, reward=rewards)
         given = {name: given[name] for name in self._keywords}
         predicted = self._predict(self.observe(observation), **given)
         actions, self.memory = predicted if isinstance(predicted, tuple) else (predicted, None)
-        return np.asarray(actions)
+        self._actions = np.asarray(actions)
+        return self._actions
 
     def observe(self, observation: Any, rows: NDArray[np.int64] | None = None) -> Any:
         """Return the model's observation, normalised, of what the environments observe.
@@ -125,6 +143,19 @@ class Agent:
         seen = self._view(observation, rows)
         return seen if self._normalizer is None else self._normalizer.normalize_obs(seen)
 
+    def _recalled(
+        self, observation: Any, starts: NDArray[np.bool_], rewards: NDArray[Any] | None, space: spaces.Space[Any]
+    ) -> dict[str, Array]:
+        """Add the last action and reward to what the environments observe, as :class:`VecLastStep` does."""
+        if self._actions is None or rewards is None:
+            last = first_entries(space, len(starts))
+        else:
+            last = last_entries(space, self._actions, rewards)
+            for entry in last.values():
+                entry[starts] = 0
+        named = observation if isinstance(observation, dict) else {SOLE: observation}
+        return {**named, **last}
+
     def _find_view(
         self, space: spaces.Space[Any], wanted: spaces.Space[Any] | None
     ) -> Callable[[Any, NDArray[np.int64] | None], Any]:
@@ -132,7 +163,7 @@ class Agent:
         if self.context is None and not isinstance(space, spaces.Dict) and wanted in (None, space):
             return lambda observation, rows: observation
         of_model = dict(wanted.spaces) if isinstance(wanted, spaces.Dict) else {}
-        others = [name for name in of_model if name != self._key]
+        others = [name for name in of_model if name not in (self._key, *LAST_STEP)]
         sole = others[0] if len(others) == 1 else "observation"  # the name of an observation that is no Dict
         entries = dict(space.spaces) if isinstance(space, spaces.Dict) else {sole: space}
         if self.context is not None and self._key not in entries:
@@ -179,8 +210,12 @@ class RandomActions:
 
 
 def has_memory(model: Any) -> bool:
-    """Say whether a Stable-Baselines3 model acts on more than it observes now: a recurrent one, or an aligned one."""
-    return hasattr(getattr(model, "policy", None), "lstm_actor") or find_aligned(model) is not None
+    """Say whether a Stable-Baselines3 model acts on more than environments observe now.
+
+    A recurrent model does, an aligned one, and one that observes its last action and reward.
+    """
+    recalls = observes_last_step(getattr(model, "observation_space", None))
+    return recalls or hasattr(getattr(model, "policy", None), "lstm_actor") or find_aligned(model) is not None
 
 
 def _keywords(predict: Callable[..., Any]) -> tuple[str, ...]:

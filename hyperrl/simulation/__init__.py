@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from hyperrl.utils.lazy import attach
 
 if TYPE_CHECKING:
+    from hyperrl.simulation.last_step import VecLastStep as VecLastStep
     from hyperrl.simulation.physics_env import PhysicsEnv as PhysicsEnv
     from hyperrl.simulation.simulator import Simulator as Simulator
     from hyperrl.simulation.simulator import Step as Step
@@ -16,6 +17,7 @@ __getattr__, __dir__ = attach(
     {
         "simulator": ("Simulator", "Step"),
         "physics_env": ("PhysicsEnv",),
+        "last_step": ("VecLastStep",),
         "vec_env": ("BatchedVecEnv",),
         "vector_env": ("BatchedVectorEnv",),
     },

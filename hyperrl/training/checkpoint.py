@@ -30,6 +30,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from hyperrl.alignment.acting import find_aligned
 from hyperrl.alignment.wrapper import AlignedContext
+from hyperrl.simulation.last_step import VecLastStep
 from hyperrl.training.diagnostics import HyperDiagnostics
 from hyperrl.utils.environments import layers
 from hyperrl.utils.files import write_bytes
@@ -205,6 +206,8 @@ def restore(state: State, fresh: BaseAlgorithm) -> BaseAlgorithm:
     if state.aligned is not None:
         state.aligned.set_venv(vec_env)
         vec_env = state.aligned
+    if any(isinstance(layer, VecLastStep) for layer in layers(fresh.env)):
+        vec_env = VecLastStep(vec_env)  # it has no state between two steps
     if state.normalizer is not None:
         normalizer, returns = state.normalizer
         normalizer.set_venv(vec_env)

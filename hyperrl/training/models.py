@@ -6,6 +6,7 @@ import inspect
 from typing import Any, Final
 
 import numpy as np
+from gymnasium import spaces
 from numpy.typing import ArrayLike
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.noise import NormalActionNoise
@@ -17,6 +18,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from hyperrl.alignment.wrapper import AlignedContext
 from hyperrl.families.family import Family
 from hyperrl.policies.registry import algorithm_class, policy_class
+from hyperrl.simulation.last_step import VecLastStep
 from hyperrl.training.arguments import arguments, with_classes
 from hyperrl.training.recipe import AgentSpec, agent_spec
 from hyperrl.utils.devices import find_device
@@ -57,10 +59,14 @@ def build(
         policy, policy_kwargs = policy_class(definition.policy, definition.algorithm)
         hyperparameters = _hyperparameters(algorithm, definition.hyperparameters)
         policy_kwargs |= arguments(policy, with_classes(definition.policy_kwargs), "policy_kwargs", hidden=SPACES)
+        vec_env: VecEnv = family.vec_env(definition.n_envs, contexts=contexts, seed=seed, switch=definition.switch)
+        if definition.observe_last_step:
+            if definition.alignment is not None:
+                raise ValueError("'alignment' encodes the last actions: leave out 'observe_last_step'")
+            vec_env = VecLastStep(vec_env)
         if definition.match_parameters is not None:
             reference = build(family, _reference(agent), device="cpu")
-            policy_kwargs |= matched_width(policy, reference, policy_kwargs)
-        vec_env: VecEnv = family.vec_env(definition.n_envs, contexts=contexts, seed=seed, switch=definition.switch)
+            policy_kwargs |= matched_width(policy, reference, policy_kwargs, vec_env.observation_space)
         if definition.alignment is not None:
             options = arguments(AlignedContext, definition.alignment, "alignment", hidden=OF_ALIGNMENT)
             vec_env = AlignedContext(vec_env, seed=seed, device=place, **options)
@@ -81,12 +87,19 @@ def build(
     return model
 
 
-def matched_width(policy: type[BasePolicy], reference: BaseAlgorithm, policy_kwargs: dict[str, Any]) -> dict[str, Any]:
+def matched_width(
+    policy: type[BasePolicy],
+    reference: BaseAlgorithm,
+    policy_kwargs: dict[str, Any],
+    observation_space: spaces.Space[Any] | None = None,
+) -> dict[str, Any]:
     """Find the width that gives a policy as many parameters as a reference model has.
 
+    :param observation_space: what the policy observes, where that is not what the reference does.
     :return: ``net_arch`` of two hidden layers, or ``lstm_hidden_size`` where the policy has a memory.
     """
     wanted = n_parameters(reference.policy)
+    observed = reference.observation_space if observation_space is None else observation_space
     has_memory = "lstm_hidden_size" in inspect.signature(policy).parameters
     # Orthogonal initialisation takes its time, and counting needs none.
     uninitialised = dict(ortho_init=False) if issubclass(policy, ActorCriticPolicy) else {}
@@ -96,7 +109,7 @@ def matched_width(policy: type[BasePolicy], reference: BaseAlgorithm, policy_kwa
 
     def count(width: int) -> int:
         kwargs: dict[str, Any] = policy_kwargs | uninitialised | sized(width)
-        made = policy(reference.observation_space, reference.action_space, lambda _: 0.0, **kwargs)
+        made = policy(observed, reference.action_space, lambda _: 0.0, **kwargs)
         return n_parameters(made)
 
     low, high = 1, 2

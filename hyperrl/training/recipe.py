@@ -26,6 +26,8 @@ class AgentDefinition:
         are named as ``activation_fn = "torch.nn:ReLU"``.
     :param switch: change the context within episodes: after so many steps, or after a random number of them, as
         ``[30, 80]``; see :meth:`hyperrl.Family.vec_env`.
+    :param observe_last_step: add the last action and reward to what is observed, see
+        :class:`hyperrl.simulation.VecLastStep`.
     :param normalize_reward: divide rewards by a running estimate of the return's standard deviation.
     :param match_parameters: the recipe whose number of parameters this one is given, by its layers' width.
     :param alignment: put an embedding of the last transitions in the context's place: keyword arguments of
@@ -41,6 +43,7 @@ class AgentDefinition:
     match_parameters: str | None = None
     switch: int | list | None = None
     alignment: dict | None = None
+    observe_last_step: bool = False
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from hyperrl.policies.arguments import GIVEN_BY_THE_ALGORITHM
 from hyperrl.policies.hyper_config import GeneratedPolicy, HyperConfig
 from hyperrl.policies.registry import REGISTRY
 
-NAMES = sorted({name for entry in REGISTRY.values() for name in entry.policies.values()})
+NAMES = sorted({name for entry in REGISTRY.values() if not entry.has_memory for name in entry.policies.values()})
 every_policy = pytest.mark.parametrize("name", NAMES)
 
 

@@ -224,3 +224,19 @@ def test_checkpoints_take_a_small_share_of_the_time(tmp_path: Path) -> None:
         train("pendulum", write(tmp_path, ON_POLICY), 2048, out=tmp_path / "x", device="cpu", checkpoint_seconds=1e-6)
     assert len(written) <= 2  # the next is due after twenty times 0.2 s
     assert read_record(type(Run.open(tmp_path / "x").record), tmp_path / "x" / "run.json").result is not None
+
+
+@pytest.mark.parametrize("policy", ["hyper", "unaware"])
+def test_what_a_memory_read_and_where_contexts_switch_resumes_exactly(policy: str, tmp_path: Path) -> None:
+    recipe = ON_POLICY.replace('"PPO"', '"RecurrentPPO"').replace('"hyper"', f'"{policy}"')
+    recipe = recipe.replace("n_envs = 4\n", "n_envs = 4\nobserve_last_step = true\nswitch = [3, 9]\n")
+    agent = write(tmp_path, recipe)
+    arguments: Any = dict(steps=256, seed=2, device="cpu", checkpoint_seconds=0)
+    whole = train("pendulum", agent, **arguments)
+    with pytest.raises(KeyboardInterrupt):
+        train("pendulum", agent, out=tmp_path / "x", callback=Interrupt(at=130), **arguments)
+    resumed = train("pendulum", agent, out=tmp_path / "x", resume=True, **arguments)
+    assert_array_equal(resumed.policy.parameters_to_vector(), whole.policy.parameters_to_vector())
+    for trust in (False, True):
+        model = Run.open(tmp_path / "x").model("cpu", trust)
+        assert_array_equal(model.policy.parameters_to_vector(), whole.policy.parameters_to_vector())

@@ -1,0 +1,265 @@
+"""Policies with a memory for sb3-contrib's RecurrentPPO, which find out the context while they act."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import sqrt
+from typing import Any, Final
+
+import torch
+from gymnasium import spaces
+from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, MlpExtractor
+from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
+from torch import Tensor, nn
+
+from hyperrl.hypernet import HyperNetwork, mlp
+from hyperrl.policies.arguments import names_checked, passed_on
+from hyperrl.policies.context import usual_extractor
+from hyperrl.simulation.last_step import LAST_STEP
+
+States = tuple[Tensor, Tensor]
+"""Of an LSTM: hidden and cell states, each of shape ``(layers, n, h)``."""
+
+
+class MemoryExtractor(BaseFeaturesExtractor):
+    """What a memory reads: features of the observation, and behind them the last action and reward. No context.
+
+    :param observation_space: a Dict, or a flat ``Box``.
+    :param context_key: name of the context in a Dict observation, which is left out.
+    :raises ValueError: where there is nothing else.
+
+    >>> entries = dict(observation=spaces.Box(-1, 1, (3,)), context=spaces.Box(-1, 1, (4,)))
+    >>> extractor = MemoryExtractor(spaces.Dict(entries, last_reward=spaces.Box(-9, 9, (1,))))
+    >>> extractor.state_dim, extractor.features_dim
+    (3, 4)
+    """
+
+    def __init__(self, observation_space: spaces.Space[Any], context_key: str = "context") -> None:
+        space: spaces.Space[Any] = observation_space
+        names: list[str] | None = None
+        last: dict[str, spaces.Space[Any]] = {}
+        if isinstance(space, spaces.Dict):
+            last = {name: space.spaces[name] for name in LAST_STEP if name in space.spaces}
+            names = [name for name in space.spaces if name not in (context_key, *last)]
+            if not names:
+                raise ValueError(f"there is nothing to act on among the entries {list(space.spaces)}")
+            space = spaces.Dict({name: space.spaces[name] for name in names})
+        extractor = usual_extractor(space)(space)
+        width = sum(spaces.flatdim(box) for box in last.values())
+        super().__init__(observation_space, extractor.features_dim + width)
+        self.extractor = extractor
+        self.state_dim: Final = extractor.features_dim
+        """How many features are of the observation: the first ones."""
+        self._names = names
+        self._last = tuple(last)
+
+    def forward(self, observations: PyTorchObs) -> Tensor:
+        """Return features ``(B, n)``."""
+        if not isinstance(observations, dict) or self._names is None:
+            return self.extractor(observations)
+        state = self.extractor({name: observations[name] for name in self._names})
+        return torch.cat([state, *(observations[name].float() for name in self._last)], dim=1)
+
+
+class RecurrentPolicy(RecurrentActorCriticPolicy):
+    """An actor-critic with an LSTM each for actor and critic, which do not see the context: RL² (Duan et al. 2016).
+
+    It reads whatever is observed but the context. The last action and reward are among that where the environments are
+    in :class:`~hyperrl.simulation.VecLastStep`. The memory begins anew with each episode.
+
+    :param observation_space: a Dict, or a flat ``Box``.
+    :param action_space: one that RecurrentPPO serves.
+    :param lr_schedule: learning rate as a function of the remaining progress.
+    :param net_arch: widths of the hidden layers behind the memory; ``dict(pi=[...], vf=[...])`` for actor and critic
+        apart.
+    :param activation_fn: activation of the hidden layers.
+    :param ortho_init: initialise orthogonally.
+    :param use_sde: must be false: these policies do not explore by gSDE.
+    :param log_std_init: log-std of the actions at first.
+    :param optimizer_class: the optimiser.
+    :param optimizer_kwargs: its keyword arguments but the learning rate.
+    :param lstm_hidden_size: width h of each LSTM.
+    :param context_key: name of the context in a Dict observation.
+    :raises ValueError: for ``use_sde``, and for an observation of nothing but a context.
+
+    >>> from sb3_contrib import RecurrentPPO
+    >>> from hyperrl import load_family
+    >>> from hyperrl.simulation import VecLastStep
+    >>> model = RecurrentPPO(RecurrentPolicy, VecLastStep(load_family("pendulum").vec_env(2)), device="cpu")
+    >>> model.policy.lstm_actor.input_size  # three of the pendulum, action and reward
+    5
+    """
+
+    @names_checked
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
+        lr_schedule: Schedule,
+        net_arch: list[int] | dict[str, list[int]] | None = None,
+        activation_fn: type[nn.Module] = nn.Tanh,
+        ortho_init: bool = True,
+        use_sde: bool = False,
+        log_std_init: float = 0.0,
+        optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
+        optimizer_kwargs: dict[str, Any] | None = None,
+        lstm_hidden_size: int = 64,
+        *,
+        context_key: str = "context",
+    ) -> None:
+        if use_sde:
+            raise ValueError(f"{type(self).__name__} does not explore by gSDE: leave use_sde=False")
+        self.context_key: Final = context_key
+        arguments = passed_on(locals(), without=["context_key"])
+        extractor: dict[str, Any] = dict(context_key=context_key)
+        super().__init__(features_extractor_class=MemoryExtractor, features_extractor_kwargs=extractor, **arguments)
+
+    def _process_sequence(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, features: Tensor, lstm_states: States, episode_starts: Tensor, lstm: nn.LSTM
+    ) -> States | tuple[Tensor, States]:
+        """Return the memory's outputs ``(B, h)`` and its states, as SB3-contrib's does, in one call of the LSTM.
+
+        Sequences of the rollout buffer begin where episodes do, so that the memory need not be cleared within one.
+
+        :param features: of ``s`` sequences one after the other, padded to the same length, shape ``(B, n)``.
+        :param lstm_states: before each sequence, shape ``(1, s, h)`` each.
+        :param episode_starts: where the memory is cleared before it reads, shape ``(B,)``.
+        """
+        s = lstm_states[0].shape[1]
+        starts = episode_starts.reshape(s, -1)
+        if starts[:, 1:].any():
+            return super()._process_sequence(features, lstm_states, episode_starts, lstm)
+        kept = (1 - starts[:, 0]).view(1, s, 1)
+        sequences = features.reshape(s, -1, lstm.input_size).transpose(0, 1)  # (B, n) -> (T, s, n)
+        outputs, after = lstm(sequences, (kept * lstm_states[0], kept * lstm_states[1]))
+        return outputs.transpose(0, 1).flatten(0, 1), after  # (T, s, h) -> (B, h)
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        data = super()._get_constructor_parameters()
+        ours = ("net_arch", "activation_fn", "ortho_init", "use_sde", "log_std_init", "optimizer_class")
+        ours = (*ours, "optimizer_kwargs", "observation_space", "action_space", "lr_schedule")
+        data = {name: data[name] for name in ours}
+        return data | dict(lstm_hidden_size=self.lstm_actor.hidden_size, context_key=self.context_key)
+
+
+class HyperRecurrentPolicy(RecurrentPolicy):
+    """An actor-critic whose weights a hypernetwork produces from a memory, step by step (Beck et al. 2023).
+
+    An LSTM reads the observation, the last action and the last reward. Its output takes the context's place: an encoder
+    maps it to an embedding, and a low-rank head generates the weights of the network that acts on the observation. The
+    same for the critic. All memories start from the network that SB3 would make for the observation alone. No context
+    is observed.
+
+    :param observation_space: a Dict, or a flat ``Box``.
+    :param action_space: one that RecurrentPPO serves.
+    :param lr_schedule: learning rate as a function of the remaining progress.
+    :param net_arch: widths of the hidden layers that are generated; ``dict(pi=[...], vf=[...])`` for actor and critic
+        apart.
+    :param activation_fn: activation of the hidden layers.
+    :param ortho_init: initialise orthogonally.
+    :param use_sde: must be false: these policies do not explore by gSDE.
+    :param log_std_init: log-std of the actions at first.
+    :param optimizer_class: the optimiser.
+    :param optimizer_kwargs: its keyword arguments but the learning rate.
+    :param lstm_hidden_size: width h of each LSTM.
+    :param context_key: name of the context in a Dict observation, which is left out.
+    :param rank: directions per layer of the low-rank head.
+    :param embedding: widths of the layers between the memory and the head.
+
+    >>> from sb3_contrib import RecurrentPPO
+    >>> from hyperrl import load_family
+    >>> from hyperrl.simulation import VecLastStep
+    >>> model = RecurrentPPO(HyperRecurrentPolicy, VecLastStep(load_family("pendulum").vec_env(2)), device="cpu")
+    >>> model.policy.actor_network.head.base[0].in_features  # the pendulum's
+    3
+    """
+
+    @names_checked
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
+        lr_schedule: Schedule,
+        net_arch: list[int] | dict[str, list[int]] | None = None,
+        activation_fn: type[nn.Module] = nn.Tanh,
+        ortho_init: bool = True,
+        use_sde: bool = False,
+        log_std_init: float = 0.0,
+        optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
+        optimizer_kwargs: dict[str, Any] | None = None,
+        lstm_hidden_size: int = 64,
+        *,
+        context_key: str = "context",
+        rank: int = 8,
+        embedding: Sequence[int] = (16,),
+    ) -> None:
+        self.rank: Final = rank
+        self.embedding: Final = tuple(embedding)
+        super().__init__(**passed_on(locals(), without=["rank", "embedding"]))
+
+    def _build_mlp_extractor(self) -> None:
+        width = self.features_extractor.state_dim  # the networks act on the observation, not on the memory
+        self.mlp_extractor = MlpExtractor(width, self.net_arch, self.activation_fn, self.device)  # pyright: ignore[reportArgumentType]
+
+    def _build(self, lr_schedule: Schedule) -> None:
+        super()._build(lr_schedule)  # SB3's networks, initialised as SB3 does: what generation starts from
+        layers: Any = self.mlp_extractor
+        networks = [
+            nn.Sequential(*layers.policy_net, self.action_net),
+            nn.Sequential(*layers.value_net, self.value_net),
+        ]
+        actor, critic = (self._generated(network) for network in networks)
+        self.mlp_extractor = _Heads(actor, critic)
+        self.action_net, self.value_net = nn.Identity(), nn.Identity()
+
+    def _generated(self, network: nn.Sequential) -> HyperNetwork:
+        sizes = [self.lstm_output_dim, *self.embedding]
+        if len(sizes) < 2 or min(sizes) < 1:
+            raise ValueError(f"expected widths ≥ 1, got embedding={list(self.embedding)}")
+        encoder = mlp(sizes, nn.Tanh, nn.Tanh())
+        for layer in encoder:
+            if isinstance(layer, nn.Linear):
+                nn.init.orthogonal_(layer.weight, sqrt(2))
+                nn.init.zeros_(layer.bias)
+        return HyperNetwork(self.lstm_output_dim, network, "low_rank", encoder=encoder, rank=self.rank)
+
+    @property
+    def actor_network(self) -> HyperNetwork:
+        """The actor, generated from the memory's output."""
+        return self.mlp_extractor.actor  # pyright: ignore[reportReturnType]
+
+    def _process_sequence(
+        self, features: Tensor, lstm_states: States, episode_starts: Tensor, lstm: nn.LSTM
+    ) -> tuple[Tensor, States]:
+        """Return the memory's outputs with the features of the observation behind them, ``(B, h + n)``, and states."""
+        outputs, after = super()._process_sequence(features, lstm_states, episode_starts, lstm)
+        return torch.cat([outputs, features[:, : self.features_extractor.state_dim]], dim=1), after  # pyright: ignore[reportReturnType]
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return super()._get_constructor_parameters() | dict(rank=self.rank, embedding=self.embedding)
+
+
+class _Heads(nn.Module):
+    """Actor and critic in the place of SB3's ``mlp_extractor``, from which its four entry points get their outputs."""
+
+    def __init__(self, actor: HyperNetwork, critic: HyperNetwork) -> None:
+        super().__init__()
+        self.actor = actor
+        self.critic = critic
+
+    def forward_actor(self, latent: Tensor) -> Tensor:
+        """Return means or logits ``(B, m)`` for memory and observation ``(B, h + n)``."""
+        return _apply(self.actor, latent)
+
+    def forward_critic(self, latent: Tensor) -> Tensor:
+        """Return values ``(B, 1)`` for memory and observation ``(B, h + n)``."""
+        return _apply(self.critic, latent)
+
+
+def _apply(network: HyperNetwork, latent: Tensor) -> Tensor:
+    """Apply to each row the network that its memory generates: each row has one of its own, so none is sought twice."""
+    width: int = network.encoder[0].in_features  # pyright: ignore[reportIndexIssue, reportAssignmentType]
+    memory, state = latent.tensor_split([width], dim=1)
+    rows = torch.arange(len(latent), device=latent.device)
+    return network.head(network.encoder(memory), rows, state)
