@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from hyperrl.hypernet import HyperNetwork, mlp
 from hyperrl.policies.arguments import names_checked, passed_on
-from hyperrl.policies.context import usual_extractor
+from hyperrl.policies.context import ContextExtractor, usual_extractor
 from hyperrl.simulation.last_step import LAST_STEP
 
 States = tuple[Tensor, Tensor]
@@ -37,28 +37,29 @@ class MemoryExtractor(BaseFeaturesExtractor):
 
     def __init__(self, observation_space: spaces.Space[Any], context_key: str = "context") -> None:
         space: spaces.Space[Any] = observation_space
-        names: list[str] | None = None
         last: dict[str, spaces.Space[Any]] = {}
         if isinstance(space, spaces.Dict):
             last = {name: space.spaces[name] for name in LAST_STEP if name in space.spaces}
-            names = [name for name in space.spaces if name not in (context_key, *last)]
-            if not names:
-                raise ValueError(f"there is nothing to act on among the entries {list(space.spaces)}")
-            space = spaces.Dict({name: space.spaces[name] for name in names})
-        extractor = usual_extractor(space)(space)
+            space = spaces.Dict({name: entry for name, entry in space.spaces.items() if name not in last})
+            if set(space.spaces) <= {context_key}:
+                raise ValueError(f"there is nothing to act on among the entries {list(observation_space)}")  # pyright: ignore[reportArgumentType]
+        has_context = isinstance(space, spaces.Dict) and context_key in space.spaces
+        if has_context:  # those who look for the context of an agent find it here
+            extractor = ContextExtractor(space, context_key, include_context=False)
+        else:
+            extractor = usual_extractor(space)(space)
         width = sum(spaces.flatdim(box) for box in last.values())
         super().__init__(observation_space, extractor.features_dim + width)
         self.extractor = extractor
         self.state_dim: Final = extractor.features_dim
         """How many features are of the observation: the first ones."""
-        self._names = names
         self._last = tuple(last)
 
     def forward(self, observations: PyTorchObs) -> Tensor:
         """Return features ``(B, n)``."""
-        if not isinstance(observations, dict) or self._names is None:
+        if not isinstance(observations, dict):
             return self.extractor(observations)
-        state = self.extractor({name: observations[name] for name in self._names})
+        state = self.extractor({name: entry for name, entry in observations.items() if name not in self._last})
         return torch.cat([state, *(observations[name].float() for name in self._last)], dim=1)
 
 
