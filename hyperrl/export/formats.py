@@ -27,7 +27,7 @@ from hyperrl.export.deterministic import ACTIVATIONS, Decode, FrozenPolicy, Norm
 from hyperrl.export.specialization import (
     context_vector,
     plain_observation,
-    refuse_aligned,
+    refuse_memory,
     refuse_normalized_context,
     specialize,
 )
@@ -84,7 +84,7 @@ def save(
     path = Path(path)
     require_format(format)
     refuse_existing(path, "choose another file, or remove it")
-    refuse_aligned(model)
+    refuse_memory(model)
     normalizer = model.get_vec_normalize_env() if normalizer is None else normalizer
     policy, extractor = model.policy, context_extractor(model.policy)
     if extractor is None:

@@ -62,10 +62,10 @@ def specialize(model: Algorithm, context: Mapping[str, float] | ArrayLike, env: 
     ('ActorCriticPolicy', (3,))
     """
     policy = model.policy
+    refuse_memory(model)
     extractor = context_extractor(policy)
     if extractor is None:
         raise ValueError(f"expected a model whose policy gets a context, got one with {type(policy).__name__}")
-    refuse_aligned(model)
     reader = extractor.reader
     refuse_normalized_context(reader, model.get_vec_normalize_env())
     vector = torch.as_tensor(context_vector(reader, context), dtype=torch.float32, device=policy.device)
@@ -117,8 +117,13 @@ def context_vector(reader: ContextReader, context: Mapping[str, float] | ArrayLi
     return vector
 
 
-def refuse_aligned(model: BaseAlgorithm) -> None:
-    """Refuse a model whose context is an embedding of the last transitions, which its policy alone does not know."""
+def refuse_memory(model: BaseAlgorithm) -> None:
+    """Refuse a model that acts on its last transitions, by an encoder of them or a recurrent policy."""
+    if hasattr(model.policy, "lstm_actor"):
+        raise ValueError(
+            f"{type(model.policy).__name__} acts on what it remembers of an episode: it has no plain policy for one "
+            "context, and none of the files keeps a memory"
+        )
     if find_aligned(model) is not None:
         raise ValueError(
             "this agent finds its context by itself while it acts (hyperrl.alignment): its policy needs the encoder, "

@@ -1,6 +1,7 @@
 """Policies with a memory: what it reads, what it generates, when it forgets; alike in acting and in learning."""
 
 import io
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -215,6 +216,18 @@ def test_an_agent_recalls_as_the_wrapped_environments_do(family: str, backend: s
         assert_array_equal(actions, other.act(plain, starts, rewards))
         seen, rewards, starts, _ = wrapped.step(actions)
         plain, *_ = bare.step(actions)
+
+
+@every_policy
+def test_no_plain_policy_and_no_file_stands_for_it(kind: str, tmp_path: Path) -> None:
+    model = make(kind, venv=VecLastStep(hyperrl.load_family("pendulum").vec_env(2)))
+    for attempt in (
+        lambda: hyperrl.specialize(model, {"length": 0.7}),
+        lambda: hyperrl.export.save(model, tmp_path / "a.onnx", {"length": 0.7}),
+        lambda: hyperrl.export.save(model, tmp_path / "b.onnx"),
+    ):
+        with pytest.raises(ValueError, match=f"{POLICIES[kind].__name__} acts on what it remembers of an episode"):
+            attempt()
 
 
 @every_policy
