@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
+from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
@@ -70,8 +71,14 @@ def build(
         if definition.alignment is not None:
             options = arguments(AlignedContext, definition.alignment, "alignment", hidden=OF_ALIGNMENT)
             vec_env = AlignedContext(vec_env, seed=seed, device=place, **options)
-        if definition.normalize_reward:
-            vec_env = VecNormalize(vec_env, norm_obs=False, gamma=hyperparameters.get("gamma", 0.99))
+        if definition.normalize_reward or definition.normalize_observation:
+            vec_env = VecNormalize(
+                vec_env,
+                norm_obs=definition.normalize_observation,
+                norm_reward=definition.normalize_reward,
+                gamma=hyperparameters.get("gamma", 0.99),
+                norm_obs_keys=_normalized(vec_env.observation_space) if definition.normalize_observation else None,
+            )
         if "action_noise" in hyperparameters:
             hyperparameters["action_noise"] = _noise(hyperparameters["action_noise"], vec_env)
         model: BaseAlgorithm = algorithm(
@@ -163,6 +170,15 @@ def _std(std: float) -> float:
     if not isinstance(std, int | float) or not 0 <= std < float("inf"):
         raise ValueError(f"action_noise must be a standard deviation, got {std!r}")
     return std
+
+
+def _normalized(space: Any) -> list[str]:
+    """Name the entries of a Dict observation that are numbers to standardise: not the context, which has units."""
+    return [
+        name
+        for name, entry in space.spaces.items()
+        if name != "context" and isinstance(entry, spaces.Box) and not is_image_space(entry)
+    ]
 
 
 def _noise(std: float, vec_env: VecEnv) -> NormalActionNoise:

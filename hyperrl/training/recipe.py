@@ -28,6 +28,8 @@ class AgentDefinition:
         ``[30, 80]``; see :meth:`hyperrl.Family.vec_env`.
     :param observe_last_step: add the last action and reward to what is observed, see
         :class:`hyperrl.simulation.VecLastStep`.
+    :param normalize_observation: standardise what is observed, but for the context, by running estimates of mean and
+        variance, as ``VecNormalize`` does.
     :param normalize_reward: divide rewards by a running estimate of the return's standard deviation.
     :param match_parameters: the recipe whose number of parameters this one is given, by its layers' width.
     :param alignment: put an embedding of the last transitions in the context's place: keyword arguments of
@@ -39,6 +41,7 @@ class AgentDefinition:
     n_envs: int
     hyperparameters: dict
     policy_kwargs: dict
+    normalize_observation: bool = False
     normalize_reward: bool = False
     match_parameters: str | None = None
     switch: int | list | None = None

@@ -14,6 +14,8 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import hyperrl
+from hyperrl import export
+from hyperrl.rollouts.agent import Agent
 from hyperrl.training.loop import train
 from hyperrl.training.models import build
 from hyperrl.training.recipe import agent_spec
@@ -209,10 +211,12 @@ def test_every_agent_resumes_exactly_and_is_evaluated(agent: str, tmp_path: Path
     assert (reports[1].splits["train"].values is not None) == has_critic
 
 
-@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("normalize", ["normalize_reward", "normalize_observation", None])
 @pytest.mark.parametrize("family", ["pendulum", "cartpole"])
-def test_resuming_equals_not_having_been_interrupted(quick: Path, tmp_path: Path, family: str, normalize: bool) -> None:
-    quick.write_text(QUICK.replace("normalize_reward = true", f"normalize_reward = {str(normalize).lower()}"))
+def test_resuming_equals_not_having_been_interrupted(
+    quick: Path, tmp_path: Path, family: str, normalize: str | None
+) -> None:
+    quick.write_text(QUICK.replace("normalize_reward = true", "" if normalize is None else f"{normalize} = true"))
     arguments: Any = dict(steps=1000, seed=2, device="cpu", checkpoint_seconds=0)
     whole = train(family, quick, **arguments)
     out = tmp_path / "x"
@@ -232,6 +236,38 @@ def test_resuming_equals_not_having_been_interrupted(quick: Path, tmp_path: Path
     assert_array_equal(Run.open(out).model("cpu").policy.parameters_to_vector(), whole.policy.parameters_to_vector())
     steps = [event.step for event in EventAccumulator(str(out)).Reload().Scalars("train/approx_kl")]
     assert max(steps) == whole.num_timesteps
+
+
+def test_observations_are_standardised_wherever_the_agent_acts_and_contexts_are_not(
+    quick: Path, tmp_path: Path
+) -> None:
+    quick.write_text("normalize_observation = true\n" + QUICK)
+    trained = train("pendulum", quick, steps=1000, device="cpu", out=tmp_path / "run")
+    normalizer: Any = trained.get_vec_normalize_env()
+    assert normalizer.obs_rms.keys() == {"observation"}
+    assert normalizer.obs_rms["observation"].count > 1000
+    raw = normalizer.get_original_obs()
+    seen = normalizer.normalize_obs(raw)
+    assert_array_equal(seen["context"], raw["context"])
+    standardised = (raw["observation"] - normalizer.obs_rms["observation"].mean) / np.sqrt(
+        normalizer.obs_rms["observation"].var + normalizer.epsilon
+    )
+    np.testing.assert_allclose(seen["observation"], standardised, rtol=1e-5)
+    run = Run.open(tmp_path / "run")
+    loaded: Any = run.model("cpu")
+    actions = loaded.predict(loaded.get_vec_normalize_env().normalize_obs(raw), deterministic=True)[0]
+    assert_array_equal(actions, trained.predict(seen, deterministic=True)[0])
+    # What plays it, what it is specialised to, and what is exported standardise too.
+    context = {"length": 0.7, "torque_gain": -1.0}
+    env: Any = run.family.make(context)
+    observation, _ = env.reset(seed=0)
+    one = {key: value[None] for key, value in observation.items()}
+    expected = loaded.predict(loaded.get_vec_normalize_env().normalize_obs(one), deterministic=True)[0]
+    played = Agent(loaded, env.observation_space).act(one, np.ones(1, dtype=bool))
+    assert_array_equal(played, expected)
+    export.save(loaded, tmp_path / "policy.safetensors", context, "safetensors")
+    exported = export.load(tmp_path / "policy.safetensors").predict(observation["observation"])
+    np.testing.assert_allclose(exported, expected[0], atol=1e-5)
 
 
 def test_two_trainings_never_write_to_one_folder(quick: Path, tmp_path: Path) -> None:
