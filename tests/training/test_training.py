@@ -183,6 +183,7 @@ def test_off_policy_agents_resume_exactly(
 
 
 SMALL = {"n_envs = 64": "n_envs = 4", "n_envs = 16": "n_envs = 4", "n_steps = 128": "n_steps = 16"}
+SMALL |= {"n_steps = 32": "n_steps = 16", "batch_size = 512": "batch_size = 32"}
 SMALL |= {"batch_size = 1024": "batch_size = 32", "n_epochs = 10": "n_epochs = 2"}
 SMALL |= {"learning_starts = 1600": "learning_starts = 16", "buffer_size = 200_000": "buffer_size = 400"}
 SMALL |= {"gradient_steps = 8": "gradient_steps = 1"}
