@@ -6,11 +6,28 @@ The weights and limits of each are those of one environment of the kind, its pro
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, Final
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
 import numpy as np
 
+from hyperrl.physics.model_scale import library
+
+if TYPE_CHECKING:
+    from mujoco.batch import Batch
+
 Array = np.ndarray
+
+
+class Moment(NamedTuple):
+    """What is known of ``n`` simulations after a step."""
+
+    qpos: Array
+    """Positions, shape ``(n, nq)``."""
+    qvel: Array
+    """Velocities, shape ``(n, nv)``."""
+    derived: Array
+    """What MuJoCo has derived from them and the environment reads, see :meth:`Body.derived`, shape ``(n, e)``."""
 
 
 class Body(ABC):
@@ -19,22 +36,38 @@ class Body(ABC):
     :param env: the prototype, unwrapped.
     """
 
+    persistent: ClassVar[bool] = False
+    """Whether the whole data of each simulation are read, see ``Batch.get_data``."""
+    reads: ClassVar[tuple[str, ...]] = ()
+    """The derived fields that are read of a batch, which fills those alone that were asked for before the step."""
+
     def __init__(self, env: Any) -> None:
         self.env = env
 
     @abstractmethod
-    def observe(self, qpos: Array, qvel: Array) -> Array:
-        """Return the observations ``(n, o)`` of positions ``(n, nq)`` and velocities ``(n, nv)``."""
+    def observe(self, now: Moment) -> Array:
+        """Return the observations ``(n, o)``."""
 
     @abstractmethod
-    def outcome(self, before: Array, qpos: Array, qvel: Array, action: Array) -> tuple[Array, Array]:
-        """Return the rewards ``(n,)`` and whether each episode terminates, bool ``(n,)``.
+    def outcome(self, before: Moment, after: Moment, action: Array) -> tuple[Array, Array]:
+        """Return the rewards ``(n,)`` of a step and whether each episode terminates, bool ``(n,)``.
 
-        :param before: the positions before the step, shape ``(n, nq)``.
-        :param qpos: those after it.
-        :param qvel: the velocities after it, shape ``(n, nv)``.
         :param action: shape ``(n, a)``, of the action space's type.
         """
+
+    def begun(self, qpos: Array) -> Array:
+        """Return what MuJoCo derives at an episode's start, from positions ``(n, nq)``; shape ``(n, e)``.
+
+        A context must not change it: no mass, friction or gear does.
+        """
+        return np.zeros((len(qpos), 0))
+
+    def derived(self, batch: Batch) -> Array:
+        """Return what MuJoCo has derived in a step, shape ``(n, e)``.
+
+        As in Gymnasium's environments it is of the last substep's beginning.
+        """
+        return np.zeros((batch.nsim, 0))
 
     def state_of(self, observation: Array) -> tuple[Array, Array]:
         """Return positions and velocities that are observed so; a place along the track is 0 where it is not."""
@@ -42,35 +75,39 @@ class Body(ABC):
         whole = np.concatenate([np.zeros((len(observation), hidden)), observation], axis=1)
         return whole[:, : self.env.model.nq], whole[:, self.env.model.nq :]
 
+    @cached_property
+    def _scratch(self) -> Any:
+        return library().MjData(self.env.model)
+
 
 class InvertedPendulum(Body):
     """A pole on a cart, to be kept upright."""
 
-    def observe(self, qpos: Array, qvel: Array) -> Array:
+    def observe(self, now: Moment) -> Array:
         """All."""
-        return np.concatenate([qpos, qvel], axis=1)
+        return np.concatenate([now.qpos, now.qvel], axis=1)
 
-    def outcome(self, before: Array, qpos: Array, qvel: Array, action: Array) -> tuple[Array, Array]:
+    def outcome(self, before: Moment, after: Moment, action: Array) -> tuple[Array, Array]:
         """Reward 1 for each step within 0.2 rad."""
-        finite = np.isfinite(self.observe(qpos, qvel)).all(axis=1)
-        terminated = ~finite | (np.abs(qpos[:, 1]) > 0.2)
+        finite = np.isfinite(self.observe(after)).all(axis=1)
+        terminated = ~finite | (np.abs(after.qpos[:, 1]) > 0.2)
         return (~terminated).astype(np.float64), terminated
 
 
 class HalfCheetah(Body):
     """Half of a cheetah, to run."""
 
-    def observe(self, qpos: Array, qvel: Array) -> Array:
+    def observe(self, now: Moment) -> Array:
         """All but the place along the track."""
-        return np.concatenate([qpos[:, self.env._exclude_current_positions_from_observation :], qvel], axis=1)
+        return np.concatenate([now.qpos[:, self.env._exclude_current_positions_from_observation :], now.qvel], axis=1)
 
-    def outcome(self, before: Array, qpos: Array, qvel: Array, action: Array) -> tuple[Array, Array]:
+    def outcome(self, before: Moment, after: Moment, action: Array) -> tuple[Array, Array]:
         """Speed less the cost of control."""
-        return self.forward(before, qpos) - self.cost(action), np.zeros(len(qpos), dtype=bool)
+        return self.forward(before, after) - self.cost(action), np.zeros(len(action), dtype=bool)
 
-    def forward(self, before: Array, qpos: Array) -> Array:
+    def forward(self, before: Moment, after: Moment) -> Array:
         """Return the reward of speed."""
-        return self.env._forward_reward_weight * ((qpos[:, 0] - before[:, 0]) / self.env.dt)
+        return self.env._forward_reward_weight * ((after.qpos[:, 0] - before.qpos[:, 0]) / self.env.dt)
 
     def cost(self, action: Array) -> Array:
         """Return the cost of control, in the action's precision."""
@@ -80,19 +117,19 @@ class HalfCheetah(Body):
 class Walker2d(HalfCheetah):
     """Two legs, to walk upright."""
 
-    def observe(self, qpos: Array, qvel: Array) -> Array:
+    def observe(self, now: Moment) -> Array:
         """All but the place along the track; velocities within ±10."""
-        return super().observe(qpos, np.clip(qvel, -10, 10))
+        return super().observe(now._replace(qvel=np.clip(now.qvel, -10, 10)))
 
     def state_of(self, observation: Array) -> tuple[Array, Array]:
         """Return positions and velocities that are observed so; NaN for a velocity that was clipped."""
         qpos, qvel = super().state_of(observation)
         return qpos, np.where(np.abs(qvel) < 10, qvel, np.nan)
 
-    def outcome(self, before: Array, qpos: Array, qvel: Array, action: Array) -> tuple[Array, Array]:
+    def outcome(self, before: Moment, after: Moment, action: Array) -> tuple[Array, Array]:
         """Speed and a reward for being upright, less the cost of control."""
-        healthy = self.healthy(qpos, qvel)
-        rewards = self.forward(before, qpos) + healthy * self.env._healthy_reward
+        healthy = self.healthy(after.qpos, after.qvel)
+        rewards = self.forward(before, after) + healthy * self.env._healthy_reward
         return rewards - self.cost(action), ~healthy & self.env._terminate_when_unhealthy
 
     def healthy(self, qpos: Array, qvel: Array) -> Array:
@@ -109,11 +146,114 @@ class Hopper(Walker2d):
         return super().healthy(qpos, qvel) & state.all(axis=1)
 
 
+class Swimmer(HalfCheetah):
+    """Three links in a viscous fluid, to swim."""
+
+    def observe(self, now: Moment) -> Array:
+        """All but the place in the plane."""
+        hidden = 2 * self.env._exclude_current_positions_from_observation
+        return np.concatenate([now.qpos[:, hidden:], now.qvel], axis=1)
+
+
+class Ant(Body):
+    """A body on four legs, to walk forward.
+
+    Derived are the torso's place in the plane, and the contact forces on all bodies.
+    """
+
+    persistent = True
+
+    def observe(self, now: Moment) -> Array:
+        """All but the place in the plane, and the contact forces on the bodies, within ±1."""
+        hidden = 2 * self.env._exclude_current_positions_from_observation
+        seen = [now.qpos[:, hidden:], now.qvel]
+        if self.env._include_cfrc_ext_in_observation:
+            seen.append(self.forces(now)[:, 6:])  # not on the world
+        return np.concatenate(seen, axis=1)
+
+    def outcome(self, before: Moment, after: Moment, action: Array) -> tuple[Array, Array]:
+        """Speed and a reward for being upright, less the costs of control and of contacts."""
+        env = self.env
+        healthy = np.isfinite(np.concatenate([after.qpos, after.qvel], axis=1)).all(axis=1)
+        low, high = env._healthy_z_range
+        healthy &= (low <= after.qpos[:, 2]) & (after.qpos[:, 2] <= high)
+        speed = (after.derived[:, 0] - before.derived[:, 0]) / env.dt
+        rewards = speed * env._forward_reward_weight + healthy * env._healthy_reward
+        control = env._ctrl_cost_weight * np.sum(np.square(action), axis=1)
+        contact = env._contact_cost_weight * np.sum(np.square(self.forces(after)), axis=1)
+        return rewards - (control + contact), ~healthy & env._terminate_when_unhealthy
+
+    def forces(self, now: Moment) -> Array:
+        """Return the contact forces on the bodies, shape ``(n, 6 nbody)``."""
+        return np.clip(now.derived[:, 2:], *self.env._contact_force_range)
+
+    def begun(self, qpos: Array) -> Array:
+        """The torso is at its free joint, and nothing touches."""
+        return np.concatenate([qpos[:, :2], np.zeros((len(qpos), 6 * self.env.model.nbody))], axis=1)
+
+    def derived(self, batch: Batch) -> Array:
+        """Where the torso is, and the forces, which Gymnasium has MuJoCo compute after the step."""
+        mujoco, model, data = library(), self.env.model, self._scratch
+        torso = model.body(self.env._main_body).id
+        rows = np.empty((batch.nsim, 2 + 6 * model.nbody))
+        for i, row in enumerate(rows):
+            batch.get_data(i, data)
+            mujoco.mj_rnePostConstraint(model, data)
+            row[:2], row[2:] = data.xpos[torso, :2], data.cfrc_ext.ravel()
+        return rows
+
+    def state_of(self, observation: Array) -> tuple[Array, Array]:
+        """Return positions and velocities that are observed so, at the origin of the plane."""
+        observed = self.env.model.nq - 2 + self.env.model.nv
+        return super().state_of(observation[:, :observed])
+
+
+class Reacher(Body):
+    """An arm of two links, to touch a target. Derived is the way from the target to the fingertip."""
+
+    reads = ("xpos",)
+
+    def observe(self, now: Moment) -> Array:
+        """(cosines and sines of both angles, target, angular velocities, way from the target in the plane)."""
+        angles = now.qpos[:, :2]
+        return np.concatenate([np.cos(angles), np.sin(angles), now.qpos[:, 2:], now.qvel[:, :2], now.derived[:, :2]], 1)
+
+    def outcome(self, before: Moment, after: Moment, action: Array) -> tuple[Array, Array]:
+        """The costs of distance and of control."""
+        distance = np.sqrt(np.vecdot(after.derived, after.derived))
+        near = -distance * self.env._reward_dist_weight
+        cost = -np.square(action).sum(axis=1) * self.env._reward_control_weight
+        return near + cost, np.zeros(len(action), dtype=bool)
+
+    def begun(self, qpos: Array) -> Array:
+        """The way from the target by MuJoCo's kinematics."""
+        mujoco, data = library(), self._scratch
+        way = np.empty((len(qpos), 3))
+        for row, position in zip(way, qpos, strict=True):
+            data.qpos[:] = position
+            mujoco.mj_kinematics(self.env.model, data)
+            row[:] = data.body("fingertip").xpos - data.body("target").xpos
+        return way
+
+    def derived(self, batch: Batch) -> Array:
+        """The way from the target."""
+        model = self.env.model
+        return batch.xpos[:, model.body("fingertip").id] - batch.xpos[:, model.body("target").id]
+
+    def state_of(self, observation: Array) -> tuple[Array, Array]:
+        """Return positions and velocities that are observed so, the target at rest."""
+        cos, sin, target, speeds, _ = np.split(observation, [2, 4, 6, 8], axis=1)
+        return np.concatenate([np.arctan2(sin, cos), target], 1), np.concatenate([speeds, np.zeros_like(speeds)], 1)
+
+
 BODIES: Final[dict[str, type[Body]]] = {
     "InvertedPendulumEnv": InvertedPendulum,
     "HopperEnv": Hopper,
     "HalfCheetahEnv": HalfCheetah,
     "Walker2dEnv": Walker2d,
+    "SwimmerEnv": Swimmer,
+    "AntEnv": Ant,
+    "ReacherEnv": Reacher,
 }
 """Class of an environment in ``gymnasium.envs.mujoco`` = what it observes and rewards."""
 

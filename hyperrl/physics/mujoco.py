@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from hyperrl.physics.base import Context, Physics
-from hyperrl.physics.bodies import BODIES
+from hyperrl.physics.bodies import BODIES, Moment
 from hyperrl.physics.model_scale import ModelScale, library, quiet
 from hyperrl.utils.errors import nearest
 
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 class MujocoPhysics(Physics):
     """One of Gymnasium's MuJoCo environments, for many rows at once and equal to it to the bit.
 
-    A state is (time [s], positions, velocities, activations, and the accelerations with which MuJoCo's solver starts):
-    all that the next step depends on. At time 0 an episode starts, where the solver has not yet been called.
+    A state is (time [s], positions, velocities, activations, the accelerations with which MuJoCo's solver starts, and
+    what the body observes besides): all that the next step and the observation depend on. At time 0 an episode starts,
+    where the solver has not yet been called.
 
     A step whose action is not a finite number, or that MuJoCo stops because positions, velocities or accelerations are
     none or huge, leads to a state of NaN; the other rows go on. It runs on the cpu.
@@ -86,7 +87,7 @@ class MujocoPhysics(Physics):
     def initial(self, uniform: Tensor, c: Context) -> Tensor:
         """Where the environment's own ``reset_model`` starts, whose random numbers begin at the two given."""
         _check_cpu(uniform)
-        states = np.zeros((len(uniform), self._size))
+        states = np.zeros((len(uniform), self._size))  # without what is derived
         words = (uniform.double().numpy() * 2.0**53).astype(np.uint64).tolist()
         caught: list[np.ndarray] = []
         self.env.set_state = lambda qpos, qvel: caught.extend((qpos, qvel))
@@ -98,6 +99,7 @@ class MujocoPhysics(Physics):
             self.env.reset_model()
             row[self._qpos], row[self._qvel] = caught
             caught.clear()
+        states = np.concatenate([states, self.body.begun(states[:, self._qpos])], axis=1)
         return torch.from_numpy(states).to(uniform.dtype)
 
     def step(self, state: Tensor, action: Tensor, c: Context) -> tuple[Tensor, Tensor, Tensor]:
@@ -107,7 +109,7 @@ class MujocoPhysics(Physics):
         _check_cpu(state)
         before, controls = state.double().numpy(), action.double().numpy()
         batch = self._bind(c, len(before))
-        batch.state[:, : self._size] = before
+        batch.state[:, : self._size] = before[:, : self._size]
         batch.ctrl = controls
         batch.warning[:] = 0
         goes_on: Any = np.isfinite(before).all(axis=1) & np.isfinite(controls).all(axis=1)
@@ -119,10 +121,10 @@ class MujocoPhysics(Physics):
                 except SimulationError as error:
                     goes_on[error.ids] = False
         goes_on &= (batch.warning[:, self._stops, 1] == 0).all(axis=1)
-        after = np.where(goes_on[:, None], batch.state[:, : self._size], np.nan)
-        reward, terminated = self.body.outcome(
-            before[:, self._qpos], after[:, self._qpos], after[:, self._qvel], controls.astype(self.action_space.dtype)
-        )
+        whole = np.concatenate([batch.state[:, : self._size], self.body.derived(batch)], axis=1)
+        after = np.where(goes_on[:, None], whole, np.nan)
+        acted = controls.astype(self.action_space.dtype)
+        reward, terminated = self.body.outcome(self._moment(before), self._moment(after), acted)
         return (
             torch.from_numpy(after).to(state.dtype),
             torch.from_numpy(reward).to(state.dtype),
@@ -131,14 +133,17 @@ class MujocoPhysics(Physics):
 
     def observe(self, state: Tensor) -> Tensor:
         """What the environment observes."""
-        states = state.numpy()
-        return torch.from_numpy(self.body.observe(states[:, self._qpos], states[:, self._qvel]))
+        return torch.from_numpy(self.body.observe(self._moment(state.numpy())))
 
     def state_of(self, observation: Tensor) -> Tensor:
         """A state at time 0, with velocities as far as they are observed."""
         states = np.zeros((len(observation), self._size))
         states[:, self._qpos], states[:, self._qvel] = self.body.state_of(observation.numpy())
+        states = np.concatenate([states, self.body.begun(states[:, self._qpos])], axis=1)
         return torch.from_numpy(states).to(observation.dtype)
+
+    def _moment(self, states: np.ndarray) -> Moment:
+        return Moment(states[:, self._qpos], states[:, self._qvel], states[:, self._size :])
 
     def _bind(self, c: Context, n: int) -> Batch:
         """Return the batch of ``n`` simulations, the model of each as its context says."""
@@ -146,7 +151,9 @@ class MujocoPhysics(Physics):
 
         threads = self.threads or len(os.sched_getaffinity(0))
         if self._batch is None or (self._batch.nsim, self._batch.nthread) != (n, min(threads, n)):
-            self._batch = Batch(self.env.model, n, min(threads, n))
+            self._batch = Batch(self.env.model, n, min(threads, n), persistent=self.body.persistent)
+            for field in self.body.reads:
+                getattr(self._batch, field)
             self._bound = np.full((len(self.features), n), np.nan)
         columns = torch.stack([c[name] for name in self.features]).double().numpy()  # (d, n)
         changed = (columns != self._bound).any(axis=0).nonzero()[0]

@@ -103,7 +103,7 @@ def test_a_row_equals_the_environment_to_the_bit(name: str, threads: int, contex
             assert last["observation"].dtype == expected.dtype == np.float64
             assert_array_equal(last["observation"], expected)
             assert reward[i] == np.float32(value)
-            assert done[i] == terminated
+            assert (done[i] and not infos[i]["TimeLimit.truncated"]) == terminated
         ended |= done
 
 
@@ -114,10 +114,10 @@ def test_starts_are_the_environments_own(name: str) -> None:
     ours = physics.observe(physics.initial(torch.from_numpy(uniform), {})).numpy()
     base.reset(seed=0)
     theirs = np.stack([base.reset()[0] for _ in range(1000)])
-    assert len(np.unique(ours[:, -1])) == 1000
+    assert len(np.unique(ours, axis=0)) == 1000
     for statistic in (np.mean, np.std):
         assert (abs(statistic(ours, axis=0) - statistic(theirs, axis=0)) <= 0.1 * theirs.std(axis=0)).all()
-    if name != "half_cheetah":  # whose velocities are normal
+    if name not in ("half_cheetah", "ant"):  # whose velocities are normal
         assert (abs(np.ptp(ours, axis=0) - np.ptp(theirs, axis=0)) <= 0.05 * np.ptp(theirs, axis=0)).all()
 
 
@@ -196,7 +196,9 @@ def test_nothing_compounds_and_derived_values_follow(name: str) -> None:
     for field in ("body_mass", "body_inertia", "body_invweight0", "dof_invweight0", "actuator_gear", "geom_friction"):
         assert_array_equal(getattr(model, field), getattr(compiled, field))
     assert_array_equal(model.opt.gravity, compiled.opt.gravity)
-    mass = next(feature for feature in space.names if feature.endswith("_mass"))
+    mass = next((feature for feature in space.names if feature.endswith("_mass")), None)
+    if mass is None:
+        return
     env.reset(options={"context": {mass: 1.5}})
     body = model.body(mass.removesuffix("_mass"))
     assert body.mass == 1.5 * compiled.body(body.id).mass
