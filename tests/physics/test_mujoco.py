@@ -116,7 +116,7 @@ def test_starts_are_the_environments_own(name: str) -> None:
     theirs = np.stack([base.reset()[0] for _ in range(1000)])
     assert len(np.unique(ours, axis=0)) == 1000
     for statistic in (np.mean, np.std):
-        assert (abs(statistic(ours, axis=0) - statistic(theirs, axis=0)) <= 0.1 * theirs.std(axis=0)).all()
+        assert (abs(statistic(ours, axis=0) - statistic(theirs, axis=0)) <= 0.15 * theirs.std(axis=0)).all()
     if name not in ("half_cheetah", "ant"):  # whose velocities are normal
         assert (abs(np.ptp(ours, axis=0) - np.ptp(theirs, axis=0)) <= 0.05 * np.ptp(theirs, axis=0)).all()
 
