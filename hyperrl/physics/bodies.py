@@ -75,6 +75,10 @@ class Body(ABC):
         whole = np.concatenate([np.zeros((len(observation), hidden)), observation], axis=1)
         return whole[:, : self.env.model.nq], whole[:, self.env.model.nq :]
 
+    def derived_of(self, qpos: Array) -> Array:
+        """Return what MuJoCo has derived where positions ``(n, nq)`` are observed, NaN where that does not tell it."""
+        return self.begun(qpos)
+
     @cached_property
     def _scratch(self) -> Any:
         return library().MjData(self.env.model)
@@ -204,8 +208,13 @@ class Ant(Body):
 
     def state_of(self, observation: Array) -> tuple[Array, Array]:
         """Return positions and velocities that are observed so, at the origin of the plane."""
-        observed = self.env.model.nq - 2 + self.env.model.nv
+        hidden = 2 * self.env._exclude_current_positions_from_observation
+        observed = self.env.model.nq - hidden + self.env.model.nv
         return super().state_of(observation[:, :observed])
+
+    def derived_of(self, qpos: Array) -> Array:
+        """Neither the forces nor where the torso was before the last substep."""
+        return np.full_like(self.begun(qpos), np.nan)
 
 
 class Reacher(Body):
@@ -241,9 +250,15 @@ class Reacher(Body):
         return batch.xpos[:, model.body("fingertip").id] - batch.xpos[:, model.body("target").id]
 
     def state_of(self, observation: Array) -> tuple[Array, Array]:
-        """Return positions and velocities that are observed so, the target at rest."""
+        """Return positions and velocities that are observed so, the target at rest.
+
+        NaN for an elbow within 1 rad of its limits: it may also have passed the other one, which gives way.
+        """
         cos, sin, target, speeds, _ = np.split(observation, [2, 4, 6, 8], axis=1)
-        return np.concatenate([np.arctan2(sin, cos), target], 1), np.concatenate([speeds, np.zeros_like(speeds)], 1)
+        angles = np.arctan2(sin, cos)
+        low, high = self.env.model.joint("joint1").range
+        angles[(angles[:, 1] < low + 1) | (angles[:, 1] > high - 1), 1] = np.nan
+        return np.concatenate([angles, target], 1), np.concatenate([speeds, np.zeros_like(speeds)], 1)
 
 
 BODIES: Final[dict[str, type[Body]]] = {

@@ -139,7 +139,7 @@ class MujocoPhysics(Physics):
         """A state at time 0, with velocities as far as they are observed."""
         states = np.zeros((len(observation), self._size))
         states[:, self._qpos], states[:, self._qvel] = self.body.state_of(observation.numpy())
-        states = np.concatenate([states, self.body.begun(states[:, self._qpos])], axis=1)
+        states = np.concatenate([states, self.body.derived_of(states[:, self._qpos])], axis=1)
         return torch.from_numpy(states).to(observation.dtype)
 
     def _moment(self, states: np.ndarray) -> Moment:
