@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,8 @@ from hyperrl.cli.arguments import HERE, Engines
 from hyperrl.cli.console import console
 
 if TYPE_CHECKING:
-    from hyperrl.experiments.sweeps import SweepState
+    from hyperrl.experiments.engines import Engine
+    from hyperrl.experiments.sweeps import Cell, SweepResult, SweepState
 
 
 def sweep(
@@ -35,22 +37,23 @@ def sweep(
         out: Folder for the run folders. Default: runs/NAME of the file.
         progress: Show a table of what is done, running and failed.
     """
+    if run_sweep(file, out, on.make(), progress).errors:
+        sys.exit(1)
+
+
+def run_sweep(source: Path | Sequence[Cell], out: Path | None, engine: Engine, progress: bool = True) -> SweepResult:
+    """Run a sweep, show how far it is, and name the cells that failed."""
     from hyperrl.experiments.sweeps import sweep
 
     terminal = console()
     begun = time.monotonic()
     with Live(console=terminal, transient=not terminal.is_terminal, auto_refresh=False) as live:
-        result = sweep(
-            file,
-            out,
-            engine=on.make(),
-            watch=(lambda state: live.update(_table(state, begun), refresh=True)) if progress else None,
-        )
+        watch = (lambda state: live.update(_table(state, begun), refresh=True)) if progress else None
+        result = sweep(source, out, engine=engine, watch=watch)
     terminal.print(f"{len(result.reports)} cells are finished, {len(result.errors)} failed.")
     for name, error in result.errors.items():
         terminal.print(Text.assemble((name, "bold"), f": {type(error).__name__}: {error}"), soft_wrap=True)
-    if result.errors:
-        sys.exit(1)
+    return result
 
 
 def _table(state: SweepState, begun: float) -> Table:

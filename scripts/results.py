@@ -1,0 +1,149 @@
+"""Write the tables and pictures of the results from the files of results that `hyperrl sweep` has left."""
+
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+import tyro
+
+from hyperrl.contexts import SPLITS
+from hyperrl.evaluation import Report
+from hyperrl.evaluation.statistics import Estimate, estimate_gap, estimate_improvement, estimate_iqm
+from hyperrl.experiments.comparison import Comparison, PooledComparison, compare_by_family
+from hyperrl.report import plots
+from hyperrl.report.markdown import markdown_table
+from hyperrl.utils.files import write_text
+
+ROOT = Path(__file__).parents[1]
+FILES = ROOT / "docs" / "results" / "agents"
+PAGES = (ROOT / "docs" / "results.md", ROOT / "README.md")
+AGENTS = (
+    "hyper-ppo",
+    "hyper-full-ppo",
+    "adapter-ppo",
+    "film-ppo",
+    "concat-ppo",
+    "concat-slow-ppo",  # concat-ppo with half its learning rate
+    "unaware-ppo",
+)
+HEADLINE = ("hyper-ppo", "adapter-ppo", "film-ppo", "concat-ppo", "unaware-ppo")
+NEEDED = (*HEADLINE, "concat-slow-ppo")
+SEEDS = 5
+BLOCK = re.compile(r"(<!-- results: (?P<name>[\w -]+) -->\n)(?P<table>.*?)(\n<!-- end -->)", re.DOTALL)
+
+Cell = Callable[[Comparison, str], str]
+"""Makes an entry of a table of a comparison and the name of an agent in it."""
+
+
+def main(check: bool = False) -> None:
+    """Write the tables of docs/results.md and README.md, and the pictures in docs/results/.
+
+    A row of a family without five seeds of each agent stays as it is.
+
+    Args:
+        check: Write nothing, and fail where a table differs.
+    """
+    comparisons = load()
+    stale = [page for page in PAGES if filled(page.read_text("utf-8"), comparisons) != page.read_text("utf-8")]
+    if check:
+        sys.exit(f"run scripts/results: other figures in {', '.join(map(str, stale))}" if stale else 0)
+    for page in stale:
+        write_text(page, filled(page.read_text("utf-8"), comparisons))
+        print(f"Wrote {page}")
+    for name, comparison in comparisons.items():
+        plots.save(plots.plot_curves(comparison.curves), FILES.parent / f"curves-{name}.png")
+    if len(comparisons) > 1:
+        pooled = PooledComparison(list(comparisons.values()))
+        profiles = pooled.profiles(np.linspace(-0.2, 1.1, 131))
+        plots.save(plots.plot_profiles(np.linspace(-0.2, 1.1, 131), profiles, "score"), FILES.parent / "profiles.png")
+
+
+def load(folder: Path = FILES) -> dict[str, Comparison]:
+    """Read the files of results: a comparison by family, of families with enough seeds of each agent."""
+    reports = [Report.load(path) for path in sorted(folder.glob("*.json"))]
+    order = {name: i for i, name in enumerate(AGENTS)}
+    reports.sort(key=lambda report: order[str(report.agent)])
+    every = compare_by_family(reports) if reports else []
+    return {c.family.name: c for c in every if all(len(c.reports.get(agent, ())) >= SEEDS for agent in NEEDED)}
+
+
+def filled(text: str, comparisons: Mapping[str, Comparison]) -> str:
+    """Renew the tables between ``<!-- results: NAME -->`` and ``<!-- end -->``."""
+
+    def renew(match: re.Match[str]) -> str:
+        name, old = match["name"], match["table"].splitlines()
+        head, cells = TABLES[name]
+        kept = {line.split("|")[1].strip(): line for line in old[2:]}
+        rows = {family: [family, seeds(c), *cells(c)] for family, c in comparisons.items()}
+        made = {row[0]: markdown_table(row, []).splitlines()[0] for row in rows.values()}
+        table = [*markdown_table(("family", "seeds", *head), []).splitlines(), *(kept | made).values()]
+        return match[1] + "\n".join(table) + match[4]
+
+    return BLOCK.sub(renew, text)
+
+
+def seeds(comparison: Comparison) -> str:
+    """Say how many trainings there are of each agent."""
+    numbers = sorted({len(reports) for reports in comparison.reports.values()})
+    return str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]}–{numbers[-1]}"
+
+
+def each(agents: Iterable[str], cell: Cell) -> Callable[[Comparison], list[str]]:
+    """Make a row: an entry for each agent, a dash where it was not trained."""
+    return lambda comparison: [cell(comparison, agent) if agent in comparison.agents else "–" for agent in agents]
+
+
+def score(split: str) -> Cell:
+    return lambda comparison, agent: shown(estimate_iqm(comparison.values(agent, split)))
+
+
+def gap(split: str) -> Cell:
+    return lambda comparison, agent: shown(estimate_gap(comparison.values(agent, split)))
+
+
+def returns(split: str) -> Cell:
+    return lambda comparison, agent: shown(estimate_iqm(comparison.returns(agent, split)))
+
+
+def improvement(split: str) -> Cell:
+    """How probably hyper-ppo is better."""
+    return lambda comparison, agent: shown(
+        estimate_improvement(comparison.returns("hyper-ppo", split), comparison.returns(agent, split))
+    )
+
+
+def shown(estimate: Estimate) -> str:
+    return str(estimate).replace("-", "−")
+
+
+def better_concat(agents: Iterable[str], cell: Cell) -> Callable[[Comparison], list[str]]:
+    """Make a row in which ``concat-ppo`` has of its two learning rates the one with the higher score outside."""
+
+    def row(comparison: Comparison) -> list[str]:
+        concat = [name for name in comparison.agents if name.startswith("concat")]
+        best = max(concat, key=lambda name: estimate_iqm(comparison.values(name, "extrapolation")).value)
+        return each([best if agent == "concat-ppo" else agent for agent in agents], cell)(comparison)
+
+    return row
+
+
+def _titles(agents: Iterable[str]) -> tuple[str, ...]:
+    return tuple(f"`{agent}`" for agent in agents)
+
+
+OUTSIDE = "extrapolation"
+GAPS = ("hyper-ppo", "hyper-full-ppo", "adapter-ppo", "film-ppo", "concat-ppo")
+TABLES: dict[str, tuple[tuple[str, ...], Callable[[Comparison], list[str]]]] = {
+    "headline": (_titles(HEADLINE), better_concat(HEADLINE, score(OUTSIDE))),
+    **{f"scores {split}": (_titles(AGENTS), each(AGENTS, score(split))) for split in SPLITS},
+    "gap": (_titles(GAPS), better_concat(GAPS, gap(OUTSIDE))),
+    "returns": (_titles(HEADLINE), better_concat(HEADLINE, returns(OUTSIDE))),
+    "improvement": (_titles(HEADLINE[1:]), better_concat(HEADLINE[1:], improvement(OUTSIDE))),
+}
+"""What each table of the pages holds: the head of its columns, and what makes a row of a family."""
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

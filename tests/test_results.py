@@ -1,0 +1,39 @@
+"""The pages of results say what the files of results hold."""
+
+import pytest
+import results
+
+from hyperrl.experiments.sweeps import read_sweep
+
+ROOT = results.ROOT
+
+
+def test_the_tables_of_the_pages_are_those_of_the_files() -> None:
+    comparisons = results.load()
+    for page in results.PAGES:
+        text = page.read_text(encoding="utf-8")
+        assert results.BLOCK.search(text)
+        assert results.filled(text, comparisons) == text, "run scripts/results"
+
+
+def test_every_file_is_of_a_cell_of_the_sweep() -> None:
+    cells = {cell.name: cell for cell in read_sweep(ROOT / "scripts" / "sweeps" / "results.toml")}
+    for name, comparison in results.load().items():
+        for label, reports in comparison.reports.items():
+            for report in reports:
+                assert report.training is not None
+                assert not cells[f"{name}-{label}-{report.seed}"].training.differences(report.training)
+
+
+@pytest.mark.parametrize("name", [name for name in results.TABLES if name != "headline"])
+def test_a_row_is_renewed_and_one_without_files_stays(name: str) -> None:
+    comparisons = results.load()
+    head, cells = results.TABLES[name]
+    family = next(iter(comparisons))
+    table = f"| head |\n| --- |\n| {family} | 1 | old |\n| elsewhere | 9 | 0.5 |"
+    old = f"a\n<!-- results: {name} -->\n{table}\n<!-- end -->\nb"
+    lines = results.filled(old, comparisons).splitlines()
+    assert (lines[0], lines[-1]) == ("a", "b")
+    assert lines[2].count("|") == len(head) + 3
+    assert lines[4].removesuffix(" |").split(" | ")[2:] == cells(comparisons[family])
+    assert "| elsewhere | 9 | 0.5 |" in lines
