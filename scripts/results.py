@@ -2,6 +2,7 @@
 
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
@@ -29,7 +30,7 @@ AGENTS = (
     "unaware-ppo",
 )
 HEADLINE = ("hyper-ppo", "adapter-ppo", "film-ppo", "concat-ppo", "unaware-ppo")
-NEEDED = (*HEADLINE, "concat-slow-ppo")
+NEEDED = {*HEADLINE, "concat-slow-ppo"}
 SEEDS = 5
 BLOCK = re.compile(r"(<!-- results: (?P<name>[\w -]+) -->\n)(?P<table>.*?)(\n<!-- end -->)", re.DOTALL)
 
@@ -65,8 +66,10 @@ def load(folder: Path = FILES) -> dict[str, Comparison]:
     reports = [Report.load(path) for path in sorted(folder.glob("*.json"))]
     order = {name: i for i, name in enumerate(AGENTS)}
     reports.sort(key=lambda report: order[str(report.agent)])
-    every = compare_by_family(reports) if reports else []
-    return {c.family.name: c for c in every if all(len(c.reports.get(agent, ())) >= SEEDS for agent in NEEDED)}
+    trained = Counter((report.family, report.agent) for report in reports)
+    enough = [report for report in reports if trained[report.family, report.agent] >= SEEDS]
+    every = compare_by_family(enough) if enough else []
+    return {comparison.family.name: comparison for comparison in every if comparison.reports.keys() >= NEEDED}
 
 
 def filled(text: str, comparisons: Mapping[str, Comparison]) -> str:
@@ -91,7 +94,7 @@ def seeds(comparison: Comparison) -> str:
 
 
 def each(agents: Iterable[str], cell: Cell) -> Callable[[Comparison], list[str]]:
-    """Make a row: an entry for each agent, a dash where it was not trained."""
+    """Make a row: an entry for each agent, a dash where it was not trained often enough."""
     return lambda comparison: [cell(comparison, agent) if agent in comparison.agents else "–" for agent in agents]
 
 
