@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
@@ -115,11 +116,11 @@ class Estimator(nn.Module):
         memory, sums, last, action, begun = state.split(self.parts, dim=1)
         read, added = self.inputs(observation, reward, last, action, begun)
         sums = self.forgetting.sigmoid() * sums + added
-        found = self.coefficients(sums)
+        found = self.coefficients(sums, eliminate)
         memory = self.update(self.gates(torch.cat([read, found], dim=1)), memory)
         return memory, sums, self.head(torch.cat([memory, found], dim=1))
 
-    def coefficients(self, sums: Tensor) -> Tensor:
+    def coefficients(self, sums: Tensor, solve: Callable[[Tensor, Tensor], Tensor] = torch.linalg.solve) -> Tensor:
         """Return the regression's coefficients and how uncertain they are: ``(..., k (k + o)) -> (..., k o + k)``."""
         k = REGRESSORS
         both = sums.unflatten(-1, (k, k + self.observed))
@@ -162,10 +163,10 @@ class Estimator(nn.Module):
         return self.head(torch.cat([torch.stack(memories), found], dim=-1))
 
 
-def solve(matrix: Tensor, right: Tensor) -> Tensor:
+def eliminate(matrix: Tensor, right: Tensor) -> Tensor:
     """Solve systems of positive definite matrices by elimination, ``(..., k, k), (..., k, m) -> (..., k, m)``.
 
-    In the plain operations that every format of files has.
+    In plain operations, which every format of files has; :func:`torch.linalg.solve` is faster, for many systems.
     """
     k = matrix.shape[-1]
     rows = torch.cat([matrix, right], dim=-1)

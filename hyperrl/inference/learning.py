@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from stable_baselines3.common.vec_env import VecEnv
 
     from hyperrl.families.family import Family
+    from hyperrl.families.switching import Switch
 
 ENVS: Final = 256
 LONGEST: Final = 200  # steps of a sequence
@@ -65,10 +66,10 @@ class _Player:
 
     def __init__(self, agent: InferringAgent) -> None:
         self.agent = agent
-        self.deterministic = True
         self.memory: Memory | None = None
-        self.age = np.zeros(0)
+        self.age = np.float32(0)
         self.kept: list[tuple[np.ndarray, ...]] = []
+        self.first: tuple[np.ndarray, ...] = ()  # memory and sums before what is kept
 
     def reset(self) -> None:
         self.memory, self.kept = None, []
@@ -78,34 +79,36 @@ class _Player:
         known = np.full(n, np.nan, dtype=np.float32)
         if rewards is not None:
             known[: n // 2] = rewards[: n // 2]
-        before = self.memory
-        actions, self.memory = self.agent.predict(observation, before, starts, self.deterministic, known)
-        size = self.agent.estimator.size
-        state = np.zeros((n, size), np.float32) if before is None else np.where(starts[:, None], 0, before.state)
-        self.age = np.zeros(n, np.float32) if before is None else np.where(starts, 0, self.age + 1)
-        self.kept.append((state, self.memory.state, known, starts, observation[self.agent.reader.key], self.age))
+        parts = self.agent.estimator.parts
+        before = np.zeros((n, sum(parts)), np.float32) if self.memory is None else self.memory.state
+        before = np.where(starts[:, None], np.float32(0), before)
+        self.age = np.where(starts, np.float32(0), self.age + np.float32(1))
+        actions, self.memory = self.agent.predict(observation, self.memory, starts, deterministic=True, reward=known)
+        memory, sums, last, action, begun = np.split(before, np.cumsum(parts)[:-1], axis=1)
+        present = np.split(self.memory.state, np.cumsum(parts)[:-1], axis=1)[2]
+        if not self.kept:
+            self.first = memory, sums
+        context = observation[self.agent.reader.key]
+        kept = (present, known[:, None], last, action, begun, starts, context, self.age)
+        self.kept.append(tuple(part.copy() for part in kept))
         return actions
 
     def sequences(self) -> Sequences:
         """Return what was kept, and keep no more of it."""
-        estimator = self.agent.estimator
-        device = estimator.mean.device
-        before, after, reward, starts, context, age = (
-            torch.as_tensor(np.stack(part), device=device) for part in zip(*self.kept, strict=True)
-        )
+        device = self.agent.estimator.mean.device
+        kept = [np.stack(part) for part in zip(*self.kept, strict=True)]
         self.kept = []
-        memory, sums, last, action, begun = before.split(estimator.parts, dim=-1)
-        observation = after.split(estimator.parts, dim=-1)[2]
-        return Sequences(observation, reward[..., None], last, action, begun, starts, context, age, memory[0], sums[0])
+        return Sequences(*(torch.as_tensor(part, device=device) for part in (*kept, *self.first)))
 
 
 def infer_context(
     model: BaseAlgorithm,
     family: Family,
-    steps: int = 2_000_000,
+    steps: int = 1_500_000,
     seed: int = 0,
     *,
     contexts: str = "train",
+    switch: Switch = None,
     device: str = "cpu",
     progress: bool = False,
 ) -> InferringAgent:
@@ -119,6 +122,8 @@ def infer_context(
     :param steps: environment steps to learn from.
     :param seed: the same seed gives the same estimator.
     :param contexts: where they are drawn from: ``"train"``, the training range, or ``"bounds"``, all of the bounds.
+    :param switch: change the context within episodes, as :meth:`hyperrl.Family.vec_env` does, so that the estimator
+        learns to notice.
     :param device: where the estimator is: ``"cpu"``, ``"cuda"``, ``"auto"``.
     :param progress: show a progress bar.
     :return: an agent that acts as a Stable-Baselines3 model does, on observations with or without the context.
@@ -150,7 +155,7 @@ def infer_context(
     if contexts == "bounds":
         episodes = ENVS * (rounds + 1)
         drawn = space.from_uniform(np.random.default_rng(seed).random((episodes, len(space))), bounds=True)
-    vec_env = family.vec_env(ENVS, contexts=drawn, seed=stream(seed, 1))
+    vec_env = family.vec_env(ENVS, contexts=drawn, switch=switch, seed=stream(seed, 1))
     devices = [place] if place.type == "cuda" else []
     with (
         closing(vec_env),

@@ -17,7 +17,7 @@ from toy import ACTIONS, CONTEXT, VECTOR, toy
 import hyperrl
 from hyperrl.inference import Estimator, InferringAgent
 from hyperrl.inference.agent import reader_of
-from hyperrl.inference.estimator import REGRESSORS, encode, solve, width
+from hyperrl.inference.estimator import REGRESSORS, eliminate, encode, width
 from hyperrl.policies import POLICY_OF, ConcatPolicy, ContextExtractor, FilmPolicy, UnawarePolicy
 from hyperrl.rollouts import Agent, rollout
 from tests.policies import test_policies
@@ -193,7 +193,7 @@ def test_the_regression_finds_the_coefficients_of_a_linear_system() -> None:
 def test_elimination_solves_systems_as_linear_algebra_does() -> None:
     x = torch.randn(7, 9, 20, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     matrix, right = torch.eye(9) + x @ x.mT, x[..., :4]
-    assert_allclose(solve(matrix, right), torch.linalg.solve(matrix, right), atol=1e-10)
+    assert_allclose(eliminate(matrix, right), torch.linalg.solve(matrix, right), atol=1e-10)
 
 
 def test_rollouts_evaluate_and_stock_environments_take_it() -> None:
