@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from hyperrl.families.family import Family, load_family
 from hyperrl.training.record import Training
@@ -13,6 +13,11 @@ from hyperrl.training.run import Run
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
+
+    from hyperrl.inference import InferringAgent
+
+ESTIMATOR: Final = "estimator.safetensors"
+"""What `hyperrl infer` writes."""
 
 
 @dataclass(frozen=True)
@@ -106,3 +111,21 @@ def open_agent(
         if given is not None:
             raise ValueError(f"--{name} is for a model's zip: the run folder {path} knows that itself")
     return SavedRun(Run.open(path), trust)
+
+
+def load_agent(agent: SavedRun | SavedModel, device: str, hidden: bool = False) -> BaseAlgorithm | InferringAgent:
+    """Load a model, or the agent that infers its context.
+
+    :param hidden: hide the context from the model, by the estimator that `hyperrl infer` wrote.
+    :raises ValueError: where there is no estimator.
+    """
+    model = agent.model(device)
+    if not hidden:
+        return model
+    from hyperrl.inference import InferringAgent
+
+    path = agent.beside(ESTIMATOR)
+    if not path.is_file():
+        where = agent.run.path if isinstance(agent, SavedRun) else agent.path
+        raise ValueError(f"{path} is missing: an agent must learn to infer its context first, by hyperrl infer {where}")
+    return InferringAgent.load(path, model, device)

@@ -10,7 +10,7 @@ import numpy as np
 from rich.table import Table
 from tyro.conf import Positional
 
-from hyperrl.cli.agents import open_agent
+from hyperrl.cli.agents import load_agent, open_agent
 from hyperrl.cli.console import console
 from hyperrl.evaluation.statistics import Estimate, estimate_iqm, estimate_mean
 from hyperrl.utils.files import refuse_existing
@@ -25,6 +25,7 @@ def evaluate(
     family: str | None = None,
     algorithm: str | None = None,
     normalizer: Path | None = None,
+    hidden: bool = False,
     splits: tuple[str, ...] = ("train", "interpolation", "extrapolation"),
     contexts: int = 20,
     episodes: int = 10,
@@ -50,6 +51,7 @@ def evaluate(
         family: For a zip: name of a family (see `hyperrl list`), or path of a .toml file.
         algorithm: For a zip: what trained it, such as PPO or mypackage.algorithms:MyPPO. Default: found from the zip.
         normalizer: For a zip: file that VecNormalize.save wrote, where it was trained with normalised observations.
+        hidden: Hide the context: the agent infers it while it acts, once `hyperrl infer` has learnt how.
         splits: Any of train, interpolation (inside the training range, not trained on), extrapolation (outside it).
         contexts: Number of contexts per split.
         episodes: Number of episodes per context.
@@ -63,7 +65,8 @@ def evaluate(
         switch: Also play episodes whose context changes after so many steps, each time; 0 for none.
         reference: File of `hyperrl reference` for scores. Default: that beside the family's file, if there is one.
         device: Where the networks are: cpu, cuda, or auto for cuda where there is one.
-        out: File to write the numbers to; must not exist. Default: RUN/evaluation.json, or AGENT.evaluation.json.
+        out: File to write the numbers to; must not exist. Default: RUN/evaluation.json, or AGENT.evaluation.json;
+            with --hidden, evaluation-hidden.json.
         trust: Of a run folder, load model.zip, a pickle that can run any code, instead of model.safetensors.
         progress: Show a progress bar.
     """
@@ -71,11 +74,15 @@ def evaluate(
     from hyperrl.evaluation.reference import find_reference
 
     opened = open_agent(agent, family, algorithm, normalizer, trust)
-    target = opened.beside("evaluation.json") if out is None else out
+    target = opened.beside("evaluation-hidden.json" if hidden else "evaluation.json") if out is None else out
     refuse_existing(target, "give another file with --out")
     found = find_reference(opened.family, reference)
     perturbations = {k: v for k, v in (("noise", noise), ("offset", offset), ("other", other)) if v}
-    model = opened.model(device)
+    if hidden and perturbations:
+        raise ValueError(
+            f"with --hidden the agent is told no context, so none that is wrong: leave out {[*perturbations]}"
+        )
+    model = load_agent(opened, device, hidden)
     report = evaluate(
         model,
         opened.family,
@@ -91,8 +98,9 @@ def evaluate(
         switch,
     )
     trained = opened.training
-    if trained is None:
-        report = replace(report, agent=opened.name, seed=getattr(model, "seed", None))
+    if hidden or trained is None:
+        seed_of_model = getattr(model, "seed", None) if trained is None else trained.seed
+        report = replace(report, agent=f"{opened.name} hidden" if hidden else opened.name, seed=seed_of_model)
     else:
         report = report.of(trained)
     report.save(target)

@@ -19,6 +19,7 @@ from hyperrl.cli.evaluate import evaluate
 from hyperrl.cli.export import export
 from hyperrl.cli.help import union_of
 from hyperrl.cli.identify import identify
+from hyperrl.cli.infer import infer
 from hyperrl.cli.list import list_
 from hyperrl.cli.record import record
 from hyperrl.cli.reference import reference
@@ -36,6 +37,7 @@ COMMANDS = {
     "compare": compare,
     "adapt": adapt,
     "identify": identify,
+    "infer": infer,
     "record": record,
     "export": export,
     "check": check,

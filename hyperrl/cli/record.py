@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from hyperrl.cli.agents import open_agent
+from hyperrl.cli.agents import load_agent, open_agent
 from hyperrl.cli.console import say
 
 
@@ -16,6 +16,7 @@ def record(
     family: str | None = None,
     algorithm: str | None = None,
     normalizer: Path | None = None,
+    hidden: bool = False,
     split: str = "interpolation",
     contexts: int = 4,
     seed: int = 0,
@@ -32,6 +33,7 @@ def record(
         family: For a zip: name of a family (see `hyperrl list`), or path of a .toml file.
         algorithm: For a zip: what trained it, such as PPO or mypackage.algorithms:MyPPO. Default: found from the zip.
         normalizer: For a zip: file that VecNormalize.save wrote, where it was trained with normalised observations.
+        hidden: Hide the context: the agent infers it while it acts, once `hyperrl infer` has learnt how.
         split: Where the contexts come from: train, interpolation or extrapolation.
         contexts: Number of contexts, one panel each.
         seed: Seed of contexts and initial states.
@@ -43,5 +45,5 @@ def record(
 
     opened = open_agent(agent, family, algorithm, normalizer, trust)
     points = opened.family.context_space.sample(split, contexts, seed)
-    record(opened.model(device), opened.family, points, out, seed, progress=progress)
+    record(load_agent(opened, device, hidden), opened.family, points, out, seed, progress=progress)
     say(f"Wrote {out}")

@@ -63,6 +63,11 @@ class FrozenPolicy(nn.Module):
         return list(self.network)
 
     @property
+    def inputs(self) -> dict[str, int]:
+        """The widths of its inputs, by name."""
+        return {"observation": self.observation_dim}
+
+    @property
     def observation_dim(self) -> int:
         """Numbers in an observation, n."""
         return self.network[0].in_features  # pyright: ignore[reportReturnType]
@@ -118,6 +123,11 @@ class OpenPolicy(nn.Module):
         self.register_buffer("half_width", half_width)
         self.normalize = normalize
         self.decode = decode
+
+    @property
+    def inputs(self) -> dict[str, int]:
+        """The widths of its inputs, by name."""
+        return {"observation": self.observation_dim, "context": len(self.center)}
 
     def forward(self, observation: Tensor, context: Tensor) -> Tensor:
         """Return the actions: ``(B, n), (B, d) -> (B, *action shape)``."""

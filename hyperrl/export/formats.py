@@ -42,10 +42,14 @@ PACKAGES: Final = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "pt2": (), "sa
 FORMATS: Final = tuple(PACKAGES)
 SCHEMA: Final = "hyperrl-policy-1"
 
-_TOLERANCE: Final = 1e-5  # of actions; of their largest bound where that is more than one
+TOLERANCE: Final = 1e-5  # of actions; of their largest bound where that is more than one
 _LIBRARIES: Final = ("hyperrl", "torch", "stable-baselines3")
 
 Array = NDArray[Any]
+
+
+Exportable = FrozenPolicy | OpenPolicy | Any
+"""A module with ``inputs``, a width for each name; the last may be ``state``, of which it returns the next."""
 
 
 def save(
@@ -105,9 +109,9 @@ def save(
     else:
         refuse_normalized_context(extractor.reader, normalizer)
         vector, module = None, leave_open(policy, extractor, normalizer)
-    description = _describe(module, extractor, vector)
-    data = _WRITERS[format](module, description)
-    _check(_READERS[format](data), model, vector, module, normalizer)
+    description = describe(module, extractor, vector)
+    data = WRITERS[format](module, description)
+    _check(READERS[format](data), model, vector, module, normalizer)
     write_bytes(path, data)
 
 
@@ -137,9 +141,7 @@ def require_format(format: str) -> None:
     require(f"format {format!r}", "export", *PACKAGES[format])
 
 
-def _describe(
-    module: FrozenPolicy | OpenPolicy, extractor: ContextExtractor | None, context: Array | None
-) -> dict[str, Any]:
+def describe(module: Exportable, extractor: ContextExtractor | None, context: Array | None) -> dict[str, Any]:
     """Say in JSON's types what a policy takes, is and returns."""
     linear = [layer for layer in module.layers if isinstance(layer, nn.Linear)]
     activation = [type(layer).__name__ for layer in module.layers if not layer.state_dict() and layer not in linear]
@@ -214,11 +216,11 @@ def _sizes(numbers: Any) -> list[int]:
     return numbers
 
 
-def _write_onnx(module: FrozenPolicy | OpenPolicy, description: dict[str, Any]) -> bytes:
-    inputs = ["observation", "context"][: len(_widths(module))]
+def _write_onnx(module: Exportable, description: dict[str, Any]) -> bytes:
+    outputs = ["action", "next_state"][: 1 + ("state" in module.inputs)]
     with _quiet():
         exported: Any = torch.onnx.export(
-            _program(module), input_names=inputs, output_names=["action"], dynamo=True, verbose=False
+            _program(module), input_names=[*module.inputs], output_names=outputs, dynamo=True, verbose=False
         )
     proto = exported.model_proto
     for value in (*proto.graph.input, *proto.graph.output):
@@ -230,31 +232,25 @@ def _write_onnx(module: FrozenPolicy | OpenPolicy, description: dict[str, Any]) 
     return proto.SerializeToString()
 
 
-def _write_pt2(module: FrozenPolicy | OpenPolicy, description: dict[str, Any]) -> bytes:
+def _write_pt2(module: Exportable, description: dict[str, Any]) -> bytes:
     buffer = io.BytesIO()
     torch.export.save(_program(module), buffer, extra_files={"hyperrl": json.dumps(description)})
     return buffer.getvalue()
 
 
-def _write_safetensors(module: FrozenPolicy | OpenPolicy, description: dict[str, Any]) -> bytes:
+def _write_safetensors(module: Exportable, description: dict[str, Any]) -> bytes:
     return pack(module.state_dict(), json.dumps(description))
 
 
-def _program(module: nn.Module) -> torch.export.ExportedProgram:
+def _program(module: Exportable) -> torch.export.ExportedProgram:
     """Trace a policy for any number of rows."""
     batch = torch.export.Dim("batch")
-    inputs = tuple(torch.zeros(3, width) for width in _widths(module))
+    inputs = tuple(torch.zeros(3, width) for width in module.inputs.values())
     with torch.no_grad():
         program = torch.export.export(module, inputs, dynamic_shapes=tuple({0: batch} for _ in inputs))
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # paths of this machine, which are nobody's business
     return program
-
-
-def _widths(module: Any) -> list[int]:
-    """Return the widths of a policy's inputs."""
-    n = module.observation_dim
-    return [n] if isinstance(module, FrozenPolicy) else [n, len(module.center)]
 
 
 @contextmanager
@@ -312,20 +308,27 @@ def _run_onnx(data: bytes) -> Callable[..., Array]:
 
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
     names = [entry.name for entry in session.get_inputs()]
-    return lambda *inputs: np.asarray(session.run(None, dict(zip(names, inputs, strict=True)))[0])
+    return lambda *inputs: _all(session.run(None, dict(zip(names, inputs, strict=True))))
 
 
 def _run_pt2(data: bytes) -> Callable[..., Array]:
     module = torch.export.load(io.BytesIO(data)).module()
-    return lambda *inputs: module(*map(torch.as_tensor, inputs)).numpy()
+    return lambda *inputs: _all(module(*map(torch.as_tensor, inputs)))
+
+
+def _all(outputs: Any) -> Any:
+    """Return one output as an array, several as a tuple of such."""
+    if isinstance(outputs, list | tuple):
+        return np.asarray(outputs[0]) if len(outputs) == 1 else tuple(map(np.asarray, outputs))
+    return np.asarray(outputs)
 
 
 def _run_safetensors(data: bytes) -> Callable[..., Array]:
     return _read_safetensors(data).predict
 
 
-_WRITERS: Final = {"onnx": _write_onnx, "pt2": _write_pt2, "safetensors": _write_safetensors}
-_READERS: Final = {"onnx": _run_onnx, "pt2": _run_pt2, "safetensors": _run_safetensors}
+WRITERS: Final = {"onnx": _write_onnx, "pt2": _write_pt2, "safetensors": _write_safetensors}
+READERS: Final = {"onnx": _run_onnx, "pt2": _run_pt2, "safetensors": _run_safetensors}
 
 
 def _check(
@@ -359,7 +362,7 @@ def _check(
     scale = max(1.0, np.abs([space.low, space.high]).max()) if isinstance(space, spaces.Box) else 1.0
     for rows in (slice(None), slice(1)):
         got = run(*[array[rows] for array in inputs])
-        if got.shape != expected[rows].shape or not np.abs(got - expected[rows]).max() <= _TOLERANCE * scale:
+        if got.shape != expected[rows].shape or not np.abs(got - expected[rows]).max() <= TOLERANCE * scale:
             raise RuntimeError("what was to be written does not act as the model does; nothing was written")
 
 

@@ -6,6 +6,7 @@ from hyperrl.utils.lazy import attach
 
 if TYPE_CHECKING:
     from hyperrl.report.adaptation import write_study as write_study
+    from hyperrl.report.beliefs import picture_beliefs as picture_beliefs
     from hyperrl.report.films import record as record
     from hyperrl.report.markdown import markdown_table as markdown_table
     from hyperrl.report.markdown import write_report as write_report
@@ -14,6 +15,7 @@ __getattr__, __dir__ = attach(
     __name__,
     {
         "adaptation": ("write_study",),
+        "beliefs": ("picture_beliefs",),
         "films": ("record",),
         "markdown": (
             "markdown_table",

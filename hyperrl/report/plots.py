@@ -214,6 +214,41 @@ def plot_adaptation(lines: Mapping[str, Line], is_scored: bool) -> Figure:
     return figure
 
 
+def plot_beliefs(space: ContextSpace, true: Vector, context: Vector, low: Vector, high: Vector) -> Figure:
+    """Draw what an agent takes each feature to be over the steps of an episode, one panel a feature.
+
+    :param true: the true context, shape ``(d,)``.
+    :param context: the context acted on at each step, shape ``(T, d)``.
+    :param low: lower end of its 95 % interval, shape ``(T, d)``.
+    :param high: upper end, shape ``(T, d)``.
+    """
+    n, columns = len(space), min(len(space), 2)
+    figure = Figure(figsize=(1.0 + 4.2 * columns, 0.8 + 2.4 * -(-n // columns)), layout="constrained")
+    axes = list(figure.subplots(-(-n // columns), columns, sharex=True, squeeze=False).flat)
+    for axis in axes[n:]:
+        axis.remove()
+    steps = np.arange(1, len(context) + 1)
+    for i, (axis, feature) in enumerate(zip(axes, space.features, strict=False)):
+        for start, end in feature.train:
+            axis.axhspan(
+                start, end, color="0.93", lw=0, label="training range" if start == feature.train[0][0] else "_"
+            )
+        axis.fill_between(steps, low[:, i], high[:, i], color=_COLORS[0], alpha=0.25, lw=0, label="95 % interval")
+        axis.plot(steps, context[:, i], color=_COLORS[0], lw=1.6, label="acted on")
+        axis.axhline(true[i], color=_COLORS[1], linestyle="--", lw=1.6, label="true")
+        axis.set_xscale("log")
+        axis.xaxis.set_major_formatter(matplotlib.ticker.ScalarFormatter())
+        axis.set_ylabel(_label(feature.name, feature.unit))
+        ends = [feature.bounds[0][0], feature.bounds[-1][1]]
+        margin = 0.05 * (ends[1] - ends[0])
+        axis.set_ylim(ends[0] - margin, ends[1] + margin)
+        if i + columns >= n:
+            axis.set_xlabel("step of the episode")
+            axis.tick_params(labelbottom=True)
+    _finish(figure, *axes[:n])
+    return figure
+
+
 def save(figure: Figure, path: str | Path) -> None:
     """Write a figure as PNG, whole or not at all."""
     buffer = io.BytesIO()
