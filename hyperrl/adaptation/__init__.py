@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from hyperrl.adaptation.methods import AFTER as AFTER
     from hyperrl.adaptation.methods import METHODS as METHODS
     from hyperrl.adaptation.methods import NEED_CONTEXT as NEED_CONTEXT
+    from hyperrl.adaptation.methods import OF_MODELS as OF_MODELS
     from hyperrl.adaptation.methods import Adaptation as Adaptation
     from hyperrl.adaptation.methods import Curve as Curve
     from hyperrl.adaptation.methods import adapt as adapt
@@ -39,6 +40,7 @@ __getattr__, __dir__ = attach(
             "AFTER",
             "METHODS",
             "NEED_CONTEXT",
+            "OF_MODELS",
             "Adaptation",
             "Curve",
             "adapt",

@@ -15,8 +15,8 @@ from hyperrl.adaptation.identification import Transitions
 from hyperrl.contexts import ContextBox, ContextSpace, Vector
 from hyperrl.export.specialization import plain_observation
 from hyperrl.policies.context import context_extractor
-from hyperrl.rollouts.agent import Acting, Agent
-from hyperrl.rollouts.loop import first_episodes, rollout
+from hyperrl.rollouts.agent import Acting, Agent, Predictor
+from hyperrl.rollouts.loop import Tally, rollout
 from hyperrl.utils.seeding import check_seed, stream
 
 if TYPE_CHECKING:
@@ -184,20 +184,32 @@ class AdaptationEnv:
         transitions = Transitions(np.array(before), np.array(action), np.array(reward), np.array(after))
         return Episode(sum(reward), len(reward), transitions)
 
-    def measure(self, agent: Acting) -> Vector:
-        """Return the returns of evaluation episodes, shape ``(evaluations,)``."""
-        returns, n = [], self.eval_env.num_envs
+    def measure(self, agent: Acting) -> tuple[Vector, Vector]:
+        """Return the returns of evaluation episodes ``(evaluations,)``, and their mean return up to each step ``(T,)``.
+
+        An episode that has ended earns no more.
+        """
+        returns, rewards, n = [], [], self.eval_env.num_envs
         for begun in range(0, self.evaluations, n):
             self.eval_env.seed(stream(self.seed) + begun)
-            tally = first_episodes(agent, self.eval_env, rows=min(n, self.evaluations - begun))
+            tally = Tally(min(n, self.evaluations - begun))
+            earned = []
+            for step in rollout(agent, self.eval_env):
+                tally.add(step)
+                earned.append(tally.returns[:, 0].copy())
+                if not tally.playing.any():
+                    break
             returns.append(tally.returns[:, 0])
-        return np.concatenate(returns)
+            rewards.append(np.array(earned).T)  # (rows, T)
+        longest = max(part.shape[1] for part in rewards)
+        padded = [np.pad(part, ((0, 0), (0, longest - part.shape[1])), "edge") for part in rewards]
+        return np.concatenate(returns), np.concatenate(padded).mean(axis=0)
 
     def given(self, context: Vector | None, deterministic: bool = True) -> Agent:
         """Return the agent that is given a context, shape ``(d,)``, or none."""
         return Agent(self.model, self.env.observation_space, context, deterministic, self.context_key)
 
-    def plain(self, model: BaseAlgorithm) -> Agent:
+    def plain(self, model: BaseAlgorithm | Predictor) -> Agent:
         """Return an agent that observes no context and takes its most likely actions."""
         return Agent(model, self.env.observation_space)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from hyperrl.adaptation.identification import Identified
 from hyperrl.alignment.acting import find_aligned
 from hyperrl.contexts import ContextBox, Vector
+from hyperrl.inference.agent import InferringAgent
 from hyperrl.utils.errors import nearest
 from hyperrl.utils.extras import require
 
@@ -28,8 +29,10 @@ if TYPE_CHECKING:
 
 AFTER = (0, 1, 2, 5, 10, 20)
 """After how many episodes agents are measured."""
-METHODS = ("zero-shot", "search", "identify", "finetune", "scratch")
-"""How an agent can adapt."""
+OF_MODELS = ("zero-shot", "search", "identify", "finetune", "scratch")
+"""How a model can adapt."""
+METHODS = (*OF_MODELS, "infer")
+"""How an agent can adapt; the last is for one that :func:`hyperrl.infer_context` made of a model."""
 NEED_CONTEXT = ("zero-shot", "finetune")
 """The methods that are given the true context."""
 LEARNING = ("finetune", "scratch")
@@ -49,6 +52,8 @@ class Curve:
         ``(k, d)``; ``None`` for ``scratch``, and for an agent that finds its context by itself.
     :param episode_returns: return of each episode played to adapt, shape ``(episodes,)``.
     :param identified: the last estimate of the context, by ``identify``.
+    :param first_returns: the return up to each step of the evaluation episodes before any adaptation, a mean over
+        episodes, shape ``(T,)``.
     """
 
     method: str
@@ -58,6 +63,7 @@ class Curve:
     reported: Vector | None
     episode_returns: Vector
     identified: Identified | None
+    first_returns: Vector | None = None
 
     def regret(self, best: float) -> Vector:
         """Return the cumulative regret ``(episodes,)`` against an agent whose return is ``best`` in each episode."""
@@ -80,16 +86,16 @@ class Adaptation(Curve):
         itself, to be given the last context of ``reported``.
     """
 
-    model: BaseAlgorithm
+    model: BaseAlgorithm = field(kw_only=True)
 
     @property
     def curve(self) -> Curve:
         """The measurements alone."""
-        return Curve(**{field.name: getattr(self, field.name) for field in fields(Curve)})
+        return Curve(**{entry.name: getattr(self, entry.name) for entry in fields(Curve)})
 
 
 def adapt(
-    model: BaseAlgorithm,
+    model: BaseAlgorithm | InferringAgent,
     env: gym.Env[Any, Any] | VecEnv,
     method: str = "zero-shot",
     episodes: int = 20,
@@ -118,7 +124,8 @@ def adapt(
     looked at. The first episode of the first two is played in the default context. Actions are the most likely ones,
     but ``identify`` samples while it adapts, as it learns nothing from a motor that it never uses; so do the learners.
 
-    :param model: an agent with a policy of :mod:`hyperrl.policies` on a Dict observation. It stays as it is.
+    :param model: an agent with a policy of :mod:`hyperrl.policies` on a Dict observation; for ``infer``, what
+        :func:`hyperrl.infer_context` made of one, whose model the other methods take. It stays as it is.
     :param env: the environment, one: Gymnasium's or a ``VecEnv``, with or without the context in its observation.
     :param method: see above.
     :param episodes: how many it may play to adapt.
@@ -162,6 +169,13 @@ def adapt(
         raise ValueError(f"method {method!r} identifies no context: dynamics are not for it")
     if family is not None and (dynamics is not None or method != "identify"):
         raise ValueError("family=... is for method 'identify', in place of dynamics")
+    inferring = model if isinstance(model, InferringAgent) else None
+    model = model.model if isinstance(model, InferringAgent) else model
+    if method == "infer" and inferring is None:
+        raise ValueError(
+            "method 'infer' is for an agent that infers its context: expected what "
+            f"hyperrl.infer_context(model, family) returns, got {type(model).__name__}"
+        )
     infers = find_aligned(model) is not None
     if infers and (method != "zero-shot" or context is not None):
         raise ValueError(
@@ -173,6 +187,8 @@ def adapt(
     match method:
         case "zero-shot":
             return _zero_shot(curve, None if infers else _known(environment, context))
+        case "infer" if inferring is not None:
+            return _infer(curve, inferring)
         case "search":
             return _search(curve)
         case "identify":
@@ -217,6 +233,7 @@ class _Measurements:
         self.reported: list[Vector] = []
         self.episode_returns: list[float] = []
         self.played = 0
+        self.first_returns: Vector | None = None
 
     def measure(self, agent: Acting, reported: Vector | None = None) -> None:
         """Measure an agent as it stands, if it is time."""
@@ -225,7 +242,10 @@ class _Measurements:
             return
         self.after.append(n)
         self.steps.append(self.played)
-        self.returns.append(self.environment.measure(agent))
+        returns, rewards = self.environment.measure(agent)
+        self.returns.append(returns)
+        if n == 0:
+            self.first_returns = rewards
         if reported is not None:
             self.reported.append(reported)
 
@@ -238,7 +258,10 @@ class _Measurements:
         """Return the result."""
         after, steps, returns = np.array(self.after), np.array(self.steps), np.array(self.returns)
         reported = np.array(self.reported) if self.reported else None
-        return Adaptation(method, after, steps, returns, reported, np.array(self.episode_returns), identified, model)
+        episodes = np.array(self.episode_returns)
+        return Adaptation(
+            method, after, steps, returns, reported, episodes, identified, self.first_returns, model=model
+        )
 
 
 def _zero_shot(curve: _Measurements, known: Vector | None) -> Adaptation:
@@ -250,6 +273,18 @@ def _zero_shot(curve: _Measurements, known: Vector | None) -> Adaptation:
         curve.add(episode.return_, episode.steps)
         curve.measure(agent, known)
     return curve.finish("zero-shot", curve.environment.model)
+
+
+def _infer(curve: _Measurements, inferring: InferringAgent) -> Adaptation:
+    environment = curve.environment
+    agent = environment.plain(inferring)
+    curve.measure(agent)
+    environment.begin()
+    for _ in range(curve.episodes):
+        episode = environment.play(agent)
+        curve.add(episode.return_, episode.steps)
+        curve.measure(agent)
+    return curve.finish("infer", environment.model)
 
 
 def _search(curve: _Measurements) -> Adaptation:

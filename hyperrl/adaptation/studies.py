@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hyperrl.adaptation.methods import LEARNING, METHODS, NEED_CONTEXT, Curve, adapt, check_method
+from hyperrl.adaptation.methods import LEARNING, NEED_CONTEXT, OF_MODELS, Curve, adapt, check_method
 from hyperrl.contexts import Vector
-from hyperrl.evaluation.statistics import Estimate, estimate_iqm, estimate_median
+from hyperrl.evaluation.statistics import Estimate, estimate_iqm, estimate_mean, estimate_median
 from hyperrl.families.family import Family
+from hyperrl.inference.agent import InferringAgent
 from hyperrl.rollouts.episodes import random_returns, time_limit
 from hyperrl.training.record import Training
 from hyperrl.utils.provenance import ModelDescription, describe_model, versions
@@ -54,6 +55,22 @@ class Line:
     def episode_returns(self) -> Vector:
         """Returns of the episodes played to adapt, shape ``(trainings, seeds, contexts, episodes)``."""
         return np.array([[[result.episode_returns for result in row] for row in rows] for rows in self.results])
+
+    @property
+    def first_episode(self) -> tuple[Vector, Vector] | None:
+        """Steps ``(k,)``, and the mean return up to each before any adaptation with its interval ``(3, k)``.
+
+        ``None`` where it was not measured.
+        """
+        curves = [result.first_returns for rows in self.results for row in rows for result in row]
+        known = [curve for curve in curves if curve is not None]
+        if len(known) < len(curves):
+            return None
+        longest = max(map(len, known))
+        steps = np.unique(np.geomspace(1, longest, 40).round().astype(int))
+        padded = np.array([np.pad(curve, (0, longest - len(curve)), "edge")[steps - 1] for curve in known])
+        by_training = padded.reshape(len(self.results), -1, len(steps)).swapaxes(1, 2)  # (trainings, k, others)
+        return steps.astype(np.float64), estimate_mean(by_training)
 
     def reached(self, targets: Vector) -> tuple[Estimate, Estimate]:
         """Return the median episodes and steps to a target for each context ``(n,)``, infinite where most fail."""
@@ -154,10 +171,10 @@ class Study:
 
 
 def study(
-    agents: Mapping[str, Sequence[BaseAlgorithm]],
+    agents: Mapping[str, Sequence[BaseAlgorithm | InferringAgent]],
     family: Family,
     contexts: ArrayLike,
-    methods: Sequence[str] = METHODS,
+    methods: Sequence[str] = OF_MODELS,
     episodes: int = 20,
     seeds: int = 3,
     evaluations: int = 10,
@@ -233,9 +250,13 @@ def study(
         family.digest,
         family.irrelevant,
         settings,
-        {name: tuple(describe_model(model) for model in models) for name, models in agents.items()},
+        {name: tuple(map(_described, models)) for name, models in agents.items()},
         versions=versions(),
     )
+
+
+def _described(model: BaseAlgorithm | InferringAgent) -> ModelDescription:
+    return describe_model(model.model if isinstance(model, InferringAgent) else model)
 
 
 def _reference(family: Family, points: Vector, reference: Reference | None) -> tuple[Vector | None, Vector | None]:

@@ -10,7 +10,7 @@ import numpy as np
 from rich.table import Table
 from tyro.conf import Positional
 
-from hyperrl.cli.agents import SavedRun, open_agent
+from hyperrl.cli.agents import ESTIMATOR, SavedRun, load_agent, open_agent
 from hyperrl.cli.arguments import assignments
 from hyperrl.cli.console import console, say
 from hyperrl.evaluation.statistics import Estimate
@@ -54,9 +54,9 @@ def adapt(
             Default: several of a split.
         contexts: Number of contexts of the split; they are among the 20 that `hyperrl evaluate` plays.
         split: Where the contexts come from: train, interpolation or extrapolation.
-        unknown: The agents are not given the context: only search, identify and scratch.
-        method: Any of zero-shot, search, identify, finetune, scratch. Default: all that go;
-            finetune and scratch are for agents without memory.
+        unknown: The agents are not given the context: only search, identify, scratch and infer.
+        method: Any of zero-shot, search, identify, finetune, scratch, infer. Default: all that go;
+            finetune and scratch are for agents without memory, infer once `hyperrl infer` has learnt how.
         episodes: Number of episodes to adapt in.
         seeds: How often each agent adapts to each context.
         evaluations: Number of episodes of a measurement, after 0, 1, 2, 5, 10 and 20 episodes.
@@ -75,10 +75,11 @@ def adapt(
     import torch
 
     from hyperrl.adaptation.dynamics import learn_dynamics as dynamics_of
-    from hyperrl.adaptation.methods import LEARNING, METHODS, NEED_CONTEXT, check_method
+    from hyperrl.adaptation.methods import LEARNING, METHODS, NEED_CONTEXT, OF_MODELS, check_method
     from hyperrl.adaptation.studies import study
     from hyperrl.alignment.acting import find_aligned
     from hyperrl.evaluation.reference import find_reference
+    from hyperrl.inference.agent import InferringAgent
     from hyperrl.report.adaptation import write_study
     from hyperrl.rollouts.agent import has_memory
     from hyperrl.training.run import group_runs
@@ -102,10 +103,17 @@ def adapt(
     refuse_existing(target)
     for name in method or ("search",):
         check_method(name)
-    models = {agent: [run.model(device) for run in group] for agent, group in grouped.items()}
-    recurrent = any(has_memory(model) for group in models.values() for model in group)
-    can = [m for m in METHODS if not ((unknown and m in NEED_CONTEXT) or (recurrent and m in LEARNING))]
-    if any(find_aligned(model) is not None for group in models.values() for model in group):
+    hidden = "infer" in method or (not method and all(agent.beside(ESTIMATOR).is_file() for agent in opened))
+    by_path = {agent.run.path if isinstance(agent, SavedRun) else agent.path: agent for agent in opened}
+    models = {name: [load_agent(by_path[run.path], device, hidden) for run in group] for name, group in grouped.items()}
+    told = [m.model if isinstance(m, InferringAgent) else m for group in models.values() for m in group]
+    recurrent = any(map(has_memory, told))
+    can = [
+        m
+        for m in (METHODS if hidden else OF_MODELS)
+        if not ((unknown and m in NEED_CONTEXT) or (recurrent and m in LEARNING))
+    ]
+    if any(find_aligned(model) is not None for model in told):
         can = ["zero-shot"]
     for name in method:
         if unknown and name in NEED_CONTEXT:
@@ -119,7 +127,7 @@ def adapt(
     dynamics = None
     has_gradients = met.has_physics and met.physics().in_torch
     if "identify" in (method or can) and (learn_dynamics or not has_gradients):
-        dynamics = dynamics_of(met, next(iter(models.values()))[0], device=device, progress=progress)
+        dynamics = dynamics_of(met, told[0], device=device, progress=progress)
     result = study(
         models,
         met,

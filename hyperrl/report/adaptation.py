@@ -12,7 +12,9 @@ from hyperrl.utils.files import new_folder
 
 
 def write_study(study: Study, out: str | Path) -> None:
-    """Write ``adaptation.json`` and ``adaptation.png`` to a new folder; the numbers first, which took the time.
+    """Write ``adaptation.json`` and pictures to a new folder; the numbers first, which took the time.
+
+    ``adaptation.png`` is by episodes, ``first-episode.png`` by the steps of the first one.
 
     :raises ValueError: where it exists.
     """
@@ -23,3 +25,6 @@ def write_study(study: Study, out: str | Path) -> None:
         label: (np.array(study.after, dtype=np.float64), np.array(curve).T) for label, curve in study.curves.items()
     }
     plots.save(plots.plot_adaptation(curves, study.is_scored), out / "adaptation.png")
+    first = {line.label: line.first_episode for line in study.lines}
+    if known := {label: curve for label, curve in first.items() if curve is not None}:
+        plots.save(plots.plot_first_episode(known), out / "first-episode.png")

@@ -214,6 +214,23 @@ def plot_adaptation(lines: Mapping[str, Line], is_scored: bool) -> Figure:
     return figure
 
 
+def plot_first_episode(lines: Mapping[str, Line]) -> Figure:
+    """Draw the return so far against the steps of the first episode, before any adaptation, one line a label.
+
+    :param lines: steps, and mean returns up to them.
+    """
+    figure = Figure(figsize=(6.4, 4.6), layout="constrained")
+    axis = figure.subplots()
+    for i, (label, line) in enumerate(lines.items()):
+        _draw(axis, i, label, line, every=8)
+    axis.set_xscale("log")
+    axis.xaxis.set_major_formatter(matplotlib.ticker.ScalarFormatter())
+    axis.set_xlabel("step of the first episode")
+    axis.set_ylabel("mean return so far")
+    _finish(figure, axis)
+    return figure
+
+
 def plot_beliefs(space: ContextSpace, true: Vector, context: Vector, low: Vector, high: Vector) -> Figure:
     """Draw what an agent takes each feature to be over the steps of an episode, one panel a feature.
 

@@ -16,11 +16,13 @@ import hyperrl
 from hyperrl.adaptation.environment import adaptation_stream
 from hyperrl.adaptation.finetuning import pull_to_anchor
 from hyperrl.adaptation.identification import Transitions, identify
-from hyperrl.adaptation.methods import METHODS, Adaptation, Curve, adapt
+from hyperrl.adaptation.methods import OF_MODELS, Adaptation, Curve, adapt
 from hyperrl.adaptation.search import ContextSearch
 from hyperrl.adaptation.studies import Line, Study, study
 from hyperrl.contexts import ContextBox, ContextSpace, Feature, Vector
 from hyperrl.evaluation.statistics import Estimate, estimate_iqm
+from hyperrl.inference import Estimator, InferringAgent
+from hyperrl.inference.agent import reader_of
 from hyperrl.policies import ConcatPolicy, ContextExtractor, HyperDQNPolicy, HyperPolicy, HyperSACPolicy
 from hyperrl.report import write_study
 from hyperrl.rollouts.episodes import play
@@ -235,7 +237,7 @@ def numbers(result: Adaptation) -> dict[str, Any]:
     return plain(result.curve)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", OF_MODELS)
 def test_the_same_seed_gives_the_same_numbers_and_an_unknown_context_is_never_read(method: str) -> None:
     family, context = hyperrl.load_family("ode"), {"c0": -4, "c1": 2}
     model = agent(family=family)
@@ -392,7 +394,7 @@ def test_environments_need_not_observe_a_context() -> None:
 def test_summaries() -> None:
     returns = np.array([[0.0, 2.0], [4.0, 6.0], [3.0, 3.0]])
     after, steps = np.array([0, 1, 2]), np.array([0, 10, 25])
-    result = Adaptation("scratch", after, steps, returns, None, np.array([1.0, 4.0]), None, agent())
+    result = Adaptation("scratch", after, steps, returns, None, np.array([1.0, 4.0]), None, model=agent())
     assert result.reached(5.0) == (1, 10)
     assert result.reached(0.0) == (0, 0)
     assert result.reached(5.1) is None
@@ -473,3 +475,31 @@ def test_the_curve_of_a_study_takes_trainings_for_independent_and_their_adaptati
     values = (returns[:, :, :, 0] - shift) / scale  # (trainings, seeds, contexts, evaluations)
     assert_allclose(curve(returns), estimate_iqm(np.concatenate([values[:, 0], values[:, 1]], axis=-1)))
     assert_allclose(curve(returns[:1]), estimate_iqm(values[0]))
+
+
+def test_an_agent_that_infers_its_context_needs_no_episode_and_is_not_told() -> None:
+    family, context = hyperrl.load_family("ode"), {"c0": -4, "c1": 2}
+    model = agent(family=family)
+    reader = reader_of(model)
+    inferring = InferringAgent(model, Estimator(reader.other_space, model.action_space, family.context_space))
+    torch.nn.init.normal_(list(inferring.estimator.parameters())[-2])  # it believes something else at every step
+    envs = lambda: family.vec_env(3, contexts=[family.context_space.vector(context)])  # noqa: E731
+    result = adapt(inferring, family.make(context=context), "infer", 2, eval_env=envs(), evaluations=3)
+    assert result.after.tolist() == [0, 1, 2]
+    assert (result.returns == result.returns[0]).all()  # nothing is kept from episode to episode
+    liar = Liar(family.make(context=context))
+    assert numbers(adapt(inferring, liar, "infer", 2, eval_env=envs(), evaluations=3)) == numbers(result)
+    assert result.first_returns is not None
+    assert result.first_returns.shape == (200,)
+    assert result.first_returns[-1] == pytest.approx(result.returns[0].mean())
+    assert (np.diff(result.first_returns) >= 0).all()  # rewards of this family are positive
+    told = adapt(inferring, family.make(context=context), "zero-shot", 1, eval_env=envs(), evaluations=3)
+    same = adapt(model, family.make(context=context), "zero-shot", 1, eval_env=envs(), evaluations=3)
+    assert numbers(told) == numbers(same)
+    with pytest.raises(ValueError, match="infer_context"):
+        adapt(model, family.make(context=context), "infer", 1)
+    line = study({"a": [inferring]}, family, [[-4, 2], [1, 1]], ("infer", "zero-shot"), 1, 1, 2).lines[0]
+    assert line.first_episode is not None
+    steps, curve = line.first_episode
+    assert curve.shape == (3, len(steps))
+    assert curve[0, -1] == pytest.approx(line.returns[:, :, :, 0].mean())

@@ -11,7 +11,7 @@ from hyperrl.evaluation.statistics import Estimate
 from hyperrl.export.formats import load
 from hyperrl.utils.definitions import names
 
-COMMANDS = ("train", "tune", "evaluate", "reference", "compare", "adapt", "record", "export", "list")
+COMMANDS = ("train", "tune", "evaluate", "reference", "compare", "adapt", "infer", "record", "export", "list")
 Command = Callable[..., str]
 QUICK = """
 algorithm = "PPO"
@@ -224,3 +224,27 @@ def test_mistakes_get_one_clear_line(
     assert message in text
     assert "Traceback" not in text
     assert not list(tmp_path.iterdir())
+
+
+def test_a_context_is_hidden_once_it_can_be_inferred(hyperrl: Command) -> None:
+    Path("hyper-ppo.toml").write_text(QUICK.format(policy="hyper"))
+    hyperrl("train", "cartpole", "hyper-ppo.toml", "--steps", 1, "--device", "cpu", "--no-progress")
+    run = Path("runs/cartpole-hyper-ppo-0")
+    sizes = ("--contexts", 2, "--episodes", 1, "--no-progress")
+    quick = ("--plane", 0, "--sensitivity", 0, "--splits", "train")
+    assert f"hyperrl infer {run}" in hyperrl("evaluate", run, "--hidden", *sizes, *quick, expect=2)
+    assert "Next: hyperrl evaluate" in hyperrl("infer", run, "--steps", 1, "--no-progress")
+    assert "exists already" in hyperrl("infer", run, expect=2)
+    hyperrl("evaluate", run, "--hidden", *sizes, *quick)
+    report = json.loads((run / "evaluation-hidden.json").read_text())
+    assert report["agent"] == "hyper-ppo hidden"
+    assert "leave out ['noise']" in hyperrl("evaluate", run, "--hidden", "--noise", 0.1, "--out", "x.json", expect=2)
+    hyperrl("record", run, "--hidden", "--out", "film.gif", "--contexts", 1, "--no-progress")
+    hyperrl("infer", run, "--context", "length=0.7", "--out", "belief.png")
+    assert Path("film.gif").stat().st_size > 1000
+    assert Path("belief.png").stat().st_size > 1000
+    adapting = ("--contexts", 2, "--episodes", 1, "--seeds", 1, "--evaluations", 1, "--no-progress")
+    text = hyperrl("adapt", run, "--method", "infer", "zero-shot", *adapting)
+    assert "hyper-ppo, infer" in text
+    assert (run / "adaptation" / "first-episode.png").stat().st_size > 1000
+    assert "'onnx', 'pt2'" in hyperrl("export", run, "--hidden", "--format", "safetensors", expect=2)
