@@ -40,6 +40,7 @@ class Estimator(nn.Module):
     :raises ValueError: for observations or actions that are no vectors, such as texts.
     """
 
+    centre: Tensor
     mean: Tensor
     std: Tensor
 
@@ -58,12 +59,14 @@ class Estimator(nn.Module):
         self.hidden: Final = hidden
         self.observed: Final = width(observation)
         self.acted: Final = width(action)
-        k, o = REGRESSORS, self.observed
+        # The actions themselves are inputs of the regression too: what a context does to them is the most common case.
+        self.regressed: Final = REGRESSORS + self.acted
+        k, o = self.regressed, self.observed
         self.sums: Final = k * (k + o)
         """Numbers that the regression keeps: the sums of products of its inputs, and of these with the changes."""
         inputs = 3 * o + self.acted + 3
         self.beliefs = Beliefs(space, bounds)
-        self.regressors = nn.Sequential(nn.Linear(o + self.acted, hidden), nn.SiLU(), nn.Linear(hidden, k))
+        self.regressors = nn.Sequential(nn.Linear(o + self.acted, hidden), nn.SiLU(), nn.Linear(hidden, REGRESSORS))
         self.forgetting = nn.Parameter(torch.tensor(6.0))
         self.reader = nn.Sequential(
             nn.Linear(inputs + k * o + k, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU()
@@ -73,6 +76,7 @@ class Estimator(nn.Module):
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
         self.head = nn.Sequential(nn.Linear(hidden + k * o + k, hidden), nn.SiLU(), last)
+        self.register_buffer("centre", torch.from_numpy(centre_of(action)), persistent=False)
         # Statistics of observations, of their changes and of rewards.
         self.register_buffer("mean", torch.zeros(2 * o + 1))
         self.register_buffer("std", torch.ones(2 * o + 1))
@@ -107,7 +111,8 @@ class Estimator(nn.Module):
         read = torch.cat([present, change, small, action * begun, earned * known, known, begun], dim=-1)
         o = self.observed
         before = ((last - self.mean[:o]) / self.std[:o]).clamp(-FARTHEST, FARTHEST)
-        x = STRENGTH * self.regressors(torch.cat([before, action], dim=-1)) * begun  # (..., k)
+        made = self.regressors(torch.cat([before, action], dim=-1))
+        x = STRENGTH * torch.cat([made, action - self.centre], dim=-1) * begun  # (..., k)
         added = x.unsqueeze(-1) * torch.cat([x, change], dim=-1).unsqueeze(-2)  # (..., k, k + o)
         return read, added.flatten(-2)
 
@@ -122,7 +127,7 @@ class Estimator(nn.Module):
 
     def coefficients(self, sums: Tensor, solve: Callable[[Tensor, Tensor], Tensor] = torch.linalg.solve) -> Tensor:
         """Return the regression's coefficients and how uncertain they are: ``(..., k (k + o)) -> (..., k o + k)``."""
-        k = REGRESSORS
+        k = self.regressed
         both = sums.unflatten(-1, (k, k + self.observed))
         identity = torch.eye(k, device=sums.device).expand(*both.shape[:-1], k)
         solved = solve(both[..., :k] + identity, torch.cat([both[..., k:], identity], dim=-1))
@@ -194,6 +199,15 @@ def width(space: spaces.Space[Any]) -> int:
     if isinstance(space, spaces.Box | spaces.MultiBinary):
         return int(np.prod(space.shape))
     raise ValueError(f"expected a space of numbers or choices, to infer a context from, got {space}")
+
+
+def centre_of(space: spaces.Space[Any]) -> NDArray[np.float32]:
+    """Return the mean of what :func:`encode` makes of scaled, evenly drawn actions."""
+    if isinstance(space, spaces.Discrete):
+        return np.full(int(space.n), 1 / space.n, dtype=np.float32)
+    if isinstance(space, spaces.MultiDiscrete):
+        return np.concatenate([np.full(n, 1 / n, dtype=np.float32) for n in space.nvec.tolist()])
+    return np.full(width(space), 0.5 if isinstance(space, spaces.MultiBinary) else 0.0, dtype=np.float32)
 
 
 def encode(space: spaces.Space[Any], values: Any, scale: bool = False) -> NDArray[np.float32]:

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 ENVS: Final = 256
 LONGEST: Final = 200  # steps of a sequence
 KEPT: Final = 15  # rounds whose sequences are learnt from
-UPDATES: Final = 20  # a round
+SHORT: Final = 50  # steps of the sequences of most updates, as episodes' beginnings matter most and cost least
+UPDATES: Final = 12  # a round, by whole sequences
+SHORT_UPDATES: Final = 36  # a round, by their beginnings
 SEQUENCES: Final = 64  # of a minibatch
 PEAK: Final = 3e-3  # learning rate
 EARLY: Final = 20.0  # steps after which a step counts half as much as an episode's first
@@ -50,10 +52,10 @@ class Sequences(NamedTuple):
     memory: Tensor  # before the first step, (n, h)
     sums: Tensor  # before the first step, (n, k (k + o))
 
-    def of(self, rows: Tensor) -> Sequences:
-        """Return the sequences of some environments."""
+    def of(self, rows: Tensor, steps: int) -> Sequences:
+        """Return the first steps of the sequences of some environments."""
         *parts, memory, sums = self
-        return Sequences(*(part[:, rows] for part in parts), memory[rows], sums[rows])  # pyright: ignore[reportCallIssue]
+        return Sequences(*(part[:steps, rows] for part in parts), memory[rows], sums[rows])  # pyright: ignore[reportCallIssue]
 
 
 class _Player:
@@ -175,7 +177,7 @@ def _learn(agent: InferringAgent, vec_env: VecEnv, rounds: int, length: int, bar
     estimator = agent.estimator
     player = _Player(agent)
     adam = torch.optim.Adam(estimator.parameters(), fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(adam, PEAK, rounds * UPDATES)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(adam, PEAK, rounds * (UPDATES + SHORT_UPDATES))
     seen: deque[Sequences] = deque(maxlen=KEPT)
     play: Any = None
     for i in range(rounds):
@@ -187,9 +189,9 @@ def _learn(agent: InferringAgent, vec_env: VecEnv, rounds: int, length: int, bar
         if i == 0:
             _scale(estimator, seen[0])
         loss = torch.tensor(torch.nan)
-        for _ in range(UPDATES):
+        for steps in [length] * UPDATES + [SHORT] * SHORT_UPDATES:
             sequences = seen[int(torch.randint(len(seen), ()))]
-            batch = sequences.of(torch.randint(len(sequences.memory), (SEQUENCES,)))
+            batch = sequences.of(torch.randint(len(sequences.memory), (SEQUENCES,)), steps)
             loss = loss_of(estimator, batch)
             adam.zero_grad()
             loss.backward()

@@ -17,7 +17,7 @@ from toy import ACTIONS, CONTEXT, VECTOR, toy
 import hyperrl
 from hyperrl.inference import Estimator, InferringAgent
 from hyperrl.inference.agent import reader_of
-from hyperrl.inference.estimator import REGRESSORS, eliminate, encode, width
+from hyperrl.inference.estimator import eliminate, encode, width
 from hyperrl.policies import POLICY_OF, ConcatPolicy, ContextExtractor, FilmPolicy, UnawarePolicy
 from hyperrl.rollouts import Agent, rollout
 from tests.policies import test_policies
@@ -176,16 +176,17 @@ def test_the_regression_finds_the_coefficients_of_a_linear_system() -> None:
     """Changes that are linear in the regression's inputs, in rows that are independent."""
     estimator = inferring(PPO(hyperrl.HyperPolicy, toy(), device="cpu", seed=0)).estimator
     rng = np.random.default_rng(0)
-    true = rng.normal(size=(N, REGRESSORS, 5))
+    k = estimator.regressed
+    true = rng.normal(size=(N, k, 5))
     sums = torch.zeros(N, estimator.sums)
     for _ in range(300):
-        x = rng.normal(size=(N, REGRESSORS, 1))
+        x = rng.normal(size=(N, k, 1))
         y = x.swapaxes(1, 2) @ true  # (N, 1, o)
         sums += torch.as_tensor(x * np.concatenate([x.swapaxes(1, 2), y], axis=2)).flatten(1).float()
-    found, uncertain = estimator.coefficients(sums).split([REGRESSORS * 5, REGRESSORS], dim=1)
+    found, uncertain = estimator.coefficients(sums).split([k * 5, k], dim=1)
     assert_allclose(found.reshape(true.shape), true, atol=0.05)
     assert (uncertain < 0.01).all()
-    nothing, prior = estimator.coefficients(torch.zeros(1, estimator.sums)).split([REGRESSORS * 5, REGRESSORS], dim=1)
+    nothing, prior = estimator.coefficients(torch.zeros(1, estimator.sums)).split([k * 5, k], dim=1)
     assert (nothing == 0).all()
     assert (prior == 1).all()
 

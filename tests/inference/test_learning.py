@@ -18,7 +18,7 @@ from hyperrl.utils.definitions import names
 @pytest.fixture
 def little(monkeypatch: pytest.MonkeyPatch) -> None:
     """As little work as shows that it works."""
-    for name, value in dict(ENVS=6, LONGEST=8, UPDATES=2, SEQUENCES=4).items():
+    for name, value in dict(ENVS=6, LONGEST=8, UPDATES=1, SHORT_UPDATES=2, SEQUENCES=4).items():
         monkeypatch.setattr(learning, name, value)
 
 
@@ -86,7 +86,7 @@ def test_the_model_learns_nothing() -> None:
 
 def test_motion_tells_one_feature_and_not_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
     """A mass and the sign of a force show in the motion, an irrelevant feature in nothing."""
-    for name, value in dict(ENVS=128, LONGEST=15, UPDATES=20).items():
+    for name, value in dict(ENVS=128, LONGEST=15, UPDATES=20, SHORT_UPDATES=0).items():
         monkeypatch.setattr(learning, name, value)
     family = hyperrl.load_family("double_integrator").with_irrelevant(1)
     model = PPO(hyperrl.HyperPolicy, family.vec_env(2), device="cpu", seed=0)
