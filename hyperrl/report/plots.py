@@ -224,7 +224,7 @@ def plot_first_episode(lines: Mapping[str, Line]) -> Figure:
     for i, (label, line) in enumerate(lines.items()):
         _draw(axis, i, label, line, every=8)
     axis.set_xscale("log")
-    axis.xaxis.set_major_formatter(matplotlib.ticker.ScalarFormatter())
+    axis.xaxis.set_major_formatter("{x:g}")
     axis.set_xlabel("step of the first episode")
     axis.set_ylabel("mean return so far")
     _finish(figure, axis)
@@ -254,7 +254,7 @@ def plot_beliefs(space: ContextSpace, true: Vector, context: Vector, low: Vector
         axis.plot(steps, context[:, i], color=_COLORS[0], lw=1.6, label="acted on")
         axis.axhline(true[i], color=_COLORS[1], linestyle="--", lw=1.6, label="true")
         axis.set_xscale("log")
-        axis.xaxis.set_major_formatter(matplotlib.ticker.ScalarFormatter())
+        axis.xaxis.set_major_formatter("{x:g}")
         axis.set_ylabel(_label(feature.name, feature.unit))
         ends = [feature.bounds[0][0], feature.bounds[-1][1]]
         margin = 0.05 * (ends[1] - ends[0])

@@ -75,9 +75,9 @@ def test_rows_are_independent_and_starts_clear_the_memory(kind: str) -> None:
     whole = episode(agent)
     assert len(np.unique(whole[:, :, -1])) == STEPS * N  # it believes something else in every row
     order = np.array([3, 0, 4, 1, 2])
-    assert_allclose(episode(agent, order), whole[:, order], atol=1e-5)  # permuted
+    assert_allclose(episode(agent, order), whole[:, order], rtol=1e-4, atol=1e-5)  # permuted
     for row in range(N):
-        assert_allclose(episode(agent, [row]), whole[:, [row]], atol=1e-5)  # one by one
+        assert_allclose(episode(agent, [row]), whole[:, [row]], rtol=1e-4, atol=1e-5)  # one by one
     begins = np.zeros_like(STARTS)
     begins[3] = True
     assert_allclose(episode(agent, starts=begins)[3:], episode(agent, starts=begins, first=3), atol=1e-6)
