@@ -9,6 +9,9 @@ from typing import Any, Final
 import torch
 from gymnasium import spaces
 from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
+from sb3_contrib.common.recurrent.type_aliases import RNNStates
+from stable_baselines3.common.distributions import Distribution
+from stable_baselines3.common.policies import BaseModel
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, MlpExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
@@ -18,7 +21,9 @@ from hyperrl.policies.arguments import names_checked, passed_on
 from hyperrl.policies.context import ContextExtractor, usual_extractor
 from hyperrl.simulation.last_step import LAST_STEP
 
-States = tuple[Tensor, Tensor]
+FORGET_BIAS: Final = 1.0
+"""Added to the bias of the forget gates at first: what is found out is kept (Jozefowicz et al. 2015)."""
+States = tuple[Tensor, ...]
 """Of an LSTM: hidden and cell states, each of shape ``(layers, n, h)``."""
 
 
@@ -64,10 +69,11 @@ class MemoryExtractor(BaseFeaturesExtractor):
 
 
 class RecurrentPolicy(RecurrentActorCriticPolicy):
-    """An actor-critic with an LSTM each for actor and critic, which do not see the context: RL² (Duan et al. 2016).
+    """An actor-critic with an LSTM for actor and critic, which do not see the context: RL² (Duan et al. 2016).
 
     It reads whatever is observed but the context. The last action and reward are among that where the environments are
-    in :class:`~hyperrl.simulation.VecLastStep`. The memory begins anew with each episode.
+    in :class:`~hyperrl.simulation.VecLastStep`. The memory begins anew with each episode. Unlike in SB3-contrib's own
+    policies, actor and critic share it and the gradients of both reach it.
 
     :param observation_space: a Dict, or a flat ``Box``.
     :param action_space: one that RecurrentPPO serves.
@@ -80,7 +86,7 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
     :param log_std_init: log-std of the actions at first.
     :param optimizer_class: the optimiser.
     :param optimizer_kwargs: its keyword arguments but the learning rate.
-    :param lstm_hidden_size: width h of each LSTM.
+    :param lstm_hidden_size: width h of the LSTM.
     :param context_key: name of the context in a Dict observation.
     :raises ValueError: for ``use_sde``, and for an observation of nothing but a context.
 
@@ -114,27 +120,79 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
         self.context_key: Final = context_key
         arguments = passed_on(locals(), without=["context_key"])
         extractor: dict[str, Any] = dict(context_key=context_key)
-        super().__init__(features_extractor_class=MemoryExtractor, features_extractor_kwargs=extractor, **arguments)
+        super().__init__(
+            features_extractor_class=MemoryExtractor,
+            features_extractor_kwargs=extractor,
+            shared_lstm=True,
+            enable_critic_lstm=False,
+            **arguments,
+        )
+        h = lstm_hidden_size
+        with torch.no_grad():
+            self.lstm_actor.get_parameter("bias_ih_l0")[h : 2 * h] += FORGET_BIAS
 
-    def _process_sequence(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, features: Tensor, lstm_states: States, episode_starts: Tensor, lstm: nn.LSTM
-    ) -> States | tuple[Tensor, States]:
-        """Return the memory's outputs ``(B, h)`` and its states, as SB3-contrib's does, in one call of the LSTM.
+    def forward(
+        self, obs: PyTorchObs, lstm_states: RNNStates, episode_starts: Tensor, deterministic: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor, RNNStates]:
+        """Act: return actions ``(B, *action shape)``, values ``(B, 1)``, log-probabilities ``(B,)`` and the memory."""
+        latent, states = self._read(self._features(obs), lstm_states.pi, episode_starts)
+        distribution = self._distribution(latent)
+        actions = distribution.get_actions(deterministic=deterministic)
+        shape: Any = self.action_space.shape
+        return (
+            actions.reshape((-1, *shape)),
+            self._value(latent),
+            distribution.log_prob(actions),
+            RNNStates(states, states),
+        )
 
-        Sequences of the rollout buffer begin where episodes do, so that the memory need not be cleared within one.
+    def evaluate_actions(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, obs: PyTorchObs, actions: Tensor, lstm_states: RNNStates, episode_starts: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return values ``(B, 1)``, log-probabilities ``(B,)`` of the actions, and entropies ``(B,)``.
 
-        :param features: of ``s`` sequences one after the other, padded to the same length, shape ``(B, n)``.
+        :param obs: of ``s`` sequences one after the other, padded to the same length.
         :param lstm_states: before each sequence, shape ``(1, s, h)`` each.
-        :param episode_starts: where the memory is cleared before it reads, shape ``(B,)``.
         """
-        s = lstm_states[0].shape[1]
+        latent, _ = self._read(self._features(obs), lstm_states.pi, episode_starts)
+        distribution = self._distribution(latent)
+        return self._value(latent), distribution.log_prob(actions), distribution.entropy()
+
+    def get_distribution(
+        self, obs: PyTorchObs, lstm_states: States, episode_starts: Tensor
+    ) -> tuple[Distribution, States]:
+        """Return the distribution of actions, and the memory."""
+        latent, states = self._read(self._features(obs), lstm_states, episode_starts)
+        return self._distribution(latent), states
+
+    def predict_values(self, obs: PyTorchObs, lstm_states: States, episode_starts: Tensor) -> Tensor:
+        """Return the values, shape ``(B, 1)``."""
+        return self._value(self._read(self._features(obs), lstm_states, episode_starts)[0])
+
+    def _read(self, features: Tensor, states: States, episode_starts: Tensor) -> tuple[Tensor, States]:
+        """Return what actor and critic act on, ``(B, h)``, the memory's outputs, and its states after each sequence.
+
+        Sequences of the rollout buffer begin where episodes do, so that the memory need not be cleared within one: then
+        one call of the LSTM does what SB3-contrib does in a loop over steps.
+        """
+        s = states[0].shape[1]
         starts = episode_starts.reshape(s, -1)
         if starts[:, 1:].any():
-            return super()._process_sequence(features, lstm_states, episode_starts, lstm)
+            h, c = states
+            return self._process_sequence(features, (h, c), episode_starts, self.lstm_actor)  # pyright: ignore[reportReturnType]
         kept = (1 - starts[:, 0]).view(1, s, 1)
-        sequences = features.reshape(s, -1, lstm.input_size).transpose(0, 1)  # (B, n) -> (T, s, n)
-        outputs, after = lstm(sequences, (kept * lstm_states[0], kept * lstm_states[1]))
+        sequences = features.reshape(s, -1, self.lstm_actor.input_size).transpose(0, 1)  # (B, n) -> (T, s, n)
+        outputs, after = self.lstm_actor(sequences, (kept * states[0], kept * states[1]))
         return outputs.transpose(0, 1).flatten(0, 1), after  # (T, s, h) -> (B, h)
+
+    def _features(self, obs: PyTorchObs) -> Tensor:
+        return BaseModel.extract_features(self, obs, self.features_extractor)
+
+    def _distribution(self, latent: Tensor) -> Distribution:
+        return self._get_action_dist_from_latent(self.mlp_extractor.forward_actor(latent))
+
+    def _value(self, latent: Tensor) -> Tensor:
+        return self.value_net(self.mlp_extractor.forward_critic(latent))
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         data = super()._get_constructor_parameters()
@@ -163,7 +221,7 @@ class HyperRecurrentPolicy(RecurrentPolicy):
     :param log_std_init: log-std of the actions at first.
     :param optimizer_class: the optimiser.
     :param optimizer_kwargs: its keyword arguments but the learning rate.
-    :param lstm_hidden_size: width h of each LSTM.
+    :param lstm_hidden_size: width h of the LSTM.
     :param context_key: name of the context in a Dict observation, which is left out.
     :param rank: directions per layer of the low-rank head.
     :param embedding: widths of the layers between the memory and the head.
@@ -230,19 +288,17 @@ class HyperRecurrentPolicy(RecurrentPolicy):
         """The actor, generated from the memory's output."""
         return self.mlp_extractor.actor  # pyright: ignore[reportReturnType]
 
-    def _process_sequence(
-        self, features: Tensor, lstm_states: States, episode_starts: Tensor, lstm: nn.LSTM
-    ) -> tuple[Tensor, States]:
+    def _read(self, features: Tensor, states: States, episode_starts: Tensor) -> tuple[Tensor, States]:
         """Return the memory's outputs with the features of the observation behind them, ``(B, h + n)``, and states."""
-        outputs, after = super()._process_sequence(features, lstm_states, episode_starts, lstm)
-        return torch.cat([outputs, features[:, : self.features_extractor.state_dim]], dim=1), after  # pyright: ignore[reportReturnType]
+        outputs, after = super()._read(features, states, episode_starts)
+        return torch.cat([outputs, features[:, : self.features_extractor.state_dim]], dim=1), after
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return super()._get_constructor_parameters() | dict(rank=self.rank, embedding=self.embedding)
 
 
 class _Heads(nn.Module):
-    """Actor and critic in the place of SB3's ``mlp_extractor``, from which its four entry points get their outputs."""
+    """Actor and critic in the place of SB3's ``mlp_extractor``."""
 
     def __init__(self, actor: HyperNetwork, critic: HyperNetwork) -> None:
         super().__init__()

@@ -39,8 +39,8 @@ def make(kind: str, action: str = "box", venv: Any = None, **sizes: Any) -> Any:
 
 
 def states(n: int, seed: int = 0) -> RNNStates:
-    drawn = torch.randn(4, 1, n, H, generator=torch.Generator().manual_seed(seed))
-    return RNNStates((drawn[0], drawn[1]), (drawn[2], drawn[3]))
+    h, c = torch.randn(2, 1, n, H, generator=torch.Generator().manual_seed(seed))
+    return RNNStates((h, c), (h, c))
 
 
 def observed(model: Any, n: int) -> dict[str, torch.Tensor]:
@@ -111,7 +111,8 @@ def test_one_call_of_the_lstm_equals_step_by_step(kind: str, begun: tuple[int, .
     features, (h, c) = torch.randn(3 * 6, policy.features_dim), states(3).pi
     starts = torch.zeros(3, 6)
     starts[[0, 2][: 1 + len(begun)], :] += torch.tensor([float(t in begun) for t in range(6)])
-    ours = RecurrentPolicy._process_sequence(policy, features, (h, c), starts.flatten(), policy.lstm_actor)
+    latent, after = policy._read(features, (h, c), starts.flatten())
+    ours = latent[:, :H], after
     theirs = RecurrentActorCriticPolicy._process_sequence(features, (h, c), starts.flatten(), policy.lstm_actor)
     torch.testing.assert_close(ours, theirs)
 
