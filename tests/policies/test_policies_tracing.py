@@ -54,6 +54,7 @@ def test_a_traced_policy_acts_alike_for_any_number_of_rows(name: str, head: str)
 )
 def test_a_policy_goes_through_torchs_onnx_exporters(name: str, head: str, dynamo: bool) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
+    validates = torch.distributions.Distribution._validate_args  # whatever was set before
     module, entries, expected = acting(name, head)
     names = [f"x{i}" for i in range(len(entries))]
     shapes: dict[str, Any] = (
@@ -68,7 +69,7 @@ def test_a_policy_goes_through_torchs_onnx_exporters(name: str, head: str, dynam
     inputs = {name: entry.numpy() for name, entry in zip(names, entries, strict=True)}
     (actions,) = session.run(None, {entry.name: inputs[entry.name] for entry in session.get_inputs()})[:1]
     torch.testing.assert_close(torch.as_tensor(actions), expected, atol=1e-5, rtol=1e-5)
-    assert torch.distributions.Distribution._validate_args
+    assert torch.distributions.Distribution._validate_args == validates
 
 
 @pytest.mark.parametrize("head", HEADS)

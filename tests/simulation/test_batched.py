@@ -225,7 +225,7 @@ def test_the_time_limit_is_the_familys(name):
         lengths += [info["episode"]["l"] for info in vec_env.step(action)[3] if "episode" in info]
     assert lengths
     assert max(lengths) <= limit
-    if name not in ("cartpole", "inverted_pendulum", "hopper", "walker2d"):  # which fall
+    if name not in ("cartpole", "inverted_pendulum", "hopper", "walker2d", "ant"):  # which fall
         assert limit in lengths
 
 

@@ -233,7 +233,8 @@ def test_a_copy_goes_on_alike_and_holds_no_more_than_it_must(name: str) -> None:
     for _ in range(10):
         simulator.step(action)
     pickled = pickle.dumps(simulator)
-    numbers = 200 * (3 * len(simulator.context_space) + 20)
+    assert simulator.state is not None
+    numbers = 200 * (3 * len(simulator.context_space) + 20 + simulator.state.shape[1])
     assert len(pickled) < 8 * numbers + 20_000
     copies = [pickle.loads(pickled), copy.deepcopy(simulator)]
     for _ in range(20):
