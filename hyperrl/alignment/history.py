@@ -10,6 +10,8 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from hyperrl.utils.rows import encode
+
 Rows = NDArray[np.float32]
 
 
@@ -85,11 +87,4 @@ class Rower:
 
     def action(self, actions: NDArray[Any]) -> Rows:
         """Lay out ``n`` actions, ``(n, a)``; discrete ones become one-hot."""
-        actions, space = np.asarray(actions), self.actions
-        if isinstance(space, spaces.Discrete):
-            return np.eye(int(space.n), dtype=np.float32)[actions.reshape(-1) - int(space.start)]
-        if isinstance(space, spaces.MultiDiscrete):
-            columns = (actions.reshape(len(actions), -1) - space.start.reshape(-1)).T
-            hot = [np.eye(int(n), dtype=np.float32)[c] for n, c in zip(space.nvec.reshape(-1), columns, strict=True)]
-            return np.concatenate(hot, axis=1)
-        return actions.reshape(len(actions), -1).astype(np.float32)
+        return encode(self.actions, actions)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hyperrl.contexts import ContextBox, ContextSpace, Feature
 from hyperrl.inference.beliefs import Belief
-from hyperrl.inference.estimator import Estimator, encode
+from hyperrl.inference.estimator import Estimator
 from hyperrl.policies import HyperPolicy
 from hyperrl.policies.context import ContextReader, context_extractor
 from hyperrl.rollouts.agent import Agent
@@ -22,6 +22,7 @@ from hyperrl.utils.devices import find_device
 from hyperrl.utils.files import refuse_existing, write_bytes
 from hyperrl.utils.records import decode
 from hyperrl.utils.records import encode as encode_record
+from hyperrl.utils.rows import encode
 from hyperrl.utils.tensors import pack, unpack
 
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from hyperrl.contexts import ContextSpace
 from hyperrl.inference.beliefs import Beliefs
+from hyperrl.utils.rows import width
 
 FARTHEST: Final = 10.0  # standard deviations at which inputs are clipped
 REGRESSORS: Final = 8  # inputs of the regression
@@ -185,55 +186,10 @@ def eliminate(matrix: Tensor, right: Tensor) -> Tensor:
     return rows[..., k:]
 
 
-def width(space: spaces.Space[Any]) -> int:
-    """Return how many numbers :func:`encode` makes of an element of a space.
-
-    :raises ValueError: for spaces of anything but numbers and choices.
-    """
-    if isinstance(space, spaces.Dict):
-        return sum(width(entry) for entry in space.spaces.values())
-    if isinstance(space, spaces.Discrete):
-        return int(space.n)
-    if isinstance(space, spaces.MultiDiscrete) and len(space.nvec.shape) == 1:
-        return int(space.nvec.sum())
-    if isinstance(space, spaces.Box | spaces.MultiBinary):
-        return int(np.prod(space.shape))
-    raise ValueError(f"expected a space of numbers or choices, to infer a context from, got {space}")
-
-
 def centre_of(space: spaces.Space[Any]) -> NDArray[np.float32]:
-    """Return the mean of what :func:`encode` makes of scaled, evenly drawn actions."""
+    """Return the mean of what :func:`~hyperrl.utils.rows.encode` makes of scaled, evenly drawn actions."""
     if isinstance(space, spaces.Discrete):
         return np.full(int(space.n), 1 / space.n, dtype=np.float32)
     if isinstance(space, spaces.MultiDiscrete):
         return np.concatenate([np.full(n, 1 / n, dtype=np.float32) for n in space.nvec.tolist()])
     return np.full(width(space), 0.5 if isinstance(space, spaces.MultiBinary) else 0.0, dtype=np.float32)
-
-
-def encode(space: spaces.Space[Any], values: Any, scale: bool = False) -> NDArray[np.float32]:
-    """Return rows of numbers, ``(n, width)``, of ``n`` elements of a space; a choice becomes one-hot.
-
-    :param values: ``n`` rows, or a Dict of such.
-    :param scale: map the entries of a box with bounds to [-1, 1].
-    """
-    if isinstance(space, spaces.Dict):
-        return np.concatenate([encode(entry, values[key], scale) for key, entry in space.spaces.items()], axis=1)
-    if isinstance(space, spaces.Discrete):
-        return np.eye(int(space.n), dtype=np.float32)[np.asarray(values).reshape(-1) - int(space.start)]
-    if isinstance(space, spaces.MultiDiscrete):
-        columns = zip(space.nvec.tolist(), (np.asarray(values) - space.start).T, strict=True)
-        return np.concatenate([np.eye(n, dtype=np.float32)[column] for n, column in columns], axis=1)
-    rows = np.asarray(values, dtype=np.float32).reshape(len(values), -1)
-    if scale and isinstance(space, spaces.Box):
-        middle, half_width = scale_of(space)
-        rows = (rows - middle) / half_width
-    return rows
-
-
-def scale_of(space: spaces.Box) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return the middle and the half width of a box, flat; 0 and 1 where it has no bounds."""
-    low, high = space.low.ravel().astype(np.float64), space.high.ravel().astype(np.float64)
-    bounded = (high > low) & (high - low < 1e6)
-    with np.errstate(over="ignore", invalid="ignore"):
-        middle, half_width = np.where(bounded, (low + high) / 2, 0.0), np.where(bounded, (high - low) / 2, 1.0)
-    return middle.astype(np.float32), half_width.astype(np.float32)

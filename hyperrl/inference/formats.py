@@ -16,9 +16,10 @@ from hyperrl.export.deterministic import Decode, Normalize, OpenPolicy, leave_op
 from hyperrl.export.formats import READERS, TOLERANCE, WRITERS, describe, require_format
 from hyperrl.export.specialization import refuse_normalized_context
 from hyperrl.inference.agent import InferringAgent, Memory
-from hyperrl.inference.estimator import Estimator, scale_of
+from hyperrl.inference.estimator import Estimator
 from hyperrl.policies.context import context_extractor
 from hyperrl.utils.files import refuse_existing, write_bytes
+from hyperrl.utils.rows import scale_of
 
 FORMATS: Final = ("onnx", "pt2")
 CHECKED: Final = 4  # steps by which what was written is compared with the agent

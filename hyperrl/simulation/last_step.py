@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
+from hyperrl.utils.rows import encode
+
 LAST_ACTION: Final = "last_action"
 LAST_REWARD: Final = "last_reward"
 LAST_STEP: Final = (LAST_ACTION, LAST_REWARD)
@@ -104,11 +106,7 @@ def last_entries(
     {'last_action': array([[0., 0., 1.]], dtype=float32), 'last_reward': array([[-1.]], dtype=float32)}
     """
     rewards = np.asarray(rewards, dtype=np.float32)[:, None]
-    if isinstance(action_space, spaces.Discrete):
-        chosen = np.asarray(actions).reshape(len(rewards)) - action_space.start
-        action = np.eye(int(action_space.n), dtype=np.float32)[chosen]
-    else:
-        action = np.array(actions, dtype=np.float32).reshape(len(rewards), -1)
+    action = np.array(encode(action_space, actions))  # a copy: entries are cleared where episodes end
     return {LAST_ACTION: action, LAST_REWARD: np.sign(rewards) * np.log1p(np.abs(rewards))}
 
 

@@ -17,9 +17,10 @@ from toy import ACTIONS, CONTEXT, VECTOR, toy
 import hyperrl
 from hyperrl.inference import Estimator, InferringAgent
 from hyperrl.inference.agent import reader_of
-from hyperrl.inference.estimator import eliminate, encode, width
+from hyperrl.inference.estimator import eliminate
 from hyperrl.policies import POLICY_OF, ConcatPolicy, ContextExtractor, FilmPolicy, UnawarePolicy
 from hyperrl.rollouts import Agent, rollout
+from hyperrl.utils.rows import encode, width
 from tests.policies import test_policies
 
 N, STEPS = 5, 6
