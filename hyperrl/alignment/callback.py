@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
 
-from hyperrl.alignment.wrapper import AlignedContext
-from hyperrl.utils.environments import layers
+from hyperrl.alignment.acting import find_aligned
 
 
 class AlignmentCallback(BaseCallback):
@@ -19,10 +18,10 @@ class AlignmentCallback(BaseCallback):
     """
 
     def _on_training_start(self) -> None:
-        found = [layer for layer in layers(self.training_env) if isinstance(layer, AlignedContext)]
-        if not found:
+        aligned = find_aligned(self.model)
+        if aligned is None:
             raise ValueError("expected environments in an AlignedContext: the callback trains its encoder")
-        self.aligned = found[0]
+        self.aligned = aligned
 
     def _on_step(self) -> bool:
         return True

@@ -101,10 +101,10 @@ def train(
         normalizer = model.get_vec_normalize_env()
         if normalizer is not None:
             normalizer.save(str(run.path / NORMALIZER))
-        aligned = find_aligned(model)
+        aligned, encoder = find_aligned(model), None
         if aligned is not None:
             aligned.save(run.path / ENCODER)
-        encoder = None if aligned is None else sha256_of(aligned.dynamics)
+            encoder = sha256_of(aligned.dynamics)
         run.finish(Result(describe_model(model), round(checkpoint.elapsed, 1), str(model.device), encoder))
         run.publish()
     return model
