@@ -21,10 +21,8 @@ from hyperrl.alignment.networks import AlignedDynamics
 from hyperrl.contexts import ContextBox, ContextSpace, Feature
 from hyperrl.utils.devices import find_device
 from hyperrl.utils.environments import layers
-from hyperrl.utils.files import write_bytes
-from hyperrl.utils.records import decode, encode
 from hyperrl.utils.seeding import check_seed
-from hyperrl.utils.tensors import pack, unpack
+from hyperrl.utils.tensors import read_tensors, write_tensors
 
 
 @dataclass(frozen=True)
@@ -190,21 +188,14 @@ class AlignedContext(VecEnvWrapper):
 
     def save(self, path: str | Path) -> None:
         """Write encoder and dynamics to a safetensors file: numbers, and nothing that runs."""
-        record = EncoderRecord(self.sizes, self.context_key)
-        write_bytes(Path(path), pack(self.dynamics.state_dict(), encode(record)))
+        write_tensors(path, self.dynamics.state_dict(), EncoderRecord(self.sizes, self.context_key))
 
     def load(self, path: str | Path) -> None:
         """Take encoder and dynamics from a file that :meth:`save` wrote.
 
         :raises ValueError: where the file is damaged, or of an encoder of other sizes; the message names both.
         """
-        try:
-            tensors, text = unpack(Path(path).read_bytes())
-        except OSError as error:
-            raise ValueError(f"{path} cannot be read: {error.strerror}") from None
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from None
-        record = decode(EncoderRecord, text, path)
+        tensors, record = read_tensors(EncoderRecord, path)
         mine = EncoderRecord(self.sizes, self.context_key)
         if record != mine:
             raise ValueError(f"{path} holds another encoder: expected {mine}, got {record}")

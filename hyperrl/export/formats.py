@@ -35,7 +35,7 @@ from hyperrl.policies import ContextExtractor
 from hyperrl.policies.context import ContextReader, context_extractor
 from hyperrl.utils.errors import nearest
 from hyperrl.utils.extras import require
-from hyperrl.utils.files import refuse_existing, write_bytes
+from hyperrl.utils.files import read_bytes, refuse_existing, write_bytes
 from hyperrl.utils.tensors import pack, unpack
 
 PACKAGES: Final = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "pt2": (), "safetensors": ()}
@@ -123,10 +123,9 @@ def load(path: str | Path) -> FrozenPolicy:
 
     :raises ValueError: where the file is no such policy, or damaged.
     """
+    data = read_bytes(path)
     try:
-        return _read_safetensors(Path(path).read_bytes())
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+        return _read_safetensors(data)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 

@@ -18,19 +18,14 @@ from hyperrl.inference.estimator import Estimator
 from hyperrl.policies import HyperPolicy
 from hyperrl.policies.context import ContextReader, context_extractor
 from hyperrl.rollouts.agent import Agent
+from hyperrl.simulation.last_step import SOLE
 from hyperrl.utils.devices import find_device
-from hyperrl.utils.files import refuse_existing, write_bytes
-from hyperrl.utils.records import decode
-from hyperrl.utils.records import encode as encode_record
+from hyperrl.utils.files import refuse_existing
 from hyperrl.utils.rows import encode
-from hyperrl.utils.tensors import pack, unpack
+from hyperrl.utils.tensors import read_tensors, write_tensors
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
-
-
-SOLE = "observation"
-"""What an observation is called that is no Dict."""
 
 
 class Memory(NamedTuple):
@@ -166,7 +161,7 @@ class InferringAgent:
         refuse_existing(path, "choose another file, or remove it")
         estimator = self.estimator
         record = EstimatorRecord(estimator.context_space.features, estimator.hidden, estimator.beliefs.bounds)
-        write_bytes(path, pack(estimator.state_dict(), encode_record(record)))
+        write_tensors(path, estimator.state_dict(), record)
 
     @classmethod
     def load(cls, path: str | Path, model: BaseAlgorithm, device: str = "cpu") -> InferringAgent:
@@ -176,15 +171,7 @@ class InferringAgent:
         :raises ValueError: where the file cannot be read or is damaged, and where the estimator infers other features
             than the model reads, or from other observations or actions.
         """
-        try:
-            data = Path(path).read_bytes()
-        except OSError as error:
-            raise ValueError(f"{path} cannot be read: {error.strerror}") from None
-        try:
-            tensors, text = unpack(data)
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from None
-        record = decode(EstimatorRecord, text, path)
+        tensors, record = read_tensors(EstimatorRecord, path)
         reader = reader_of(model)
         space = ContextSpace(record.features)
         try:

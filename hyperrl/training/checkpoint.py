@@ -33,7 +33,7 @@ from hyperrl.alignment.wrapper import AlignedContext
 from hyperrl.simulation.last_step import VecLastStep
 from hyperrl.training.diagnostics import HyperDiagnostics
 from hyperrl.utils.environments import layers
-from hyperrl.utils.files import write_bytes
+from hyperrl.utils.files import read_bytes, write_bytes
 from hyperrl.utils.seeding import stream
 
 SHARE: Final = 0.05
@@ -174,10 +174,7 @@ def read(path: Path) -> State:
 
     :raises ValueError: where the file is damaged or follows another schema.
     """
-    try:
-        head, _, body = path.read_bytes().partition(b"\n")
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+    head, _, body = read_bytes(path).partition(b"\n")
     hyperrl, _, rest = head.decode(errors="replace").partition(" ")
     schema, _, digest = rest.partition(" ")
     if hyperrl != "hyperrl" or not schema.startswith("checkpoint-"):

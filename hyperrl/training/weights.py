@@ -25,9 +25,7 @@ from torch.optim import Optimizer
 from hyperrl.families.family import Family
 from hyperrl.training.models import build
 from hyperrl.training.recipe import AgentSpec
-from hyperrl.utils.files import write_bytes
-from hyperrl.utils.records import decode, encode
-from hyperrl.utils.tensors import pack, unpack
+from hyperrl.utils.tensors import read_tensors, write_tensors
 
 SIZES: Final = ("net_arch", "lstm_hidden_size")
 """What ``match_parameters`` sets. The file keeps it: the recipe that it names may have changed since."""
@@ -73,7 +71,7 @@ def save_weights(model: BaseAlgorithm, agent: AgentSpec, path: str | Path) -> No
     numbers = {key: v for key, v in vars(model).items() if type(v) in NUMBERS and key not in excluded}
     matched = SIZES if agent.definition.match_parameters is not None else ()
     sizes = {key: model.policy_kwargs[key] for key in matched if key in model.policy_kwargs}
-    write_bytes(path, pack(tensors, encode(ModelRecord(numbers, groups, states, sizes))))
+    write_tensors(path, tensors, ModelRecord(numbers, groups, states, sizes))
 
 
 def load_weights(
@@ -91,15 +89,7 @@ def load_weights(
     :param family: what it was trained on, as are the other arguments; see :func:`~hyperrl.training.models.build`.
     :raises ValueError: where the file is not there, damaged or of another model; the message names it.
     """
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
-    try:
-        tensors, text = unpack(data)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-    record = decode(ModelRecord, text, path)
+    tensors, record = read_tensors(ModelRecord, path)
     definition = agent.definition
     if definition.match_parameters is not None:
         policy_kwargs = definition.policy_kwargs | dict(record.sizes)

@@ -82,6 +82,17 @@ def new_folder(path: str | Path) -> Iterator[Path]:
             shutil.rmtree(partial, ignore_errors=True)
 
 
+def read_bytes(path: str | Path) -> bytes:
+    """Read a file.
+
+    :raises ValueError: where it cannot be read, saying why.
+    """
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+
+
 def write_bytes(path: str | Path, data: bytes) -> None:
     """Write a file, and its folder, so that a reader sees either its old content or all of the new one."""
     path = Path(path)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar, get_args
 
 from hyperrl.utils.errors import nearest
-from hyperrl.utils.files import write_text
+from hyperrl.utils.files import read_bytes, write_text
 
 
 class Record(Protocol):
@@ -48,11 +48,7 @@ def read(cls: type[R], path: str | Path) -> R:
     :raises ValueError: if the file cannot be read, has another schema, or does not fit the class. The message names the
         file and the fault.
     """
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
-    return decode(cls, data, path)
+    return decode(cls, read_bytes(path), path)
 
 
 def decode(cls: type[R], text: bytes | str, path: str | Path) -> R:

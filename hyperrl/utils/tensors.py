@@ -1,11 +1,15 @@
-"""Tensors and a text in one safetensors file, with a checksum over both. Reading such a file executes no code."""
+"""Tensors and a text, or a record, in one safetensors file, with a checksum. Reading such a file executes no code."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from hyperrl.utils.files import read_bytes, write_bytes
+from hyperrl.utils.records import R, Record, decode, encode
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,6 +55,25 @@ def unpack(data: bytes) -> tuple[dict[str, Tensor], str]:
     if digest != expected:
         raise ValueError("damaged: its contents are not those of its checksum")
     return tensors, text
+
+
+def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], record: Record) -> None:
+    """Write tensors and a record to a file, whole or not at all."""
+    write_bytes(path, pack(tensors, encode(record)))
+
+
+def read_tensors(cls: type[R], path: str | Path) -> tuple[dict[str, Tensor], R]:
+    """Return the tensors and the record that :func:`write_tensors` wrote.
+
+    :param cls: the record's class.
+    :raises ValueError: where the file cannot be read, is damaged, or holds another record; the message names it.
+    """
+    data = read_bytes(path)
+    try:
+        tensors, text = unpack(data)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return tensors, decode(cls, text, path)
 
 
 def _digest(text: str, data: bytes) -> str:
