@@ -108,8 +108,7 @@ class HyperConfig:
         return penalty
 
     def _encoder(self, reader: ContextReader) -> nn.Module:
-        if not self.embedding or min(self.embedding) < 1:
-            raise ValueError(f"expected widths ≥ 1, got embedding={list(self.embedding)}")
+        check_widths(self.embedding)
         width = self.embedding[-1]
         if self.encoder == "task_embedding":
             ids = _TaskId(reader)
@@ -117,18 +116,34 @@ class HyperConfig:
         elif self.encoder == "none":
             modules, width = [], reader.dim
         elif self.encoder == "cos_sin":
-            modules = [CosSin(), mlp([2 * reader.dim, *self.embedding], nn.Tanh, nn.Tanh())]
+            modules = [CosSin(), perceptron(2 * reader.dim, self.embedding)]
         else:
-            modules = [*mlp([reader.dim, *self.embedding], nn.Tanh, nn.Tanh())]
-        for layer in nn.Sequential(*modules).modules():
-            if isinstance(layer, nn.Linear):
-                nn.init.orthogonal_(layer.weight, math.sqrt(2))
-                nn.init.zeros_(layer.bias)
+            modules = [*perceptron(reader.dim, self.embedding)]
         if self.layer_norm:
             modules.append(nn.LayerNorm(width))
         if self.norm_bound is not None:
             modules.append(NormBound(self.norm_bound))
         return nn.Sequential(*modules)
+
+
+def check_widths(embedding: Sequence[int]) -> None:
+    """Refuse an encoder without layers, or with a layer of no width."""
+    if not embedding or min(embedding) < 1:
+        raise ValueError(f"expected widths ≥ 1, got embedding={list(embedding)}")
+
+
+def perceptron(n: int, embedding: Sequence[int]) -> nn.Sequential:
+    """Make an encoder of ``n`` numbers, whose weights begin as SB3's do: orthogonal, with biases of zero.
+
+    :param embedding: the widths of its layers.
+    """
+    check_widths(embedding)
+    encoder = mlp([n, *embedding], nn.Tanh, nn.Tanh())
+    for layer in encoder:
+        if isinstance(layer, nn.Linear):
+            nn.init.orthogonal_(layer.weight, math.sqrt(2))
+            nn.init.zeros_(layer.bias)
+    return encoder
 
 
 class GeneratedPolicy(ContextPolicy):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import sqrt
 from typing import Any, Final
 
 import torch
@@ -16,9 +15,10 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, MlpExtr
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
-from hyperrl.hypernet import HyperNetwork, mlp
+from hyperrl.hypernet import HyperNetwork
 from hyperrl.policies.arguments import names_checked, passed_on
 from hyperrl.policies.context import ContextExtractor, usual_extractor
+from hyperrl.policies.hyper_config import perceptron
 from hyperrl.simulation.last_step import LAST_STEP
 
 FORGET_BIAS: Final = 1.0
@@ -273,14 +273,7 @@ class HyperRecurrentPolicy(RecurrentPolicy):
         self.action_net, self.value_net = nn.Identity(), nn.Identity()
 
     def _generated(self, network: nn.Sequential) -> HyperNetwork:
-        sizes = [self.lstm_output_dim, *self.embedding]
-        if len(sizes) < 2 or min(sizes) < 1:
-            raise ValueError(f"expected widths ≥ 1, got embedding={list(self.embedding)}")
-        encoder = mlp(sizes, nn.Tanh, nn.Tanh())
-        for layer in encoder:
-            if isinstance(layer, nn.Linear):
-                nn.init.orthogonal_(layer.weight, sqrt(2))
-                nn.init.zeros_(layer.bias)
+        encoder = perceptron(self.lstm_output_dim, self.embedding)
         return HyperNetwork(self.lstm_output_dim, network, "low_rank", encoder=encoder, rank=self.rank)
 
     @property
