@@ -47,18 +47,19 @@ def main(check: bool = False) -> None:
         check: Write nothing, and fail where a table differs.
     """
     comparisons = load()
-    stale = [page for page in PAGES if filled(page.read_text("utf-8"), comparisons) != page.read_text("utf-8")]
+    texts = {page: page.read_text("utf-8") for page in PAGES}
+    stale = {page: new for page, text in texts.items() if (new := filled(text, comparisons)) != text}
     if check:
         sys.exit(f"run scripts/results: other figures in {', '.join(map(str, stale))}" if stale else 0)
-    for page in stale:
-        write_text(page, filled(page.read_text("utf-8"), comparisons))
+    for page, new in stale.items():
+        write_text(page, new)
         print(f"Wrote {page}")
     for name, comparison in comparisons.items():
         plots.save(plots.plot_curves(comparison.curves), FILES.parent / f"curves-{name}.png")
     if len(comparisons) > 1:
-        pooled = PooledComparison(list(comparisons.values()))
-        profiles = pooled.profiles(np.linspace(-0.2, 1.1, 131))
-        plots.save(plots.plot_profiles(np.linspace(-0.2, 1.1, 131), profiles, "score"), FILES.parent / "profiles.png")
+        thresholds = np.linspace(-0.2, 1.1, 131)
+        profiles = PooledComparison(list(comparisons.values())).profiles(thresholds)
+        plots.save(plots.plot_profiles(thresholds, profiles, "score"), FILES.parent / "profiles.png")
 
 
 def load(folder: Path = FILES) -> dict[str, Comparison]:

@@ -3,22 +3,27 @@
 import pytest
 import results
 
+from hyperrl.experiments.comparison import Comparison
 from hyperrl.experiments.sweeps import read_sweep
 
 ROOT = results.ROOT
 
 
-def test_the_tables_of_the_pages_are_those_of_the_files() -> None:
-    comparisons = results.load()
+@pytest.fixture(scope="module")
+def comparisons() -> dict[str, Comparison]:
+    return results.load()
+
+
+def test_the_tables_of_the_pages_are_those_of_the_files(comparisons: dict[str, Comparison]) -> None:
     for page in results.PAGES:
         text = page.read_text(encoding="utf-8")
         assert results.BLOCK.search(text)
         assert results.filled(text, comparisons) == text, "run scripts/results"
 
 
-def test_every_file_is_of_a_cell_of_the_sweep() -> None:
+def test_every_file_is_of_a_cell_of_the_sweep(comparisons: dict[str, Comparison]) -> None:
     cells = {cell.name: cell for cell in read_sweep(ROOT / "scripts" / "sweeps" / "results.toml")}
-    for name, comparison in results.load().items():
+    for name, comparison in comparisons.items():
         for label, reports in comparison.reports.items():
             for report in reports:
                 assert report.training is not None
@@ -26,8 +31,7 @@ def test_every_file_is_of_a_cell_of_the_sweep() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in results.TABLES if name != "headline"])
-def test_a_row_is_renewed_and_one_without_files_stays(name: str) -> None:
-    comparisons = results.load()
+def test_a_row_is_renewed_and_one_without_files_stays(name: str, comparisons: dict[str, Comparison]) -> None:
     head, cells = results.TABLES[name]
     family = next(iter(comparisons))
     table = f"| head |\n| --- |\n| {family} | 1 | old |\n| elsewhere | 9 | 0.5 |"
