@@ -8,6 +8,7 @@ import pytest
 from gymnasium import spaces
 from gymnasium.utils import EzPickle
 from numpy.testing import assert_array_equal
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -95,6 +96,18 @@ def write(folder: Path, recipe: str) -> Path:
     return folder / "mine.toml"
 
 
+def assert_resumes_exactly(family: Any, agent: Path, out: Path, steps: int = 256, at: int = 130) -> BaseAlgorithm:
+    """Check that a training that was interrupted ends as one that was not, and return that one."""
+    arguments: Any = dict(steps=steps, seed=2, device="cpu", checkpoint_seconds=0)
+    whole = train(family, agent, **arguments)
+    with pytest.raises(KeyboardInterrupt):
+        train(family, agent, out=out, callback=Interrupt(at=at), **arguments)
+    np.random.seed(99)  # noqa: NPY002 (whatever the process did before)
+    resumed = train(family, agent, out=out, resume=True, **arguments)
+    assert_array_equal(resumed.policy.parameters_to_vector(), whole.policy.parameters_to_vector())
+    return whole
+
+
 @pytest.mark.parametrize("sample_freq", [-1, 4])
 @pytest.mark.parametrize(
     "recipe",
@@ -103,23 +116,11 @@ def write(folder: Path, recipe: str) -> Path:
 )
 def test_gsde_resumes_exactly(recipe: str, sample_freq: int, tmp_path: Path) -> None:
     agent = write(tmp_path, f"{recipe}use_sde = true\nsde_sample_freq = {sample_freq}\n")
-    arguments: Any = dict(steps=256, seed=2, device="cpu", checkpoint_seconds=0)
-    whole = train("pendulum", agent, **arguments)
-    with pytest.raises(KeyboardInterrupt):
-        train("pendulum", agent, out=tmp_path / "x", callback=Interrupt(at=130), **arguments)
-    np.random.seed(99)  # noqa: NPY002 (whatever the process did before)
-    resumed = train("pendulum", agent, out=tmp_path / "x", resume=True, **arguments)
-    assert_array_equal(resumed.policy.parameters_to_vector(), whole.policy.parameters_to_vector())
+    assert_resumes_exactly("pendulum", agent, tmp_path / "x")
 
 
 def test_what_mujoco_simulates_resumes_exactly(tmp_path: Path) -> None:
-    agent = write(tmp_path, ON_POLICY)
-    arguments: Any = dict(steps=256, seed=2, device="cpu", checkpoint_seconds=0)
-    whole = train("half_cheetah", agent, **arguments)
-    with pytest.raises(KeyboardInterrupt):
-        train("half_cheetah", agent, out=tmp_path / "x", callback=Interrupt(at=130), **arguments)
-    resumed = train("half_cheetah", agent, out=tmp_path / "x", resume=True, **arguments)
-    assert_array_equal(resumed.policy.parameters_to_vector(), whole.policy.parameters_to_vector())
+    assert_resumes_exactly("half_cheetah", write(tmp_path, ON_POLICY), tmp_path / "x")
 
 
 @pytest.mark.parametrize("recipe", [ON_POLICY, OFF_POLICY], ids=["PPO", "SAC"])
@@ -154,12 +155,7 @@ def test_environments_whose_state_no_checkpoint_keeps_begin_new_episodes(
 
 def test_a_plain_environment_keeps_its_state(tmp_path: Path) -> None:
     family, agent = family_of(Walk, tmp_path), write(tmp_path, ON_POLICY)
-    arguments: Any = dict(steps=512, seed=2, device="cpu", checkpoint_seconds=0)
-    whole = train(family, agent, **arguments)
-    with pytest.raises(KeyboardInterrupt):
-        train(family, agent, out=tmp_path / "x", callback=Interrupt(at=300), **arguments)
-    resumed = train(family, agent, out=tmp_path / "x", resume=True, **arguments)
-    assert_array_equal(resumed.policy.parameters_to_vector(), whole.policy.parameters_to_vector())
+    assert_resumes_exactly(family, agent, tmp_path / "x", steps=512, at=300)
     assert Run.open(tmp_path / "x").record.restarts == ()
 
 
@@ -231,12 +227,7 @@ def test_what_a_memory_read_and_where_contexts_switch_resumes_exactly(policy: st
     recipe = ON_POLICY.replace('"PPO"', '"RecurrentPPO"').replace('"hyper"', f'"{policy}"')
     recipe = recipe.replace("n_envs = 4\n", "n_envs = 4\nobserve_last_step = true\nswitch = [3, 9]\n")
     agent = write(tmp_path, recipe)
-    arguments: Any = dict(steps=256, seed=2, device="cpu", checkpoint_seconds=0)
-    whole = train("pendulum", agent, **arguments)
-    with pytest.raises(KeyboardInterrupt):
-        train("pendulum", agent, out=tmp_path / "x", callback=Interrupt(at=130), **arguments)
-    resumed = train("pendulum", agent, out=tmp_path / "x", resume=True, **arguments)
-    assert_array_equal(resumed.policy.parameters_to_vector(), whole.policy.parameters_to_vector())
+    whole = assert_resumes_exactly("pendulum", agent, tmp_path / "x")
     for trust in (False, True):
         model = Run.open(tmp_path / "x").model("cpu", trust)
         assert_array_equal(model.policy.parameters_to_vector(), whole.policy.parameters_to_vector())
