@@ -54,7 +54,7 @@ def test_a_traced_policy_acts_alike_for_any_number_of_rows(name: str, head: str)
 )
 def test_a_policy_goes_through_torchs_onnx_exporters(name: str, head: str, dynamo: bool) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
-    validates = torch.distributions.Distribution._validate_args  # whatever was set before
+    validates = torch.distributions.Distribution._validate_args  # torch's compiler turns it off for good
     module, entries, expected = acting(name, head)
     names = [f"x{i}" for i in range(len(entries))]
     shapes: dict[str, Any] = (
