@@ -104,7 +104,7 @@ def adapt(
     for name in method or ("search",):
         check_method(name)
     hidden = "infer" in method or (not method and all(agent.beside(ESTIMATOR).is_file() for agent in opened))
-    by_path = {agent.run.path if isinstance(agent, SavedRun) else agent.path: agent for agent in opened}
+    by_path = {agent.path: agent for agent in opened}
     models = {name: [load_agent(by_path[run.path], device, hidden) for run in group] for name, group in grouped.items()}
     told = [m.model if isinstance(m, InferringAgent) else m for group in models.values() for m in group]
     recurrent = any(map(has_memory, told))

@@ -68,6 +68,11 @@ class SavedRun:
     trust: bool
 
     @property
+    def path(self) -> Path:
+        """Where it is."""
+        return self.run.path
+
+    @property
     def training(self) -> Training:
         """How it was trained."""
         return self.run.training
@@ -88,7 +93,7 @@ class SavedRun:
 
     def beside(self, name: str) -> Path:
         """Return where a result goes."""
-        return self.run.path / name
+        return self.path / name
 
 
 def open_agent(
@@ -126,6 +131,7 @@ def load_agent(agent: SavedRun | SavedModel, device: str, hidden: bool = False) 
 
     path = agent.beside(ESTIMATOR)
     if not path.is_file():
-        where = agent.run.path if isinstance(agent, SavedRun) else agent.path
-        raise ValueError(f"{path} is missing: an agent must learn to infer its context first, by hyperrl infer {where}")
+        raise ValueError(
+            f"{path} is missing: an agent must learn to infer its context first, by hyperrl infer {agent.path}"
+        )
     return InferringAgent.load(path, model, device)
