@@ -198,18 +198,19 @@ class Search:
             seed=self.seed,
             irrelevant=self.family.irrelevant,
         )
+        verbosity = optuna.logging.get_verbosity()
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
         try:
-            verbosity = optuna.logging.get_verbosity()
-            optuna.logging.set_verbosity(optuna.logging.WARNING)
             study = optuna.create_study(
                 storage=_storage(journal), study_name=STUDY, direction="maximize", load_if_exists=True
             )
-            optuna.logging.set_verbosity(verbosity)
             before, trials = study.user_attrs.get("settings"), study.trials
         except Exception as error:  # whatever Optuna makes of lines that it did not write
             raise ValueError(
                 f"{journal} is damaged, so the search cannot go on: {type(error).__name__}: {error}"
             ) from error
+        finally:
+            optuna.logging.set_verbosity(verbosity)
         if before is None:
             study.set_user_attr("settings", settings)
         elif before != settings:
