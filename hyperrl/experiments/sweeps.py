@@ -20,7 +20,7 @@ from hyperrl.families.family import Family, load_family
 from hyperrl.training.loop import train
 from hyperrl.training.models import build
 from hyperrl.training.recipe import AgentSpec, agent_spec
-from hyperrl.training.record import Training
+from hyperrl.training.record import Training, changes
 from hyperrl.training.run import Run
 from hyperrl.utils.definitions import build as build_definition
 from hyperrl.utils.definitions import read_toml
@@ -310,12 +310,7 @@ def _of_cell(cell: Cell, report: Report, path: Path) -> Report:
     if differences := cell.training.differences(report.training):
         raise ValueError(f"{path} is of another training: {'; '.join(differences)}")
     found = {"splits": tuple(report.splits)} | ({} if report.settings is None else vars(report.settings))
-    differences = [
-        f"{key} was {found.get(key, 'not given')!r}, now {value!r}"
-        for key, value in cell.evaluated.items()
-        if found.get(key) != value
-    ]
-    if differences:
+    if differences := changes(found, cell.evaluated):
         raise ValueError(f"{path} is of another evaluation: {'; '.join(differences)}. Remove it to evaluate again")
     return report
 

@@ -80,12 +80,8 @@ class Training:
         >>> one.differences(replace(one, steps=2000, agent="renamed"))
         ['steps was 1000, now 2000']
         """
-        mine, others = (_flat(plain(replace(t, overrides={}))) for t in (self, other))
-        return [
-            f"{key} was {mine.get(key, 'not given')!r}, now {others.get(key, 'not given')!r}"
-            for key in dict.fromkeys((*mine, *others))
-            if key not in ("family", "agent") and mine.get(key) != others.get(key)
-        ]
+        mine, others = (_flat(plain(replace(t, overrides={}, family="", agent=""))) for t in (self, other))
+        return changes(mine, others)
 
 
 @dataclass(frozen=True)
@@ -159,6 +155,19 @@ def distinguish(trainings: Mapping[str, Training]) -> dict[str, str]:
             name += f" ({told})" if len(told) <= 50 else f" ({digest[:6]})"
         labels[digest] = name
     return labels
+
+
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Say in words which values are different.
+
+    >>> changes({"steps": 1000, "seed": 0}, {"steps": 2000, "seed": 0})
+    ['steps was 1000, now 2000']
+    """
+    return [
+        f"{key} was {before.get(key, 'not given')!r}, now {now.get(key, 'not given')!r}"
+        for key in dict.fromkeys((*before, *now))
+        if before.get(key) != now.get(key)
+    ]
 
 
 def contents(agent: AgentSpec) -> dict[str, Any]:
