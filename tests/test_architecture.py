@@ -23,6 +23,7 @@ LAYERS = (
     ("experiments",),
     ("adaptation",),
     ("report",),
+    ("explorer",),
     ("cli",),
 )
 """Rooms from the bottom up; rooms of one layer do not import each other."""

@@ -108,3 +108,10 @@ def set_threads(threads: int) -> None:
     if not 1 <= threads <= cores:
         raise ValueError(f"expected from 1 to {cores} threads, the cores of this machine, got --threads {threads}")
     torch.set_num_threads(threads)
+
+
+def draw_without_screen() -> None:
+    """Let MuJoCo draw by EGL where there is no screen, unless the user has chosen otherwise."""
+    has_screen = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    if sys.platform == "linux" and not has_screen:
+        os.environ.setdefault("MUJOCO_GL", "egl")

@@ -17,6 +17,7 @@ from hyperrl.utils.errors import nearest
 if TYPE_CHECKING:
     from hyperrl.families.family import Family
     from hyperrl.physics.base import Physics
+    from hyperrl.physics.canvas import Canvas, Frame
 
 CONTEXT: Final = "context"
 """The entry of observations and the option of ``reset`` that hold the context."""
@@ -56,7 +57,7 @@ class ContextEnv(gym.Env[Any, Any]):
         apply: Callable[[gym.Env[Any, Any], Mapping[str, float]], None],
         contexts: ArrayLike | None = None,
         action_scale: str | None = None,
-        draw: Callable[[np.ndarray, Mapping[str, float]], np.ndarray | None] | None = None,
+        draw: Callable[[np.ndarray, Mapping[str, float]], Canvas | Frame | None] | None = None,
     ) -> None:
         self.env = env
         self.context_space = context_space
@@ -138,11 +139,16 @@ class ContextEnv(gym.Env[Any, Any]):
 
     def render(self) -> Any:
         """Draw the environment in its context; ``render_mode="rgb_array"`` gives an array (height, width, 3)."""
+        drawn = self.draw()
+        return drawn if isinstance(drawn, np.ndarray) or not hasattr(drawn, "frame") else drawn.frame()
+
+    def draw(self) -> Any:
+        """Draw the environment in its context, as a :class:`~hyperrl.physics.Canvas` where its physics draws shapes."""
         state = getattr(self.env.unwrapped, "state", None)
         if self.render_mode == "rgb_array" and self._draw is not None and state is not None:
-            frame = self._draw(np.asarray(state, dtype=np.float64), self.context_space.as_dict(self.context))
-            if frame is not None:
-                return frame
+            drawn = self._draw(np.asarray(state, dtype=np.float64), self.context_space.as_dict(self.context))
+            if drawn is not None:
+                return drawn
         return self.env.render()
 
     def close(self) -> None:

@@ -313,13 +313,13 @@ class Family:
         return env
 
     def _bare_context_env(self, contexts: Vector | None, **kwargs: Any) -> ContextEnv:
+        drawn = kwargs.get("render_mode") == "rgb_array" and self.has_physics
+        draw = self.physics().draw if drawn else None
         if self._make_env is None or self._apply is None:
             from hyperrl.simulation.physics_env import PhysicsEnv
 
             env = PhysicsEnv(self.physics(), **kwargs)
-            return ContextEnv(env, self.context_space, _set_context, contexts)
-        drawn = kwargs.get("render_mode") == "rgb_array" and self.has_physics
-        draw = self.physics().draw if drawn else None
+            return ContextEnv(env, self.context_space, _set_context, contexts, draw=draw)
         return ContextEnv(self._make_env(**kwargs), self.context_space, self._apply, contexts, self._action_scale, draw)
 
 

@@ -84,6 +84,9 @@ class InferringAgent:
         self.observation_space: spaces.Space[Any] = self.reader.other_space
         """What it observes: the model's observation without the context."""
         self.action_space: spaces.Space[Any] = model.action_space
+        self.told: NDArray[np.floating[Any]] | None = None
+        """The context that the model is given in place of the inferred one, ``(d,)`` or a row for each environment.
+        Inference goes on, so that :meth:`belief` says what it would have been given."""
         key, others = self.reader.key, self.observation_space
         entries = dict(others.spaces) if isinstance(others, spaces.Dict) else {SOLE: others}
         whole = spaces.Dict({**entries, key: self.reader.box})
@@ -116,7 +119,8 @@ class InferringAgent:
             starts = np.ones(n, dtype=bool)
         memory, sums, outputs = self._infer(rows, None if state is None else state.state, starts, reward)
         agent = self._agent
-        agent.context = self.estimator.beliefs.context(outputs).cpu().numpy()
+        inferred = self.estimator.beliefs.context(outputs).cpu().numpy()
+        agent.context = inferred if self.told is None else np.asarray(self.told, dtype=np.float32)
         agent.deterministic = deterministic
         agent.memory = None if state is None else state.model
         actions = agent.act(observed if isinstance(observed, dict) else {SOLE: observed}, starts)

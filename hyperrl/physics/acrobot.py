@@ -28,6 +28,7 @@ class Acrobot(Physics):
     observation_space = spaces.Box(-BOUND, BOUND)
     action_space = spaces.Discrete(3)  # torque, times -1, 0 or 1
     uniforms = 4
+    kick = (0.0, 0.0, 1.0, 2.0)  # rad/s
 
     def initial(self, uniform: Tensor, c: Context) -> Tensor:
         """All four numbers within ±0.1, in single precision as Gymnasium has them."""

@@ -11,7 +11,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hyperrl.physics.canvas import Frame
+from hyperrl.physics.canvas import Canvas, Frame
 
 Context = Mapping[str, Tensor]
 """Feature name = its value in each of ``n`` environments, shape ``(n,)``."""
@@ -41,6 +41,8 @@ class Physics(ABC):
     """Space of one environment's action."""
     uniforms: int
     """How many uniform numbers ``initial`` takes per environment."""
+    kick: tuple[float, ...] = ()
+    """What a push by hand adds to the state, ``s`` numbers; empty where nothing can be pushed."""
     in_torch: bool = True
     """Whether torch computes it, on any device and with gradients; else it takes tensors on the cpu."""
     threads: int | None = None
@@ -78,8 +80,8 @@ class Physics(ABC):
         """Return the greatest expected return of an episode of so many steps, shape ``(n,)``, where it is known."""
         return None
 
-    def draw(self, state: NDArray[np.float64], context: Mapping[str, float]) -> Frame | None:
-        """Return a picture of one environment, or ``None`` where Gymnasium's own environment is to draw itself.
+    def draw(self, state: NDArray[np.float64], context: Mapping[str, float]) -> Canvas | Frame | None:
+        """Draw one environment; ``None`` where Gymnasium's own environment is to draw itself.
 
         :param state: shape ``(s,)``.
         :param context: feature name = value.

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hyperrl.physics.base import Context, Physics, columns
-from hyperrl.physics.canvas import GREEN, GREY, RED, Canvas, Frame
+from hyperrl.physics.canvas import GREEN, GREY, RED, Canvas
 
 DT = 0.1  # s
 THRUST = 2.5  # m/s²
@@ -30,6 +30,7 @@ class Boat(Physics):
     observation_space = spaces.Box(-BOUND, BOUND)
     action_space = spaces.Box(-1.0, 1.0, (2,))  # throttle and rudder
     uniforms = 3
+    kick = (0.7, 0.7, 0.0, 0.0)  # m
 
     def initial(self, uniform: Tensor, c: Context) -> Tensor:
         """Within 2 m of the buoy along either axis, with any heading, without speed through the water."""
@@ -57,7 +58,7 @@ class Boat(Physics):
         x, y, cos, sin, speed = observation.unbind(1)
         return columns(x, y, torch.atan2(sin, cos), speed)
 
-    def draw(self, state: NDArray[np.float64], context: Mapping[str, float]) -> Frame:
+    def draw(self, state: NDArray[np.float64], context: Mapping[str, float]) -> Canvas:
         """The buoy, the boat with its bow, and the current as a line from the buoy."""
         canvas = Canvas(4.2)
         x, y, heading, _ = map(float, state)
@@ -66,4 +67,4 @@ class Boat(Physics):
         bow = (x + 0.4 * math.cos(heading), y + 0.4 * math.sin(heading))
         canvas.line([(2 * x - bow[0], 2 * y - bow[1]), bow], RED, 0.2)
         canvas.disc(bow, 0.16, GREY)
-        return canvas.frame()
+        return canvas

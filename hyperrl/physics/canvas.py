@@ -1,16 +1,21 @@
-"""A canvas on which physics draw their states."""
+"""A canvas on which physics draw their states: as shapes, which become pixels, or SVG for a browser."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from PIL.ImageDraw import ImageDraw
 
 Frame = NDArray[np.uint8]
 """A picture: red, green and blue of each pixel, shape ``(height, width, 3)``."""
 Color = tuple[int, int, int]
 """Red, green and blue, 0 to 255."""
+Point = tuple[float, float]
 
 SIZE = 400  # pixels
 OVERSAMPLING = 3  # against jagged edges
@@ -27,38 +32,100 @@ class Canvas:
     >>> canvas.disc((1, 1), 0.2, RED)
     >>> canvas.frame().shape
     (400, 400, 3)
+    >>> canvas.svg().count("<")
+    2
     """
 
     def __init__(self, reach: float) -> None:
-        from PIL import Image, ImageDraw  # only who draws needs it
+        self._reach = reach
+        self._shapes: list[_Line | _Disc | _Bar] = []
 
-        self._pixels = SIZE * OVERSAMPLING
-        self._scale = self._pixels / (2 * reach)
-        self._image = Image.new("RGB", (self._pixels, self._pixels), "white")
-        self._draw = ImageDraw.Draw(self._image)
-
-    def line(self, points: Sequence[tuple[float, float]], color: Color, width: float) -> None:
+    def line(self, points: Sequence[Point], color: Color, width: float) -> None:
         """Draw a line with round ends through points; its width is in the environment's units."""
-        self._draw.line([self._place(*point) for point in points], color, max(1, round(width * self._scale)))
-        for point in points:
-            self.disc(point, width / 2, color)
+        self._shapes.append(_Line([*points], color, width))
 
-    def disc(self, center: tuple[float, float], radius: float, color: Color) -> None:
+    def disc(self, center: Point, radius: float, color: Color) -> None:
         """Draw a filled circle."""
-        x, y = self._place(*center)
-        r = radius * self._scale
-        self._draw.ellipse((x - r, y - r, x + r, y + r), color)
+        self._shapes.append(_Disc(center, radius, color))
 
     def bar(self, left: float, bottom: float, right: float, top: float, color: Color) -> None:
         """Draw a filled rectangle; top and bottom may be given the other way round."""
-        x, y = zip(self._place(left, bottom), self._place(right, top), strict=True)
-        self._draw.rectangle((min(x), min(y), max(x), max(y)), color)
+        self._shapes.append(_Bar((left, bottom), (right, top), color))
 
     def frame(self) -> Frame:
         """Return the picture, shape ``(SIZE, SIZE, 3)``."""
-        from PIL import Image
+        from PIL import Image, ImageDraw  # only who wants pixels needs it
 
-        return np.asarray(self._image.resize((SIZE, SIZE), Image.Resampling.LANCZOS))
+        image = Image.new("RGB", (SIZE * OVERSAMPLING, SIZE * OVERSAMPLING), "white")
+        draw = ImageDraw.Draw(image)
+        place, scale = self._scaled(SIZE * OVERSAMPLING)
+        for shape in self._shapes:
+            shape.paint(draw, place, scale)
+        return np.asarray(image.reduce(OVERSAMPLING))
 
-    def _place(self, x: float, y: float) -> tuple[float, float]:
-        return self._pixels / 2 + x * self._scale, self._pixels / 2 - y * self._scale
+    def svg(self) -> str:
+        """Return the picture as elements of an SVG whose view box is ``0 0 SIZE SIZE``."""
+        place, scale = self._scaled(SIZE)
+        return "".join(shape.svg(place, scale) for shape in self._shapes)
+
+    def _scaled(self, pixels: int) -> tuple[Callable[[Point], Point], float]:
+        """Return what maps points to pixels, from the top left, and how many pixels a unit has."""
+        scale = pixels / (2 * self._reach)
+        return lambda point: (pixels / 2 + point[0] * scale, pixels / 2 - point[1] * scale), scale
+
+
+class _Line(NamedTuple):
+    points: list[Point]
+    color: Color
+    width: float
+
+    def paint(self, draw: ImageDraw, place: Callable[[Point], Point], scale: float) -> None:
+        draw.line([place(point) for point in self.points], self.color, max(1, round(self.width * scale)))
+        for point in self.points:
+            _Disc(point, self.width / 2, self.color).paint(draw, place, scale)
+
+    def svg(self, place: Callable[[Point], Point], scale: float) -> str:
+        points = " ".join(f"{x:.1f},{y:.1f}" for x, y in map(place, self.points))
+        return (
+            f'<polyline points="{points}" fill="none" stroke="{_hex(self.color)}" '
+            f'stroke-width="{self.width * scale:.1f}" stroke-linecap="round" stroke-linejoin="round"/>'
+        )
+
+
+class _Disc(NamedTuple):
+    center: Point
+    radius: float
+    color: Color
+
+    def paint(self, draw: ImageDraw, place: Callable[[Point], Point], scale: float) -> None:
+        x, y = place(self.center)
+        r = self.radius * scale
+        draw.ellipse((x - r, y - r, x + r, y + r), self.color)
+
+    def svg(self, place: Callable[[Point], Point], scale: float) -> str:
+        x, y = place(self.center)
+        return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{self.radius * scale:.1f}" fill="{_hex(self.color)}"/>'
+
+
+class _Bar(NamedTuple):
+    one: Point
+    opposite: Point
+    color: Color
+
+    def _box(self, place: Callable[[Point], Point]) -> tuple[float, float, float, float]:
+        x, y = zip(place(self.one), place(self.opposite), strict=True)
+        return min(x), min(y), max(x), max(y)
+
+    def paint(self, draw: ImageDraw, place: Callable[[Point], Point], scale: float) -> None:
+        draw.rectangle(self._box(place), self.color)
+
+    def svg(self, place: Callable[[Point], Point], scale: float) -> str:
+        left, top, right, bottom = self._box(place)
+        return (
+            f'<rect x="{left:.1f}" y="{top:.1f}" width="{right - left:.1f}" height="{bottom - top:.1f}" '
+            f'fill="{_hex(self.color)}"/>'
+        )
+
+
+def _hex(color: Color) -> str:
+    return "#" + bytes(color).hex()

@@ -25,6 +25,7 @@ class Cartpole(Physics):
     observation_space = spaces.Box(-BOUND, BOUND)
     action_space = spaces.Discrete(2)  # left, right
     uniforms = 4
+    kick = (0.0, 0.0, 0.0, 0.5)  # rad/s
 
     def initial(self, uniform: Tensor, c: Context) -> Tensor:
         """All four numbers within ±0.05."""

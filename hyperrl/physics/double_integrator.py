@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hyperrl.physics.base import Context, Physics
-from hyperrl.physics.canvas import GREEN, GREY, RED, Canvas, Frame
+from hyperrl.physics.canvas import GREEN, GREY, RED, Canvas
 
 DT = 0.1  # s
 RADIUS = 0.1  # m
@@ -27,6 +27,7 @@ class DoubleIntegrator(Physics):
     observation_space = spaces.Box(-1.0, 1.0, (4,))
     action_space = spaces.Box(-1.0, 1.0, (2,))  # force, N
     uniforms = 4
+    kick = (0.0, 0.0, 0.5, 0.3)  # m/s
 
     def initial(self, uniform: Tensor, c: Context) -> Tensor:
         """At rest near a corner: either coordinate within [0.8, 1], either sign."""
@@ -50,10 +51,10 @@ class DoubleIntegrator(Physics):
         """The state."""
         return state
 
-    def draw(self, state: NDArray[np.float64], context: Mapping[str, float]) -> Frame:
+    def draw(self, state: NDArray[np.float64], context: Mapping[str, float]) -> Canvas:
         """The square, the goal in it, and the mass as a disc whose area is proportional to it."""
         canvas = Canvas(1.25)
         canvas.line([(-1, -1), (1, -1), (1, 1), (-1, 1), (-1, -1)], GREY, 0.02)
         canvas.disc((0, 0), 0.1, GREEN)
         canvas.disc((float(state[0]), float(state[1])), 0.09 * math.sqrt(context["mass"]), RED)
-        return canvas.frame()
+        return canvas

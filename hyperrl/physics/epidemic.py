@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hyperrl.physics.base import Context, Physics, columns
-from hyperrl.physics.canvas import GREEN, GREY, INK, RED, Canvas, Frame
+from hyperrl.physics.canvas import GREEN, GREY, INK, RED, Canvas
 
 DT = 1.0  # day
 
@@ -44,7 +44,7 @@ class Epidemic(Physics):
         """The state."""
         return state
 
-    def draw(self, state: NDArray[np.float64], context: Mapping[str, float]) -> Frame:
+    def draw(self, state: NDArray[np.float64], context: Mapping[str, float]) -> Canvas:
         """Shares of the population as bars: susceptible, infected and recovered."""
         canvas = Canvas(1.2)
         susceptible, infected = map(float, state)
@@ -52,4 +52,4 @@ class Epidemic(Physics):
         for x, (share, color) in zip((-0.7, 0.0, 0.7), bars, strict=True):
             canvas.bar(x - 0.2, -1, x + 0.2, 2 * share - 1, color)
         canvas.line([(-1.1, -1), (1.1, -1)], INK, 0.03)
-        return canvas.frame()
+        return canvas

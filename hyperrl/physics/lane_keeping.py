@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hyperrl.physics.base import Context, Physics, columns
-from hyperrl.physics.canvas import GREEN, GREY, INK, RED, Canvas, Frame
+from hyperrl.physics.canvas import GREEN, GREY, INK, RED, Canvas
 
 DT = 0.1  # s
 MAX_ANGLE = 0.6  # rad, of the wheels
@@ -29,6 +29,7 @@ class LaneKeeping(Physics):
     observation_space = spaces.Box(-BOUND, BOUND)
     action_space = spaces.Box(-1.0, 1.0, (1,))  # where to steer, a share of 0.6 rad
     uniforms = 2
+    kick = (0.5, 0.2, 0.0)  # m, rad
 
     def initial(self, uniform: Tensor, c: Context) -> Tensor:
         """Within 2 m of the line and 0.8 rad of its direction, the wheels straight."""
@@ -54,7 +55,7 @@ class LaneKeeping(Physics):
         y, cos, sin, wheels = observation.unbind(1)
         return columns(y, torch.atan2(sin, cos), wheels)
 
-    def draw(self, state: NDArray[np.float64], context: Mapping[str, float]) -> Frame:
+    def draw(self, state: NDArray[np.float64], context: Mapping[str, float]) -> Canvas:
         """The line, the car as long as its wheelbase, and its front wheels."""
         canvas = Canvas(3.2)
         y, heading, wheels = map(float, state)
@@ -64,4 +65,4 @@ class LaneKeeping(Physics):
         canvas.line([(-dx, y - dy), (dx, y + dy)], RED, 0.3)
         angle = heading + wheels + context["misalignment"]
         canvas.line([(dx, y + dy), (dx + 0.3 * math.cos(angle), y + dy + 0.3 * math.sin(angle))], INK, 0.12)
-        return canvas.frame()
+        return canvas

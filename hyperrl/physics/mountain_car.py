@@ -24,6 +24,7 @@ class MountainCar(Physics):
     observation_space = spaces.Box(LOW, HIGH)
     action_space = spaces.Discrete(3)  # force, times -1, 0 or 1
     uniforms = 1
+    kick = (0.0, -0.02)  # 1/step
 
     def initial(self, uniform: Tensor, c: Context) -> Tensor:
         """At rest, x within [-0.6, -0.4]."""

@@ -24,6 +24,7 @@ class MountainCarContinuous(Physics):
     observation_space = spaces.Box(LOW, HIGH)
     action_space = spaces.Box(-1.0, 1.0, (1,))  # throttle
     uniforms = 1
+    kick = (0.0, -0.02)  # 1/step
 
     def initial(self, uniform: Tensor, c: Context) -> Tensor:
         """At rest, x within [-0.6, -0.4]."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hyperrl.physics.base import Context, Physics
-from hyperrl.physics.canvas import GREEN, GREY, RED, Canvas, Frame
+from hyperrl.physics.canvas import GREEN, GREY, RED, Canvas
 
 DT = 0.01
 LIMIT = 20.0
@@ -28,6 +28,7 @@ class Ode(Physics):
     observation_space = spaces.Box(-LIMIT, LIMIT, (1,))
     action_space = spaces.Box(-1.0, 1.0, (2,))  # real and imaginary part
     uniforms = 1
+    kick = (1.0,)
 
     def initial(self, uniform: Tensor, c: Context) -> Tensor:
         """Within ±1."""
@@ -69,13 +70,13 @@ class Ode(Physics):
             previous = value
         return total.reshape(-1, 2).mean(dim=1)  # x₀ is as often positive as negative
 
-    def draw(self, state: NDArray[np.float64], context: Mapping[str, float]) -> Frame:
+    def draw(self, state: NDArray[np.float64], context: Mapping[str, float]) -> Canvas:
         """The number on a line from -2 to 2; beyond that it is drawn at the end."""
         canvas = Canvas(2.3)
         canvas.line([(-2, 0), (2, 0)], GREY, 0.03)
         canvas.line([(0, -0.3), (0, 0.3)], GREEN, 0.06)
         canvas.disc((min(max(float(state[0]), -2.0), 2.0), 0.0), 0.1, RED)
-        return canvas.frame()
+        return canvas
 
 
 def _extreme_rates(coefficients: list[float]) -> tuple[float, float]:

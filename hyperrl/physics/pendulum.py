@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hyperrl.physics.base import Context, Physics, columns
-from hyperrl.physics.canvas import INK, RED, Canvas, Frame
+from hyperrl.physics.canvas import INK, RED, Canvas
 
 DT = 0.05  # s
 MAX_SPEED = 8.0  # rad/s
@@ -27,6 +27,7 @@ class Pendulum(Physics):
     observation_space = spaces.Box(-BOUND, BOUND)
     action_space = spaces.Box(-2.0, 2.0, (1,))  # N m
     uniforms = 2
+    kick = (0.0, 4.0)  # rad/s
 
     def initial(self, uniform: Tensor, c: Context) -> Tensor:
         """Any angle, a speed within ±1 rad/s."""
@@ -52,11 +53,11 @@ class Pendulum(Physics):
         cos, sin, speed = observation.unbind(1)
         return columns(torch.atan2(sin, cos), speed)
 
-    def draw(self, state: NDArray[np.float64], context: Mapping[str, float]) -> Frame:
+    def draw(self, state: NDArray[np.float64], context: Mapping[str, float]) -> Canvas:
         """The rod as long as it is, and as thick as its mass makes it; 1.6 m are shown either way."""
         canvas = Canvas(1.6)
         angle, length = float(state[0]), context["length"]
         tip = (-length * math.sin(angle), length * math.cos(angle))
         canvas.line([(0, 0), tip], RED, 0.16 * math.sqrt(context["mass"] / length))
         canvas.disc((0, 0), 0.04, INK)
-        return canvas.frame()
+        return canvas

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hyperrl.physics.base import Context, Physics, columns
-from hyperrl.physics.canvas import GREEN, GREY, INK, RED, Canvas, Frame
+from hyperrl.physics.canvas import GREEN, GREY, INK, RED, Canvas
 
 DT = 0.05  # years
 CAPACITY = 4.0  # prey, in units of the number to hold
@@ -27,6 +27,7 @@ class PredatorPrey(Physics):
     observation_space = spaces.Box(-LIMIT, LIMIT, (2,))
     action_space = spaces.Box(-1.0, 1.0, (1,))  # release predators, or hunt them
     uniforms = 2
+    kick = (0.5, -0.5)
 
     def initial(self, uniform: Tensor, c: Context) -> Tensor:
         """Both numbers between a third of 1 and 3."""
@@ -46,7 +47,7 @@ class PredatorPrey(Physics):
         """The state."""
         return state
 
-    def draw(self, state: NDArray[np.float64], context: Mapping[str, float]) -> Frame:
+    def draw(self, state: NDArray[np.float64], context: Mapping[str, float]) -> Canvas:
         """The plane of the logarithms: the number of prey to hold, where the prey stay as many, and the state."""
         canvas = Canvas(3.0)
         canvas.line([(-3, 0), (3, 0)], GREY, 0.02)
@@ -55,4 +56,4 @@ class PredatorPrey(Physics):
         steady = np.log(context["growth"] * (1 - np.exp(prey) / CAPACITY) / context["predation"])
         canvas.line([*zip(prey.tolist(), steady.tolist(), strict=True)], INK, 0.03)
         canvas.disc((float(state[0]), float(state[1])), 0.12, RED)
-        return canvas.frame()
+        return canvas

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hyperrl.physics.base import Context, Physics, columns
-from hyperrl.physics.canvas import GREEN, GREY, INK, RED, Canvas, Frame
+from hyperrl.physics.canvas import GREEN, GREY, INK, RED, Canvas
 
 DT = 0.04  # s
 GRAVITY = 9.81  # m/s²
@@ -31,6 +31,7 @@ class Quadrotor(Physics):
     observation_space = spaces.Box(-BOUND, BOUND)
     action_space = spaces.Box(-1.0, 1.0, (2,))  # of the left and the right rotor, -1 for no thrust and 1 for all of it
     uniforms = 3
+    kick = (0.0, 0.0, 0.0, 1.5, 0.0, 2.0)  # m/s, rad/s
 
     def initial(self, uniform: Tensor, c: Context) -> Tensor:
         """At rest, within 1.5 m of the origin along either axis, tilted by at most 0.3 rad."""
@@ -61,7 +62,7 @@ class Quadrotor(Physics):
         x, y, cos, sin, vx, vy, omega = observation.unbind(1)
         return columns(x, y, torch.atan2(sin, cos), vx, vy, omega)
 
-    def draw(self, state: NDArray[np.float64], context: Mapping[str, float]) -> Frame:
+    def draw(self, state: NDArray[np.float64], context: Mapping[str, float]) -> Canvas:
         """The body twice as long as it is, with its rotors, the goal, and the wind as a line from the centre."""
         canvas = Canvas(3.2)
         x, y, theta = map(float, state[:3])
@@ -71,4 +72,4 @@ class Quadrotor(Physics):
         canvas.line([(x - dx, y - dy), (x + dx, y + dy)], RED, 0.1 * math.sqrt(context["mass"]))
         for end, color in ((-1, INK), (1, GREY)):
             canvas.disc((x + end * dx, y + end * dy), 0.08, color)
-        return canvas.frame()
+        return canvas

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hyperrl.physics.base import Context, Physics, columns
-from hyperrl.physics.canvas import GREEN, GREY, INK, Canvas, Frame
+from hyperrl.physics.canvas import GREEN, GREY, INK, Canvas
 
 DT = 0.2  # min
 LIMIT = 5.0  # m
@@ -27,6 +27,7 @@ class Tanks(Physics):
     observation_space = spaces.Box(0.0, LIMIT, (2,))
     action_space = spaces.Box(-1.0, 1.0, (1,))  # the pump, off to full
     uniforms = 2
+    kick = (0.0, 0.5)  # m
 
     def initial(self, uniform: Tensor, c: Context) -> Tensor:
         """Either level up to 2 m."""
@@ -47,7 +48,7 @@ class Tanks(Physics):
         """The state."""
         return state
 
-    def draw(self, state: NDArray[np.float64], context: Mapping[str, float]) -> Frame:
+    def draw(self, state: NDArray[np.float64], context: Mapping[str, float]) -> Canvas:
         """Both tanks, 3 m of them, and the level to hold."""
         canvas = Canvas(1.7)
         for left, level in zip((-1.3, 0.3), state.tolist(), strict=True):
@@ -55,4 +56,4 @@ class Tanks(Physics):
             canvas.bar(left, -1.5, left + 1, top, GREY)
             canvas.line([(left, 1.5), (left, -1.5), (left + 1, -1.5), (left + 1, 1.5)], INK, 0.05)
         canvas.line([(0.3, context["level"] - 1.5), (1.3, context["level"] - 1.5)], GREEN, 0.05)
-        return canvas.frame()
+        return canvas

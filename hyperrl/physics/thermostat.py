@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hyperrl.physics.base import Context, Physics, columns
-from hyperrl.physics.canvas import GREEN, GREY, RED, Canvas, Frame
+from hyperrl.physics.canvas import GREEN, GREY, RED, Canvas
 
 DT = 0.1  # h
 POWER = 40.0  # kW
@@ -29,6 +29,7 @@ class Thermostat(Physics):
     observation_space = spaces.Box(-BOUND, BOUND)
     action_space = spaces.Box(-1.0, 1.0, (1,))  # set point of the heat pump
     uniforms = 1
+    kick = (-5.0, 0.0)  # K
 
     def initial(self, uniform: Tensor, c: Context) -> Tensor:
         """Within 10 °C of the target, the heat pump off."""
@@ -48,7 +49,7 @@ class Thermostat(Physics):
         """The state."""
         return state
 
-    def draw(self, state: NDArray[np.float64], context: Mapping[str, float]) -> Frame:
+    def draw(self, state: NDArray[np.float64], context: Mapping[str, float]) -> Canvas:
         """A thermometer from 0 to 40 °C with the target, and the heat as a bar beside it."""
         canvas = Canvas(1.2)
         temperature, heat = map(float, state)
@@ -56,4 +57,4 @@ class Thermostat(Physics):
         canvas.bar(-0.4, -1, -0.2, min(max(temperature / 20, -1.0), 1.0), RED)
         canvas.line([(-0.5, 0), (-0.1, 0)], GREEN, 0.03)
         canvas.bar(0.3, 0, 0.5, heat * context["valve"], GREY if heat * context["valve"] < 0 else RED)
-        return canvas.frame()
+        return canvas

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hyperrl.physics.base import Context, Physics, columns
-from hyperrl.physics.canvas import GREEN, INK, RED, Canvas, Frame
+from hyperrl.physics.canvas import GREEN, INK, RED, Canvas
 
 DT = 0.05  # s
 UPPER_ARM = 0.5  # m
@@ -32,6 +32,7 @@ class TwoLinkArm(Physics):
     observation_space = spaces.Box(-BOUND, BOUND)
     action_space = spaces.Box(-1.0, 1.0, (2,))  # shares of the largest torques
     uniforms = 4
+    kick = (0.0, 0.0, 3.0, -3.0, 0.0, 0.0)  # rad/s
 
     def initial(self, uniform: Tensor, c: Context) -> Tensor:
         """At rest in any posture; the goal is 0.2 m to 0.7 m from the shoulder."""
@@ -73,7 +74,7 @@ class TwoLinkArm(Physics):
         cos1, sin1, cos2, sin2, *others = observation.unbind(1)
         return columns(torch.atan2(sin1, cos1), torch.atan2(sin2, cos2), *others)
 
-    def draw(self, state: NDArray[np.float64], context: Mapping[str, float]) -> Frame:
+    def draw(self, state: NDArray[np.float64], context: Mapping[str, float]) -> Canvas:
         """The arm as long as it is, the payload as a disc whose area is proportional to it, and the goal."""
         canvas = Canvas(1.4)
         q1, q2, _, _, *goal = map(float, state)
@@ -82,4 +83,4 @@ class TwoLinkArm(Physics):
         canvas.disc((goal[0], goal[1]), 0.07, GREEN)
         canvas.line([(0, 0), elbow, hand], INK, 0.05)
         canvas.disc(hand, 0.07 * math.sqrt(context["payload"]), RED)
-        return canvas.frame()
+        return canvas

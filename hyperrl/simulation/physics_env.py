@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from hyperrl.physics.base import Physics
-from hyperrl.physics.canvas import Frame
+from hyperrl.physics.canvas import Canvas, Frame
 
 
 class PhysicsEnv(gym.Env[np.ndarray, Any]):
@@ -68,8 +68,12 @@ class PhysicsEnv(gym.Env[np.ndarray, Any]):
 
     @property
     def state(self) -> np.ndarray:
-        """The state of the physics, shape ``(s,)``."""
+        """The state of the physics, shape ``(s,)``; may be set, and the next ``step`` goes on from it."""
         return self._state[0].numpy()
+
+    @state.setter
+    def state(self, state: np.ndarray) -> None:
+        self._state = torch.tensor(state, dtype=torch.float64)[None]
 
     def render(self) -> Frame | None:
         """Draw the state in its context, with ``render_mode="rgb_array"``; shape ``(height, width, 3)``.
@@ -78,10 +82,10 @@ class PhysicsEnv(gym.Env[np.ndarray, Any]):
         """
         if self.render_mode is None:
             return None
-        frame = self.physics.draw(self.state, self.context)
-        if frame is None:
+        drawn = self.physics.draw(self.state, self.context)
+        if drawn is None:
             raise ValueError(f"{type(self.physics).__name__} has no drawing: give it a method draw()")
-        return frame
+        return drawn.frame() if isinstance(drawn, Canvas) else drawn
 
     def _observe(self) -> np.ndarray:
         return self.physics.observe(self._state)[0].to(torch.float32, copy=True).numpy()
