@@ -98,7 +98,9 @@ def curves(session: Session) -> str:
     for i, lane in enumerate(session.lanes):
         at = np.unique(np.linspace(0, lane.steps, CURVE_POINTS).round().astype(int))
         points = " ".join(place(step, lane.returns[step]) for step in at)
-        lines += f'<polyline points="{points}" fill="none" stroke="{color(i)}" stroke-width="{max(1.5, 5 - 1.5 * i)}"/>'
+        lines += (
+            f'<polyline points="{points}" fill="none" stroke="{color(i)}" stroke-width="{max(1.5, 4 - 1.25 * i)}"/>'
+        )
     bottom = 6 + height
     return (
         f'<svg viewBox="0 0 {CURVE_WIDTH} {CURVE_HEIGHT}" width="100%">'

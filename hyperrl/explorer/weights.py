@@ -75,8 +75,9 @@ class WeightMap:
             return "The agent acts on what it remembers, not on the sliders."
         extractor = context_extractor(policy) if isinstance(policy, nn.Module) else None
         if not isinstance(policy, GeneratedPolicy) or extractor is None:
-            is_told = extractor is not None and extractor.include_context
-            return f"One network for all contexts, which {'has' if is_told else 'has not'} the context as an input."
+            if extractor is not None and extractor.include_context:
+                return "One network for all contexts; the context is one of its inputs."
+            return "One network for all contexts, which it is not told."
         try:
             refuse_normalized_context(extractor.reader, model.get_vec_normalize_env())
         except ValueError:

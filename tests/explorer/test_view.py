@@ -72,8 +72,8 @@ def test_agents_without_generated_weights_say_why() -> None:
         WeightMap.of(PPO(policy, vec_env, device="cpu"), SPACE)
         for policy in (hyperrl.ConcatPolicy, hyperrl.UnawarePolicy)
     )
-    assert concat == "One network for all contexts, which has the context as an input."
-    assert unaware == "One network for all contexts, which has not the context as an input."
+    assert concat == "One network for all contexts; the context is one of its inputs."
+    assert unaware == "One network for all contexts, which it is not told."
     recurrent = RecurrentPPO(hyperrl.HyperRecurrentPolicy, vec_env, n_steps=8, batch_size=8, device="cpu")
     assert WeightMap.of(recurrent, SPACE) == "The agent acts on what it remembers, not on the sliders."
     assert isinstance(WeightMap.of(RandomActions(vec_env.action_space, 1, 0), SPACE), str)
