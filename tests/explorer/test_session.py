@@ -134,8 +134,9 @@ def test_a_surprise_is_of_its_split(split: str) -> None:
 
 def test_an_agent_that_infers_acts_on_what_it_is_told_until_that_is_hidden() -> None:
     model = PPO(hyperrl.HyperPolicy, PENDULUM.vec_env(2), **SIZES)
+    policy: Any = model.policy
     with torch.no_grad():  # weights that depend on the context
-        model.policy.actor.head.generator.weight.normal_(0, 0.3)
+        policy.actor.head.generator.weight.normal_(0, 0.3)
     inferring = InferringAgent(
         model, Estimator(reader_of(model).other_space, model.action_space, PENDULUM.context_space)
     )
@@ -159,8 +160,11 @@ def test_an_agent_that_infers_acts_on_what_it_is_told_until_that_is_hidden() -> 
 def test_a_state_that_diverges_ends_the_episode_and_says_why() -> None:
     session = random_session("pendulum", agents=1)
     inner: Any = session.lanes[0].context_env.env.unwrapped
-    session.lanes[0].env.step = lambda action: (_ for _ in ()).throw(ValueError("the state is no longer finite"))  # pyright: ignore[reportAttributeAccessIssue]
+
+    def diverge(action: Any) -> Any:
+        raise ValueError("the state is no longer finite")
+
+    inner.step = diverge
     session.step()
-    assert inner is not None
     assert session.lanes[0].is_over
     assert session.lanes[0].fault == "the state is no longer finite"
