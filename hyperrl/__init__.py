@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from hyperrl.policies import HyperPolicy as HyperPolicy
     from hyperrl.policies import HyperRecurrentPolicy as HyperRecurrentPolicy
     from hyperrl.policies import UnawarePolicy as UnawarePolicy
+    from hyperrl.sharing import load_agent as load_agent
     from hyperrl.training import Run as Run
     from hyperrl.training import train as train
 
@@ -39,6 +40,7 @@ __getattr__, __dir__ = attach(
         "hypernet": ("HyperNetwork",),
         "inference": ("infer_context",),
         "policies": ("ConcatPolicy", "HyperPolicy", "HyperRecurrentPolicy", "UnawarePolicy"),
+        "sharing": ("load_agent",),
         "training": ("Run", "train"),
     },
 )

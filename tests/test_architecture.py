@@ -20,6 +20,7 @@ LAYERS = (
     ("inference",),
     ("training",),
     ("evaluation",),
+    ("sharing",),
     ("experiments",),
     ("adaptation",),
     ("report",),

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hyperrl.sharing import names as trained
 from hyperrl.utils.definitions import names
 
 ROOT = Path(__file__).parents[1]
@@ -33,6 +34,8 @@ def test_the_wheel_holds_code_and_definitions(wheel: Path) -> None:
     contents = zipfile.ZipFile(wheel).namelist()
     for kind in ("envs", "agents"):
         assert {f"hyperrl/{kind}/{name}.toml" for name in names(kind)} <= set(contents)
+    for agent in trained():
+        assert {f"hyperrl/trained/{agent}/{file}" for file in ("config.json", "model.safetensors")} <= set(contents)
     assert {"hyperrl/py.typed", "hyperrl/cli/main.py"} <= set(contents)
     tops = {name.split("/")[0] for name in contents}
     assert tops == {"hyperrl", next(top for top in tops if top.endswith(".dist-info"))}
@@ -60,8 +63,10 @@ for name in {families}:
     for agent in {agents}:
         hyperrl.training.agent_spec(agent)
     hyperrl.load_family(name).make().reset()
+for name in {trained}:
+    hyperrl.load_agent(name, "cpu")
 model = hyperrl.train("pendulum", "hyper-ppo", steps=20_000, out="runs/x", device="cpu")
 print(hyperrl.evaluate(model, hyperrl.load_family("pendulum"), contexts=2, episodes=1).splits["train"].mean)
-""".format(families=names("envs"), agents=names("agents"))
+""".format(families=names("envs"), agents=names("agents"), trained=trained())
     assert float(run(python, "-c", program, cwd=work)) < 0
     assert (work / "runs" / "x" / "model.zip").is_file()

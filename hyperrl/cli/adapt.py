@@ -10,10 +10,11 @@ import numpy as np
 from rich.table import Table
 from tyro.conf import Positional
 
-from hyperrl.cli.agents import ESTIMATOR, SavedRun, load_agent, open_agent
+from hyperrl.cli.agents import SavedModel, load_agent, open_agent
 from hyperrl.cli.arguments import assignments
 from hyperrl.cli.console import console, say
 from hyperrl.evaluation.statistics import Estimate
+from hyperrl.training.run import ESTIMATOR
 from hyperrl.utils.files import refuse_existing
 
 if TYPE_CHECKING:
@@ -45,8 +46,8 @@ def adapt(
     """Let trained agents adapt to environments that they have not seen, and measure how fast they do.
 
     Args:
-        agents: Run folders of one family that `hyperrl train` wrote, or models' zips that Stable-Baselines3 saved, with
-            --family. Loading a zip unpickles, which can run any code: give zips that you trust.
+        agents: Run folders of one family, shared agents (see `hyperrl list`), or zips of Stable-Baselines3's models,
+            with --family. Loading a zip unpickles, which can run any code: give zips that you trust.
         family: For zips: name of a family (see `hyperrl list`), or path of a .toml file.
         algorithm: For zips: what trained them, such as PPO or mypackage.algorithms:MyPPO. Default: found from the zip.
         normalizer: For zips: file that VecNormalize.save wrote, where they were trained with normalised observations.
@@ -89,14 +90,14 @@ def adapt(
         raise ValueError(f"expected at least one context, got --contexts {contexts}")
     opened = [open_agent(agent, family, algorithm, normalizer, trust) for agent in agents]
     grouped: dict[str, list[Any]] = {}
-    runs = [agent.run for agent in opened if isinstance(agent, SavedRun)]
-    if len(runs) == len(opened):
-        grouped |= group_runs(runs)
-    elif runs:
+    trained = [agent for agent in opened if not isinstance(agent, SavedModel)]
+    if len(trained) == len(opened):
+        grouped |= group_runs(trained)
+    elif trained:
         raise ValueError("expected run folders or zips, got both: what they were trained on cannot be compared")
     else:
         grouped |= {agent.name: [agent] for agent in opened}
-    if len(grouped) < len(opened) and not runs:
+    if len(grouped) < len(opened) and not trained:
         raise ValueError(f"expected zips of different names, by which to call them, got {[str(a) for a in agents]}")
     met = opened[0].family
     target = opened[0].beside("adaptation") if out is None else out
@@ -104,8 +105,7 @@ def adapt(
     for name in method or ("search",):
         check_method(name)
     hidden = "infer" in method or (not method and all(agent.beside(ESTIMATOR).is_file() for agent in opened))
-    by_path = {agent.path: agent for agent in opened}
-    models = {name: [load_agent(by_path[run.path], device, hidden) for run in group] for name, group in grouped.items()}
+    models = {name: [load_agent(agent, device, hidden) for agent in group] for name, group in grouped.items()}
     told = [m.model if isinstance(m, InferringAgent) else m for group in models.values() for m in group]
     recurrent = any(map(has_memory, told))
     can = [
@@ -142,7 +142,7 @@ def adapt(
         found,
         progress,
     )
-    trainings = {agent: tuple(run.training for run in group) for agent, group in grouped.items()} if runs else {}
+    trainings = {agent: tuple(a.training for a in group) for agent, group in grouped.items()} if trained else {}
     result = replace(result, trainings=trainings)
     write_study(result, target)
     _print_study(result)

@@ -1,23 +1,22 @@
-"""What the commands take as an agent: a run folder, or a model's zip of Stable-Baselines3's."""
+"""What the commands take as an agent: a run folder, a shared agent, or a model's zip of Stable-Baselines3's."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from hyperrl.families.family import Family, load_family
 from hyperrl.training.record import Training
-from hyperrl.training.run import Run
+from hyperrl.training.run import ESTIMATOR, Run
+from hyperrl.utils.errors import nearest
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
 
     from hyperrl.inference import InferringAgent
-
-ESTIMATOR: Final = "estimator.safetensors"
-"""What `hyperrl infer` writes."""
+    from hyperrl.sharing.agent import SharedAgent
 
 
 @dataclass(frozen=True)
@@ -96,29 +95,94 @@ class SavedRun:
         return self.path / name
 
 
+@dataclass(frozen=True)
+class SavedAgent:
+    """A shared agent: a folder, one that comes along, or one of the Hub.
+
+    :param shared: the agent.
+    :param is_mine: whether it is a folder of the user's, where results may go.
+    """
+
+    shared: SharedAgent
+    is_mine: bool
+
+    @property
+    def path(self) -> Path:
+        """Where it is, as it was given."""
+        return Path(self.shared.name)
+
+    @property
+    def training(self) -> Training:
+        """How it was trained."""
+        return self.shared.training
+
+    @property
+    def name(self) -> str:
+        """What the agent is called."""
+        return self.training.agent
+
+    @property
+    def family(self) -> Family:
+        """The family that it was trained on."""
+        return self.shared.family
+
+    def model(self, device: str) -> BaseAlgorithm:
+        """Load the model."""
+        return self.shared.model(device)
+
+    def beside(self, name: str) -> Path:
+        """Return where a result goes: into the folder, or else the current one; or what came with the agent."""
+        inside = self.shared.path / name
+        if self.is_mine or inside.is_file():
+            return inside
+        return Path(f"{self.training.family}-{self.name}.{name}")
+
+
+Saved = SavedRun | SavedModel | SavedAgent
+
+
 def open_agent(
     path: Path,
     family: str | None = None,
     algorithm: str | None = None,
     normalizer: Path | None = None,
     trust: bool = False,
-) -> SavedRun | SavedModel:
+) -> Saved:
     """Open what a command is given as an agent.
 
+    :param path: a run folder, a model's zip, the name of an agent that comes along, a shared one's folder, or
+        ``hf:user/repo``.
     :param trust: load the pickles of a run folder instead of its numbers. Naming a zip, a pickle, is trusting it.
-    :raises ValueError: where it is neither, and for what is said of a run folder, which knows that itself.
+    :raises ValueError: where it is none of these, and for what is said of a folder, which knows that itself.
     """
+    from hyperrl.sharing.agent import SharedAgent
+    from hyperrl.sharing.config import CONFIG
+    from hyperrl.sharing.places import is_shared, names
+
     if path.suffix == ".zip":
         if not path.is_file():
             raise ValueError(f"no such file: {path}")
         return SavedModel(path, family, algorithm, normalizer)
-    for name, given in (("family", family), ("algorithm", algorithm), ("normalizer", normalizer)):
-        if given is not None:
-            raise ValueError(f"--{name} is for a model's zip: the run folder {path} knows that itself")
+    shared = is_shared(path)
+    given = dict(algorithm=algorithm, normalizer=normalizer) | ({} if shared else dict(family=family))
+    for name, value in given.items():
+        if value is not None:
+            raise ValueError(f"--{name} is for a model's zip: {path} knows that itself")
+    if shared:
+        if trust:
+            raise ValueError(f"--trust is for run folders: the shared agent {path} has no pickles")
+        opened = SharedAgent.open(path, None if family is None else load_family(family))
+        return SavedAgent(opened, (path / CONFIG).is_file())
+    if (
+        not path.exists()
+        and not path.with_name(f"{path.name}.partial").exists()
+        and (hint := nearest(str(path), names()))
+    ):
+        raise ValueError(f"there is no run folder {path}.{hint}")
     return SavedRun(Run.open(path), trust)
 
 
-def load_agent(agent: SavedRun | SavedModel, device: str, hidden: bool = False) -> BaseAlgorithm | InferringAgent:
+def load_agent(agent: Saved, device: str, hidden: bool = False) -> BaseAlgorithm | InferringAgent:
     """Load a model, or the agent that infers its context.
 
     :param hidden: hide the context from the model, by the estimator that `hyperrl infer` wrote.

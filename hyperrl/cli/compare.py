@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from tyro.conf import Positional
 
+from hyperrl.cli.agents import Saved, SavedModel, SavedRun, open_agent
 from hyperrl.cli.console import console
 from hyperrl.utils.files import refuse_existing
 
 if TYPE_CHECKING:
+    from hyperrl.evaluation.report import Report
     from hyperrl.experiments.comparison import Comparison, PooledComparison
+    from hyperrl.training.run import Run
 
 
 def compare(runs: Positional[tuple[Path, ...]], out: Path | None = None, reference: Path | None = None) -> None:
@@ -28,11 +31,10 @@ def compare(runs: Positional[tuple[Path, ...]], out: Path | None = None, referen
     from hyperrl.evaluation.report import Report
     from hyperrl.experiments.comparison import PooledComparison, compare_by_family
     from hyperrl.report.markdown import write_report
-    from hyperrl.training.run import Run
 
     if out is not None:
         refuse_existing(out)
-    sources = [Report.load(run) if run.suffix == ".json" else Run.open(run) for run in runs]
+    sources = [Report.load(run) if run.suffix == ".json" else _evaluated(open_agent(run)) for run in runs]
     comparisons = compare_by_family(sources, reference)
     pooled, reason = None, ""
     if len(comparisons) > 1:
@@ -53,6 +55,23 @@ def compare(runs: Positional[tuple[Path, ...]], out: Path | None = None, referen
         terminal.print(f"Nothing over all families: {reason}.")
     if out is not None:
         terminal.print(f"Wrote {out / 'report.md'} and its pictures")
+
+
+def _evaluated(agent: Saved) -> Run | Report:
+    """Return the run, or the evaluation of a shared agent."""
+    if isinstance(agent, SavedRun):
+        return agent.run
+    if isinstance(agent, SavedModel):
+        raise ValueError(f"{agent.path}: of a zip, give the file that `hyperrl evaluate {agent.path}` writes")
+    from hyperrl.evaluation.report import Report
+
+    path = agent.beside("evaluation.json")
+    if not path.is_file():
+        raise ValueError(f"{agent.path} has not been evaluated: run `hyperrl evaluate {agent.path}` first")
+    report = Report.load(path)
+    if report.model is None or report.model.sha256 != agent.shared.config.result.model.sha256:
+        raise ValueError(f"{path} is the evaluation of another model than {agent.path}: remove it and evaluate again")
+    return report.of(agent.training)
 
 
 def _print_comparison(comparison: Comparison) -> None:

@@ -46,7 +46,8 @@ def evaluate(
     """Measure the returns of a trained agent on contexts of each split, and what they depend on.
 
     Args:
-        agent: Run folder that `hyperrl train` wrote, or a model's zip that Stable-Baselines3 saved, with --family.
+        agent: Run folder, shared agent (see `hyperrl list`, or a folder, or hf:user/repo), or a model's zip that
+            Stable-Baselines3 saved, with --family.
             Loading a zip unpickles, which can run any code: give zips that you trust.
         family: For a zip: name of a family (see `hyperrl list`), or path of a .toml file.
         algorithm: For a zip: what trained it, such as PPO or mypackage.algorithms:MyPPO. Default: found from the zip.

@@ -27,7 +27,8 @@ def export(
     """Write a trained agent's policy to a file that runs without hyperrl.
 
     Args:
-        agent: Run folder that `hyperrl train` wrote, or a model's zip that Stable-Baselines3 saved.
+        agent: Run folder, shared agent (see `hyperrl list`, or a folder, or hf:user/repo), or a model's zip that
+            Stable-Baselines3 saved.
             Loading a zip unpickles, which can run any code: give zips that you trust.
         context: Context to freeze the policy at, such as `length=0.7 mass=1.2`; features not named at their default.
             Default: left open, the context is a second input (not with safetensors).

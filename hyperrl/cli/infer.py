@@ -7,9 +7,10 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from hyperrl.cli.agents import ESTIMATOR, load_agent, open_agent
+from hyperrl.cli.agents import load_agent, open_agent
 from hyperrl.cli.arguments import assignments
 from hyperrl.cli.console import say
+from hyperrl.training.run import ESTIMATOR
 from hyperrl.utils.files import refuse_existing
 
 

@@ -13,9 +13,10 @@ if TYPE_CHECKING:
 
 
 def list_() -> None:
-    """List families with their features, and agents."""
+    """List families with their features, recipes of agents, and trained agents that come along."""
     from hyperrl.contexts import show_range
     from hyperrl.families.family import load_family
+    from hyperrl.sharing.places import names
     from hyperrl.training.recipe import agent_spec
     from hyperrl.utils.definitions import PATH, catalogue, search_path
 
@@ -43,6 +44,8 @@ def list_() -> None:
             continue
         table.add_row(f"{name}{_origin(entries)}", definition.algorithm, definition.policy)
     terminal.print(table)
+    if trained := names():
+        say(f"trained agents, as they are: {', '.join(trained)}")
     for root in search_path():
         if not any((root / kind).is_dir() for kind in ("envs", "agents")):
             faults.append(f"{PATH}: {root} has no folder envs or agents")

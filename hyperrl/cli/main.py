@@ -24,6 +24,7 @@ from hyperrl.cli.infer import infer
 from hyperrl.cli.list import list_
 from hyperrl.cli.record import record
 from hyperrl.cli.reference import reference
+from hyperrl.cli.share import share
 from hyperrl.cli.sweep import sweep
 from hyperrl.cli.train import train
 from hyperrl.cli.tune import tune
@@ -42,6 +43,7 @@ COMMANDS = {
     "explore": explore,
     "record": record,
     "export": export,
+    "share": share,
     "check": check,
     "list": list_,
 }

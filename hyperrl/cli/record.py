@@ -27,7 +27,8 @@ def record(
     """Film a trained agent in several contexts side by side, as an animated GIF.
 
     Args:
-        agent: Run folder that `hyperrl train` wrote, or a model's zip that Stable-Baselines3 saved, with --family.
+        agent: Run folder, shared agent (see `hyperrl list`, or a folder, or hf:user/repo), or a model's zip that
+            Stable-Baselines3 saved, with --family.
             Loading a zip unpickles, which can run any code: give zips that you trust.
         out: File to write, ending in .gif; must not exist.
         family: For a zip: name of a family (see `hyperrl list`), or path of a .toml file.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -98,6 +99,17 @@ def family_spec(name: str | Path) -> FamilySpec:
     :raises ValueError: for an unknown name or a faulty file, saying file, key and what is valid.
     """
     source, table = read("envs", name)
+    return spec_of(source.stem, source, table)
+
+
+def spec_of(name: str, source: Path, table: Mapping[str, Any]) -> FamilySpec:
+    """Check what a family's file says; imports nothing that it names.
+
+    :param name: the family's name.
+    :param source: where it was read, for messages.
+    :param table: what it says.
+    :raises ValueError: where that is faulty, saying source, key and what is valid.
+    """
     try:
         definition = build(FamilyDefinition, table)
         _check_dynamics(definition)
@@ -114,7 +126,7 @@ def family_spec(name: str | Path) -> FamilySpec:
             base = GymnasiumBase(source, definition.base, attributes, definition.base_kwargs, wrappers, scale)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
-    return FamilySpec(source.stem, source, definition, space, base)
+    return FamilySpec(name, source, definition, space, base)
 
 
 def _check_dynamics(definition: FamilyDefinition) -> None:

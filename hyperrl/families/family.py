@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 
 from hyperrl.contexts import ContextSpace, Vector
 from hyperrl.families.context_env import ContextEnv
-from hyperrl.families.definition import MUJOCO, family_spec
+from hyperrl.families.definition import MUJOCO, FamilySpec, family_spec, spec_of
 from hyperrl.families.switching import ContextSwitch, Switch, switch_steps
 from hyperrl.utils.definitions import find
 from hyperrl.utils.errors import nearest
@@ -338,6 +338,25 @@ def load_family(name: str | Path) -> Family:
             raise ValueError(f"expected {source!r} to be a hyperrl.Family, got {found!r}")
         return found._with(source=source, name=found.name if source == name else str(name))
     spec = family_spec(source)
+    return _family(spec, spec.source)
+
+
+def family_of(name: str, definition: Mapping[str, Any], place: Path) -> Family:
+    """Make a family of what a definition file says, without the file.
+
+    :param name: the family's name.
+    :param definition: what the file says.
+    :param place: where that was read, for messages.
+    :raises ValueError: where it is faulty.
+    """
+    return _family(spec_of(name, place, definition), None)
+
+
+def _family(spec: FamilySpec, source: Path | None) -> Family:
+    """Make the family that a definition means.
+
+    :param source: its file, where it has one of its own.
+    """
     definition, base = spec.definition, spec.base
     limit = definition.max_episode_steps
     physics: Any = definition.physics
@@ -355,7 +374,7 @@ def load_family(name: str | Path) -> Family:
         physics=physics,
         action_scale=definition.action_scale,
         id=definition.id,
-        source=spec.source,
+        source=source,
         digest=definition.digest,
     )
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,8 @@ WEIGHTS: Final = "model.safetensors"
 MODEL: Final = "model.zip"
 NORMALIZER: Final = "vecnormalize.pkl"
 ENCODER: Final = "encoder.safetensors"
+ESTIMATOR: Final = "estimator.safetensors"
+"""What ``hyperrl infer`` writes."""
 
 
 @dataclass(frozen=True)
@@ -162,13 +164,7 @@ class Run:
                 f"{path} is missing. {MODEL} may hold the model; it is a pickle, which can run any code: load it with "
                 "--trust (trust=True) if you trust whoever made the folder"
             )
-        aligned = find_aligned(model)
-        if aligned is not None:
-            aligned.load(self.path / ENCODER)
-            if sha256_of(aligned.dynamics) != self.result.encoder:
-                raise ValueError(f"{self.path / ENCODER} is not the encoder of this run: their SHA-256 differ")
-        if describe_model(model).sha256 != self.result.model.sha256:
-            raise ValueError(f"{path} holds another model than {self.path / RECORD} says: their SHA-256 differ")
+        complete(model, path, self.result, self.path / RECORD)
         return model
 
     def learning_curve(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -190,7 +186,42 @@ class Run:
         return self.path / "evaluation.json"
 
 
-def group_runs(runs: Sequence[Run]) -> dict[str, list[Run]]:
+def complete(model: BaseAlgorithm, path: Path, result: Result, record: Path) -> None:
+    """Give a model that was read its encoder, where it has one, and check that it is the trained one.
+
+    :param path: where it was read; the encoder is beside it.
+    :param result: how the training ended.
+    :param record: the file that says so.
+    :raises ValueError: where the encoder is missing or damaged, and where either is another than the record says.
+    """
+    aligned = find_aligned(model)
+    if aligned is not None:
+        encoder = path.with_name(ENCODER)
+        aligned.load(encoder)
+        if sha256_of(aligned.dynamics) != result.encoder:
+            raise ValueError(f"{encoder} is not the encoder of this run: their SHA-256 differ")
+    if describe_model(model).sha256 != result.model.sha256:
+        raise ValueError(f"{path} holds another model than {record} says: their SHA-256 differ")
+
+
+class Trained(Protocol):
+    """What says how it was trained: a run, or an agent that was one."""
+
+    @property
+    def path(self) -> Path:
+        """Where it is."""
+        ...
+
+    @property
+    def training(self) -> Training:
+        """How it was trained."""
+        ...
+
+
+T = TypeVar("T", bound=Trained)
+
+
+def group_runs(runs: Sequence[T]) -> dict[str, list[T]]:
     """Return the runs of one family by agent, in the order given: those that were trained alike but for the seed.
 
     Agents of one name that were trained otherwise get a label that says what is different.
@@ -200,7 +231,7 @@ def group_runs(runs: Sequence[Run]) -> dict[str, list[Run]]:
     if not runs:
         raise ValueError("expected at least one run")
     first = runs[0]
-    grouped: dict[str, list[Run]] = {}
+    grouped: dict[str, list[T]] = {}
     for run in runs:
         what, expected = run.training, first.training
         if what.definition != expected.definition or what.irrelevant != expected.irrelevant:

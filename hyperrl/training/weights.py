@@ -37,7 +37,8 @@ class ModelRecord:
     """What ``model.safetensors`` says beside its tensors.
 
     :param numbers: the model's attributes that are numbers, such as ``num_timesteps``.
-    :param optimizers: optimiser = for each group of parameters its settings that are numbers, such as ``lr``.
+    :param optimizers: optimiser = for each group of parameters its settings that are numbers, such as ``lr``; empty
+        where the file has no optimisers.
     :param states: ``"optimizer/parameter/name"`` = what an optimiser keeps of a parameter, where it is no tensor.
     :param sizes: the policy's arguments that ``match_parameters`` set.
     """
@@ -50,13 +51,14 @@ class ModelRecord:
     sizes: Mapping[str, Any]
 
 
-def save_weights(model: BaseAlgorithm, agent: AgentSpec, path: str | Path) -> None:
+def save_weights(model: BaseAlgorithm, agent: AgentSpec, path: str | Path, optimizers: bool = True) -> None:
     """Write what training has made of a model to a safetensors file.
 
     :param agent: the recipe that the model was built from.
+    :param optimizers: write what the optimisers keep, for which a model acts alike but learns on from another point.
     """
     tensors, states, groups = _learnt(model), {}, {}
-    for name, optimizer in _optimizers(model).items():
+    for name, optimizer in _optimizers(model).items() if optimizers else ():
         state = optimizer.state_dict()
         groups[name] = tuple(
             {key: value for key, value in group.items() if type(value) in NUMBERS} for group in state["param_groups"]
@@ -91,9 +93,10 @@ def load_weights(
     """
     tensors, record = read_tensors(ModelRecord, path)
     definition = agent.definition
-    if definition.match_parameters is not None:
-        policy_kwargs = definition.policy_kwargs | dict(record.sizes)
-        definition = replace(definition, match_parameters=None, policy_kwargs=policy_kwargs)
+    if unknown := sorted(set(record.sizes) - set(SIZES)):
+        raise ValueError(f"{path}: expected sizes {list(SIZES)}, got {unknown}")
+    sized = definition.policy_kwargs | dict(record.sizes)
+    definition = replace(definition, match_parameters=None, policy_kwargs=sized)
     model = build(family, replace(agent, definition=definition), seed, contexts, device)
     try:
         _restore(model, tensors, record)
@@ -121,7 +124,7 @@ def _restore(model: BaseAlgorithm, tensors: dict[str, Tensor], record: ModelReco
     with torch.no_grad():
         for name, tensor in learnt.items():
             tensor.copy_(tensors[name])
-    for name, optimizer in optimizers.items():
+    for name, optimizer in optimizers.items() if record.optimizers else ():
         groups: list[dict[str, Any]] = optimizer.state_dict()["param_groups"]
         for group, numbers in zip(groups, record.optimizers[name], strict=True):
             group.update({key: value for key, value in numbers.items() if type(group[key]) in NUMBERS})
