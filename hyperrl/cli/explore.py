@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tyro.conf import Positional
 
-from hyperrl.cli.agents import ESTIMATOR, SavedModel, SavedRun, load_agent, open_agent
+from hyperrl.cli.agents import ESTIMATOR, Saved, load_agent, open_agent
 from hyperrl.cli.arguments import draw_without_screen
 from hyperrl.cli.console import say
 from hyperrl.utils.extras import require
@@ -34,7 +34,7 @@ def explore(
     (`hyperrl infer`), what it infers is shown beside what is true.
 
     Args:
-        agents: Run folders of one family that `hyperrl train` wrote, or models' zips that Stable-Baselines3 saved, with
+        agents: Run folders of one family, shared agents (see `hyperrl list`), or zips of Stable-Baselines3's models, with
             --family. Loading a zip unpickles, which can run any code: give zips that you trust.
         family: For zips: name of a family (see `hyperrl list`), or path of a .toml file.
         algorithm: For zips: what trained them, such as PPO or mypackage.algorithms:MyPPO. Default: found from the zip.
@@ -80,7 +80,7 @@ def _family_of(agents: list[Any]) -> Family:
     return first.family
 
 
-def _named(agents: list[SavedRun | SavedModel]) -> dict[str, SavedRun | SavedModel]:
+def _named(agents: list[Saved]) -> dict[str, Saved]:
     """Call agents by their names, and by their paths too where several have one name."""
     counts = Counter(agent.name for agent in agents)
     return {agent.name if counts[agent.name] == 1 else f"{agent.name}, {agent.path}": agent for agent in agents}
