@@ -34,8 +34,8 @@ def explore(
     (`hyperrl infer`), what it infers is shown beside what is true.
 
     Args:
-        agents: Run folders of one family, shared agents (see `hyperrl list`), or zips of Stable-Baselines3's models, with
-            --family. Loading a zip unpickles, which can run any code: give zips that you trust.
+        agents: Run folders of one family, shared agents (see `hyperrl list`), or zips of Stable-Baselines3's models,
+            with --family. Loading a zip unpickles, which can run any code: give zips that you trust.
         family: For zips: name of a family (see `hyperrl list`), or path of a .toml file.
         algorithm: For zips: what trained them, such as PPO or mypackage.algorithms:MyPPO. Default: found from the zip.
         normalizer: For zips: file that VecNormalize.save wrote, where they were trained with normalised observations.
