@@ -14,7 +14,7 @@ LAYERS = (
     ("hypernet", "physics"),
     ("simulation",),
     ("families", "policies"),
-    ("alignment",),
+    ("alignment", "device"),
     ("export",),
     ("rollouts",),
     ("inference",),

@@ -52,16 +52,24 @@ class Groups:
 
     :param index: the context of each row, shape ``(B,)``, values below ``contexts``.
     :param contexts: the number of contexts K.
+    :param static: as many chunks as there could be at most, so that no shape depends on values.
     """
 
-    def __init__(self, index: Tensor, contexts: int) -> None:
+    def __init__(self, index: Tensor, contexts: int, static: bool = False) -> None:
         batch = len(index)
-        counts = torch.bincount(index, minlength=contexts)  # (K,)
-        mean, largest = -(-batch // max(contexts, 1)), int(counts.max()) if batch else 0
-        fits = largest * contexts <= 2 * batch
+        counts = index.new_zeros(contexts).scatter_add_(0, index, torch.ones_like(index))  # (K,)
+        mean, largest = -(-batch // max(contexts, 1)), int(counts.max()) if batch and not static else 0
+        fits = largest * contexts <= 2 * batch and not static
         self.size: Final = max(1, largest if fits else mean)  # rows of a chunk
         chunks = -(counts // -self.size)  # (K,) chunks of each context; 0 if it has no rows
-        self.context: Final = torch.repeat_interleave(torch.arange(contexts, device=index.device), chunks)  # (C,)
+        if static:
+            most = (batch + contexts * (self.size - 1)) // self.size
+            places = torch.arange(most, device=index.device)
+            # Chunks beyond those that are needed belong to the last context, and no row is in them.
+            context = torch.searchsorted(chunks.cumsum(0), places, right=True).clamp(max=contexts - 1)
+        else:
+            context = torch.repeat_interleave(torch.arange(contexts, device=index.device), chunks)
+        self.context: Final = context  # (C,)
         self.one_chunk_each: Final = fits and len(self.context) == contexts
         order = torch.argsort(index, stable=True)  # (B,)
         first_row = torch.cumsum(counts, 0) - counts  # (K,)
@@ -72,7 +80,11 @@ class Groups:
         # Fill an empty place with a row of its context: at another value, such as zero, the target may not be finite.
         row = order  # (C·size,)
         if len(self.context) * self.size > batch:
-            row = order[first_row[self.context]].repeat_interleave(self.size).index_copy_(0, slot, order)
+            row = (
+                order[first_row[self.context].clamp(max=batch - 1)]
+                .repeat_interleave(self.size)
+                .index_copy_(0, slot, order)
+            )
         self.row: Final = row
 
     def pad(self, x: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from hyperrl.hypernet.grouping import Groups
 from hyperrl.hypernet.targets import apply, is_perceptron, layers
 
 Shapes = Mapping[str, torch.Size]
@@ -40,9 +41,14 @@ class Head(nn.Module, ABC):
         """Return what :meth:`apply_generated` needs for each embedding: ``(K, h) -> {name: (K, *)}``."""
         return self.weights(embedding)
 
-    def apply_generated(self, generated: Mapping[str, Tensor], index: Tensor, x: Tensor) -> Tensor:
-        """Compute :meth:`forward` from the result of :meth:`generate`: ``(B,), (B, *n) -> (B, *m)``."""
-        return apply(self.base, generated, index, x)
+    def apply_generated(
+        self, generated: Mapping[str, Tensor], index: Tensor, x: Tensor, groups: Callable[[], Groups] | None = None
+    ) -> Tensor:
+        """Compute :meth:`forward` from the result of :meth:`generate`: ``(B,), (B, *n) -> (B, *m)``.
+
+        :param groups: gives the groups of ``index``, where they are made already; a head may do without them.
+        """
+        return apply(self.base, generated, index, x, groups and groups())
 
     @abstractmethod
     def weights(self, embedding: Tensor) -> dict[str, Tensor]:
@@ -209,10 +215,12 @@ class FactoredHead(Head):
         """Return the factors of each parameter for each embedding: ``(K, h) -> {name: (K, size)}``."""
         return dict(zip(self.sizes, self.generator(embedding).split(list(self.sizes.values()), dim=1), strict=True))
 
-    def apply_generated(self, generated: Mapping[str, Tensor], index: Tensor, x: Tensor) -> Tensor:
+    def apply_generated(
+        self, generated: Mapping[str, Tensor], index: Tensor, x: Tensor, groups: Callable[[], Groups] | None = None
+    ) -> Tensor:
         """Apply the network of each row's context, given its factors: ``(B,), (B, *n) -> (B, *m)``."""
         if not is_perceptron(self.base) or x.ndim != 2:
-            return super().apply_generated(self._move(generated), index, x)
+            return super().apply_generated(self._move(generated), index, x, groups)
         for name, layer in layers(self.base):  # pyright: ignore[reportArgumentType]
             if not isinstance(layer, nn.Linear):
                 x = layer(x)
@@ -354,11 +362,13 @@ class AdapterHead(Head):
         """Return the adapter's parameters for each embedding: ``(K, h) -> {name: (K, *shape)}``."""
         return self.adapter.generate(embedding)
 
-    def apply_generated(self, generated: Mapping[str, Tensor], index: Tensor, x: Tensor) -> Tensor:
+    def apply_generated(
+        self, generated: Mapping[str, Tensor], index: Tensor, x: Tensor, groups: Callable[[], Groups] | None = None
+    ) -> Tensor:
         """Apply the network of each row's context, given its adapter: ``(B,), (B, *n) -> (B, *m)``."""
         trunk, output = self.base[:-1], self.base[-1]  # pyright: ignore[reportIndexIssue]
         features = trunk(x)
-        return output(features + self.adapter.apply_generated(generated, index, features))
+        return output(features + self.adapter.apply_generated(generated, index, features, groups))
 
     def weights(self, embedding: Tensor) -> dict[str, Tensor]:
         """Return the adapter's parameters, ``"adapter.0.weight"`` to ``"adapter.2.bias"``, for each embedding."""

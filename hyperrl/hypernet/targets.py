@@ -39,7 +39,9 @@ def layers(target: nn.Sequential) -> list[tuple[str, nn.Module]]:
     return [(name, layer) for name, layer in target._modules.items() if layer is not None]
 
 
-def apply(target: nn.Module, weights: Mapping[str, Tensor], index: Tensor, x: Tensor) -> Tensor:
+def apply(
+    target: nn.Module, weights: Mapping[str, Tensor], index: Tensor, x: Tensor, groups: Groups | None = None
+) -> Tensor:
     """Apply to each row the target with its context's weights: ``{name: (K, *shape)}, (B,), (B, *n) -> (B, *m)``.
 
     Rows are grouped by context, but each is a group of its own while a graph is recorded by ``torch.jit.trace`` or an
@@ -48,14 +50,15 @@ def apply(target: nn.Module, weights: Mapping[str, Tensor], index: Tensor, x: Te
 
     :param target: takes rows and returns rows, each independently of the others.
     :param weights: the generated parameters; the target's own serve where a name is missing.
+    :param groups: of ``index``, where they are made already.
     :raises ValueError: for batch normalisation by the statistics of the batch, which mixes rows.
     """
-    if is_static():
+    if is_static() and groups is None:
         spread = {name: w.index_select(0, index) for name, w in weights.items()}
         return _apply_to_chunks(target, spread, x.unsqueeze(1)).squeeze(1)
     if len(index) == 0:
         return target(x)
-    groups = Groups(index, len(next(iter(weights.values()))))
+    groups = groups or Groups(index, len(next(iter(weights.values()))))
     spread = {name: groups.spread(w) for name, w in weights.items()}
     return groups.unpad(_apply_to_chunks(target, spread, groups.pad(x)))
 

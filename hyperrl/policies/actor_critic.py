@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, ClassVar, Final, NamedTuple
 
 import torch
@@ -15,7 +16,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
-from hyperrl.hypernet import HyperNetwork, distinct, is_static
+from hyperrl.hypernet import Groups, HyperNetwork, distinct, is_static
 from hyperrl.policies.acting import ActingNetwork, Method, OnColumns
 from hyperrl.policies.arguments import names_checked, passed_on
 from hyperrl.policies.context import ContextPolicy, ContextReader
@@ -292,17 +293,31 @@ class HyperPolicy(GeneratedPolicy, ActorCriticPolicy):
             raise AttributeError("log_std: actions are not continuous")
         return self.log_std_generator(self.actor.encoder(torch.zeros_like(self.reader.center).unsqueeze(0))).squeeze(0)
 
+    def condition(self, table: Tensor, index: Tensor) -> Condition:
+        """Return what the contexts of a batch make of the networks, for the methods below; no shape in it depends on
+        values.
+
+        :param table: contexts in physical units, shape ``(K, d)``; none needs to occur in the batch, or only once.
+        :param index: the place of each row's context in the table, int64 of shape ``(B,)``.
+        """
+        return Condition(self.reader({self.reader.key: table}), index, is_static=True)
+
     @unvalidated()
-    def forward(self, obs: PyTorchObs, deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self, obs: PyTorchObs, deterministic: bool = False, condition: Condition | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Act: return actions ``(B, *action shape)``, values ``(B, 1)`` and log-probabilities ``(B,)``.
 
         In evaluation mode and without gradients, as in a rollout, weights are generated again only when a context of
         the batch or a parameter has changed: the values of both are compared with those of the last call.
+
+        :param condition: of the contexts in ``obs``, which are not read then.
         """
-        context = self._context(obs)
-        is_autocast = torch.is_autocast_enabled(context.device.type)
-        is_kept = not (self.training or torch.is_grad_enabled() or is_autocast or is_static())
-        condition = (self._kept_condition if is_kept else self._condition)(context)
+        if condition is None:
+            context = self._context(obs)
+            is_autocast = torch.is_autocast_enabled(context.device.type)
+            is_kept = not (self.training or torch.is_grad_enabled() or is_autocast or is_static())
+            condition = (self._kept_condition if is_kept else self._condition)(context)
         pi_features, vf_features = self._actor_critic_features(obs)
         distribution = self._distribution(condition, pi_features)
         actions = distribution.get_actions(deterministic=deterministic)
@@ -310,9 +325,14 @@ class HyperPolicy(GeneratedPolicy, ActorCriticPolicy):
         return actions.reshape((-1, *self.action_space.shape)), self._value(condition, vf_features), log_prob  # pyright: ignore[reportOptionalIterable]
 
     @unvalidated()
-    def evaluate_actions(self, obs: PyTorchObs, actions: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Return values ``(B, 1)``, log-probabilities ``(B,)`` of the actions, and entropies ``(B,)``."""
-        condition = self._condition(self._context(obs))
+    def evaluate_actions(
+        self, obs: PyTorchObs, actions: Tensor, condition: Condition | None = None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return values ``(B, 1)``, log-probabilities ``(B,)`` of the actions, and entropies ``(B,)``.
+
+        :param condition: of the contexts in ``obs``, which are not read then.
+        """
+        condition = condition or self._condition(self._context(obs))
         pi_features, vf_features = self._actor_critic_features(obs)
         distribution = self._distribution(condition, pi_features)
         values = self._value(condition, vf_features)
@@ -369,10 +389,10 @@ class HyperPolicy(GeneratedPolicy, ActorCriticPolicy):
         features = self.extract_features(obs)
         return features if isinstance(features, tuple) else (features, features)
 
-    def _condition(self, context: Tensor) -> _Condition:
-        return _Condition(*distinct(context))
+    def _condition(self, context: Tensor) -> Condition:
+        return Condition(*distinct(context))
 
-    def _kept_condition(self, context: Tensor) -> _Condition:
+    def _kept_condition(self, context: Tensor) -> Condition:
         """Return the condition of the last call, where contexts and parameters are still the same."""
         # Values, since nothing else tells all changes: a tensor's version misses fused optimisers, polyak averages and
         # writes into ``data``. One variable for all that is kept: threads may share a policy.
@@ -386,25 +406,27 @@ class HyperPolicy(GeneratedPolicy, ActorCriticPolicy):
         found = _parameters(self.critic, _parameters(self.actor, []))
         return found if self.log_std_generator is None else _parameters(self.log_std_generator, found)
 
-    def _distribution(self, condition: _Condition, features: Tensor) -> Distribution:
+    def _distribution(self, condition: Condition, features: Tensor) -> Distribution:
         if condition.actor is None:
             embedding = condition.embed(self.actor.encoder)  # (K, h)
             log_std = None if self.log_std_generator is None else self.log_std_generator(embedding)  # (K, m)
             condition.actor = self.actor.head.generate(embedding), log_std
         generated, log_std = condition.actor
-        output = self.actor.head.apply_generated(generated, condition.index, features)  # (B, m), and gSDE's latent
+        output = self.actor.head.apply_generated(
+            generated, condition.index, features, condition.groups
+        )  # (B, m), and gSDE's latent
         distribution: Any = copy.copy(self.action_dist)  # the original keeps what the last thread put there
         if self.use_sde:
             mean, latent = output.tensor_split([distribution.action_dim], dim=1)
             return distribution.proba_distribution(mean, self.log_std, latent)
         if log_std is None:
             return distribution.proba_distribution(output)
-        return distribution.proba_distribution(output, log_std[condition.index])
+        return distribution.proba_distribution(output, log_std.index_select(0, condition.index))
 
-    def _value(self, condition: _Condition, features: Tensor) -> Tensor:
+    def _value(self, condition: Condition, features: Tensor) -> Tensor:
         if condition.critic is None:
             condition.critic = self.critic.head.generate(condition.embed(self.critic.encoder))
-        return self.critic.head.apply_generated(condition.critic, condition.index, features)
+        return self.critic.head.apply_generated(condition.critic, condition.index, features, condition.groups)
 
     def _apply(self, *args: Any, **kwargs: Any) -> HyperPolicy:
         self._kept = None  # of another device or dtype
@@ -418,16 +440,21 @@ class HyperPolicy(GeneratedPolicy, ActorCriticPolicy):
 
 
 @dataclass
-class _Condition:
-    """The distinct contexts of a batch, and what has been generated from them."""
+class Condition:
+    """The contexts of a batch, and what has been generated from them."""
 
     unique: Tensor  # (K, d)
     index: Tensor  # (B,)
+    is_static: bool = False
     actor: tuple[dict[str, Tensor], Tensor | None] | None = None  # and the log-std (K, m)
     critic: dict[str, Tensor] | None = None
     embeddings: dict[nn.Module, Tensor] = field(default_factory=dict)  # (K, h), one where actor and critic share it
 
+    def __post_init__(self) -> None:
+        self.groups = cache(lambda: Groups(self.index, len(self.unique), static=True)) if self.is_static else None
+
     def embed(self, encoder: nn.Module) -> Tensor:
+        """Return the embeddings of the contexts, ``(K, h)``."""
         if encoder not in self.embeddings:
             self.embeddings[encoder] = encoder(self.unique)
         return self.embeddings[encoder]
@@ -437,7 +464,7 @@ class _Kept(NamedTuple):
     """What was generated last, and what it holds for."""
 
     values: list[Tensor]  # the context (B, d), and parameters
-    condition: _Condition
+    condition: Condition
 
 
 def _parameters(module: nn.Module, found: list[Tensor]) -> list[Tensor]:

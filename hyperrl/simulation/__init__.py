@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from hyperrl.simulation.physics_env import PhysicsEnv as PhysicsEnv
     from hyperrl.simulation.simulator import Simulator as Simulator
     from hyperrl.simulation.simulator import Step as Step
+    from hyperrl.simulation.tensor_env import TensorVecEnv as TensorVecEnv
+    from hyperrl.simulation.tensor_env import find_tensor_env as find_tensor_env
     from hyperrl.simulation.vec_env import BatchedVecEnv as BatchedVecEnv
     from hyperrl.simulation.vector_env import BatchedVectorEnv as BatchedVectorEnv
 
@@ -18,6 +20,7 @@ __getattr__, __dir__ = attach(
         "simulator": ("Simulator", "Step"),
         "physics_env": ("PhysicsEnv",),
         "last_step": ("VecLastStep",),
+        "tensor_env": ("TensorVecEnv", "find_tensor_env"),
         "vec_env": ("BatchedVecEnv",),
         "vector_env": ("BatchedVectorEnv",),
     },

@@ -10,11 +10,12 @@ import numpy as np
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
+from torch import Tensor
 
 from hyperrl.contexts import ContextSpace
 from hyperrl.physics.base import Physics
-from hyperrl.simulation.arrays import Arrays, to_numpy, to_tensor
-from hyperrl.simulation.simulator import Simulator
+from hyperrl.simulation.arrays import Arrays, ended_infos, to_numpy, to_tensor
+from hyperrl.simulation.simulator import Simulator, Step
 from hyperrl.utils.errors import nearest
 
 
@@ -76,29 +77,17 @@ class BatchedVecEnv(VecEnv):
         """Take the step."""
         step = self.simulator.step(to_tensor(self._actions, self.simulator.action_space))
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
-        done = step.ended.cpu().numpy()
-        rows = done.nonzero()[0]
-        if len(rows):
-            last = to_numpy(step.last)
-            seconds = round(time.time() - self._start, 6)
-            for i, truncated, observation, context, r, length in zip(
-                rows.tolist(),
-                (~step.terminated.cpu().numpy()[rows]).tolist(),
-                last["observation"][rows],
-                last["context"][rows],
-                step.returns.cpu().numpy()[rows].round(6).tolist(),
-                step.lengths.cpu().numpy()[rows].tolist(),
-                strict=True,
-            ):
-                infos[i] = {
-                    "TimeLimit.truncated": truncated,
-                    "terminal_observation": {"observation": observation, "context": context},
-                    "episode": {"r": r, "l": length, "t": seconds},
-                }
+        for i, info in ended_infos(step, time.time() - self._start).items():
+            infos[i] = info
         if self.simulator.switching is not None:
             for i in step.switched.cpu().numpy().nonzero()[0].tolist():
                 infos[i]["context_switched"] = True
-        return to_numpy(step.observation), step.reward.cpu().numpy().astype(np.float32), done, infos
+        rewards, done = step.reward.cpu().numpy().astype(np.float32), step.ended.cpu().numpy()
+        return to_numpy(step.observation), rewards, done, infos
+
+    def step_tensors(self, actions: Tensor) -> Step:
+        """Take one step without numpy, see :class:`~hyperrl.simulation.TensorVecEnv`."""
+        return self.simulator.step(actions)
 
     def close(self) -> None:
         """Do nothing: there is nothing to close."""

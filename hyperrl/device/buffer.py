@@ -1,0 +1,170 @@
+"""The rollout buffer: tensors on the device, and a table of the contexts that the rollout met."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any, final
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.type_aliases import DictRolloutBufferSamples
+from torch import Tensor
+
+from hyperrl.simulation.simulator import Observation, Step
+
+
+@final
+class TensorRolloutBuffer(RolloutBuffer):
+    """``T`` steps of ``n`` environments as tensors ``(T, n, …)``, in the same memory in each rollout.
+
+    Its constructor and :meth:`get` are those of Stable-Baselines3's buffer. So are its attributes, such as ``values``:
+    numpy arrays ``(T, n)`` of what ``tensors`` holds.
+
+    :param buffer_size: steps T.
+    :param observation_space: a Dict of ``Box`` entries.
+    :param action_space: one that PPO serves.
+    :param device: where the tensors are.
+    :param gae_lambda: λ of generalised advantage estimation.
+    :param gamma: discount factor.
+    :param n_envs: environments n.
+    :param context_key: the entry of observations that is the context, of which a table is made.
+    """
+
+    def __init__(
+        self,
+        buffer_size: int,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
+        device: torch.device | str = "auto",
+        gae_lambda: float = 1,
+        gamma: float = 0.99,
+        n_envs: int = 1,
+        context_key: str = "context",
+    ) -> None:
+        self.context_key = context_key
+        super().__init__(buffer_size, observation_space, action_space, device, gae_lambda, gamma, n_envs)
+        if not isinstance(observation_space, spaces.Dict):
+            raise ValueError(f"expected observations in a Dict, got {observation_space}")
+        entries = observation_space.spaces
+        self.observed = {key: self._zeros(*(entry.shape or ())) for key, entry in entries.items()}
+        self.last = {key: self._zeros(*(entry.shape or ())) for key, entry in entries.items()}
+        names = ("rewards", "values", "log_probs", "advantages", "returns", "episode_starts")
+        self.tensors = {name: self._zeros() for name in names}
+        is_choice = isinstance(action_space, spaces.Discrete)
+        action_type = torch.int64 if is_choice else torch.float32
+        self.tensors["actions"] = self._zeros(*(action_space.shape or ()), dtype=action_type)
+        self.cut = self._zeros(dtype=torch.bool)
+        self.begun = self._zeros(dtype=torch.bool)
+        self.context_index = torch.zeros(buffer_size * n_envs, dtype=torch.int64, device=self.device)
+        self._tables: dict[int, Tensor] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "observations":
+            return {key: entry.cpu().numpy() for key, entry in self.observed.items()}
+        found = self.__dict__.get("tensors", {}).get(name)
+        if found is None:
+            raise AttributeError(f"{type(self).__name__} has no {name!r}")
+        return found.cpu().numpy()
+
+    def reset(self) -> None:
+        """Begin a rollout."""
+        self.pos, self.full = 0, False
+
+    def add(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self,
+        observation: Observation,
+        actions: Tensor,
+        values: Tensor,
+        log_probs: Tensor,
+        starts: Tensor,
+        switched: Tensor,
+        step: Step,
+    ) -> None:
+        """Store one step of each environment.
+
+        :param observation: what was acted on.
+        :param actions: shape ``(n, *action shape)``, as sampled.
+        :param values: of the observation, shape ``(n, 1)``.
+        :param log_probs: of the actions, shape ``(n,)``.
+        :param starts: where an episode begins with this step, bool ``(n,)``.
+        :param switched: where an episode goes on in another context from this step on, bool ``(n,)``.
+        :param step: what the actions led to.
+        """
+        t, tensors = self.pos, self.tensors
+        for key, entry in observation.items():
+            self.observed[key][t] = entry
+        new = dict(actions=actions, values=values.flatten(), log_probs=log_probs, rewards=step.reward)
+        for name, rows in (new | dict(episode_starts=starts)).items():
+            tensors[name][t] = rows
+        self.begun[t] = starts | switched
+        self.cut[t] = step.truncated & ~step.terminated
+        if step.last is not step.observation:
+            for key, entry in step.last.items():
+                self.last[key][t] = entry
+        self.pos, self.full = t + 1, t + 1 == self.buffer_size
+
+    def bootstrap(self, values: Tensor, rows: Tensor) -> None:
+        """Add the value of what would have followed to rewards of steps at which the time limit cut an episode short.
+
+        :param values: of the last observations, which still have the episode's context, shape ``(k,)``.
+        :param rows: where, int64 of shape ``(k,)``, of the flat buffer.
+        """
+        self.tensors["rewards"].view(-1)[rows] += self.gamma * values
+
+    def compute_returns_and_advantage(self, last_values: Tensor, dones: Any) -> None:
+        """Compute λ-returns and advantages (Schulman et al. 2016).
+
+        :param last_values: of what is observed after the last step, shape ``(n, 1)`` or ``(n,)``.
+        :param dones: where an episode ended with the last step, bool ``(n,)``.
+        """
+        rewards, values, advantages = (self.tensors[name] for name in ("rewards", "values", "advantages"))
+        next_values, going = last_values.flatten(), 1.0 - torch.as_tensor(dones, device=self.device).float()
+        advantage = torch.zeros_like(next_values)
+        for t in reversed(range(self.buffer_size)):
+            delta = torch.addcmul(rewards[t] - values[t], next_values, going, value=self.gamma)
+            advantage = torch.addcmul(delta, going, advantage, value=self.gamma * self.gae_lambda)
+            advantages[t] = advantage
+            next_values, going = values[t], 1.0 - self.tensors["episode_starts"][t]
+        torch.add(advantages, values, out=self.tensors["returns"])
+
+    def tabulate(self) -> Tensor:
+        """Number the contexts that the rollout met, and return their table ``(K, d)``, in the buffer's order.
+
+        ``context_index`` is each row's place in it, int64 ``(T·n,)``. K is a power of two, so that there are few sizes:
+        the rest of the table repeats the first context.
+        """
+        begun = self.begun.clone()
+        begun[0] = True
+        number = begun.T.flatten().cumsum(0).view(self.n_envs, -1).T - 1  # (T, n), environment by environment
+        self.context_index.copy_(number.reshape(-1))
+        contexts = self.observed[self.context_key].transpose(0, 1)[begun.T]  # (contexts, d)
+        capacity = max(8, 1 << (len(contexts) - 1).bit_length())
+        if capacity not in self._tables:
+            self._tables[capacity] = contexts.new_empty(capacity, contexts.shape[1])
+        table = self._tables[capacity]
+        table[:] = contexts[0]
+        table[: len(contexts)] = contexts
+        return table
+
+    def shuffled(self) -> Tensor:
+        """Draw an order of the rows as Stable-Baselines3 does, from numpy's global generator: int64 ``(T·n,)``."""
+        order = torch.from_numpy(np.random.permutation(self.buffer_size * self.n_envs)).to(self.device)  # noqa: NPY002
+        return (
+            order % self.buffer_size * self.n_envs + order // self.buffer_size
+        )  # its rows are environment by environment
+
+    def flat(self, name: str) -> Tensor:
+        """Return a tensor of the buffer as rows ``(T·n, …)``."""
+        return self.tensors[name].flatten(0, 1)
+
+    def get(self, batch_size: int | None = None) -> Generator[DictRolloutBufferSamples, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Yield minibatches in a random order, as Stable-Baselines3's buffer does."""
+        names = ("actions", "values", "log_probs", "advantages", "returns")
+        for rows in self.shuffled().split(batch_size or self.buffer_size * self.n_envs):
+            observations = {key: entry.flatten(0, 1)[rows] for key, entry in self.observed.items()}
+            yield DictRolloutBufferSamples(observations, *(self.flat(name)[rows] for name in names))
+
+    def _zeros(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.zeros(self.buffer_size, self.n_envs, *shape, dtype=dtype, device=self.device)

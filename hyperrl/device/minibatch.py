@@ -1,0 +1,119 @@
+"""PPO's loss on a minibatch and its gradient, as one computation without shapes or choices that depend on values."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from stable_baselines3.common.policies import ActorCriticPolicy
+from torch import Tensor
+
+from hyperrl.device.buffer import TensorRolloutBuffer
+from hyperrl.policies import HyperPolicy
+
+
+class Settings(NamedTuple):
+    """Numbers that may change from one update to the next, as tensors without dimensions."""
+
+    clip_range: Tensor
+    clip_range_vf: Tensor
+    ent_coef: Tensor
+    vf_coef: Tensor
+    max_grad_norm: Tensor
+
+
+class Switches(NamedTuple):
+    """What decides which operations a loss has."""
+
+    normalizes_advantage: bool
+    clips_values: bool
+    rewards_entropy: bool
+
+
+class Measures(NamedTuple):
+    """What Stable-Baselines3 logs of a minibatch, in the order of :func:`gradient`'s first output."""
+
+    policy_loss: float
+    value_loss: float
+    entropy_loss: float
+    clip_fraction: float
+    approx_kl: float
+    loss: float
+
+
+def gradient(
+    policy: ActorCriticPolicy,
+    buffer: TensorRolloutBuffer,
+    rows: Tensor,
+    table: Tensor | None,
+    settings: Settings,
+    switches: Switches,
+    into: Tensor,
+) -> Tensor:
+    """Compute the loss of some rows of a buffer, write its clipped gradient, and return :class:`Measures`, ``(6,)``.
+
+    :param rows: which rows of the flat buffer, int64 of shape ``(B,)``.
+    :param table: the rollout's contexts, shape ``(K, d)``, where the policy takes them so.
+    :param into: where the gradient goes: all parameters that are learnt, one after another, flat.
+    """
+    observation = {key: entry.flatten(0, 1).index_select(0, rows) for key, entry in buffer.observed.items()}
+    actions, old_values, old_log_prob, advantages, returns = (
+        buffer.flat(name).index_select(0, rows) for name in ("actions", "values", "log_probs", "advantages", "returns")
+    )
+    values, log_prob, entropy = policy.evaluate_actions(observation, actions, **condition(policy, buffer, rows, table))
+    values = values.flatten()
+    share = 1 / len(rows)
+    with torch.no_grad():
+        if switches.normalizes_advantage and len(rows) > 1:
+            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+        log_ratio = log_prob - old_log_prob
+        ratio = log_ratio.exp()
+        gain, clip_range = advantages * ratio, settings.clip_range
+        clipped_gain = advantages * ratio.clamp(1 - clip_range, 1 + clip_range)
+        policy_loss = -torch.min(gain, clipped_gain).mean()
+        error = values - returns
+        if switches.clips_values:
+            moved = (values - old_values).clamp(-settings.clip_range_vf, settings.clip_range_vf)
+            error = old_values + moved - returns
+        value_loss = error.square().mean()
+        entropy_loss = log_prob.mean() if entropy is None else -entropy.mean()
+        loss = policy_loss + settings.ent_coef * entropy_loss + settings.vf_coef * value_loss
+        # The loss's derivative: inside the clip range both gains are the same, outside the clipped one is constant.
+        of_log_prob = gain.masked_fill(gain > clipped_gain, 0.0) * -share
+        of_values = error * (settings.vf_coef * (2 * share))
+        if switches.clips_values:
+            of_values = of_values.masked_fill((values - old_values).abs() > settings.clip_range_vf, 0.0)
+        outputs, derivatives = [log_prob, values], [of_log_prob, of_values]
+        if switches.rewards_entropy:
+            if entropy is None:
+                of_log_prob += settings.ent_coef * share
+            elif entropy.requires_grad:
+                outputs.append(entropy)
+                derivatives.append(torch.zeros_like(entropy) - settings.ent_coef * share)
+    found = torch.autograd.grad(
+        outputs, learnt_parameters(policy), derivatives, allow_unused=True, materialize_grads=True
+    )
+    with torch.no_grad():
+        torch.cat([part.flatten() for part in found], out=into)
+        norm = torch.linalg.vector_norm(into)
+        into.mul_((settings.max_grad_norm / (norm + 1e-6)).clamp(max=1.0))
+        outside = ((ratio - 1).abs() > clip_range).to(ratio.dtype).mean()
+        kl = (ratio - 1 - log_ratio).mean()
+        return torch.stack([policy_loss, value_loss, entropy_loss, outside, kl, loss])
+
+
+def condition(
+    policy: ActorCriticPolicy, buffer: TensorRolloutBuffer, rows: Tensor, table: Tensor | None
+) -> dict[str, Any]:
+    """Return the argument that tells a policy the contexts of rows by their places in a table."""
+    if table is None or not isinstance(policy, HyperPolicy):
+        return {}
+    index = buffer.context_index.index_select(0, rows)
+    if len(table) >= len(rows):  # fewer sets of weights are generated if each row has its own
+        table, index = table.index_select(0, index), torch.arange(len(rows), device=rows.device)
+    return dict(condition=policy.condition(table, index))
+
+
+def learnt_parameters(policy: ActorCriticPolicy) -> list[torch.nn.Parameter]:
+    """Return the parameters that have gradients."""
+    return [parameter for parameter in policy.parameters() if parameter.requires_grad]

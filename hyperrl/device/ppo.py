@@ -1,0 +1,286 @@
+"""Proximal policy optimisation on tensors, from the environments to the optimiser."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, final
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3 import PPO
+from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.type_aliases import GymEnv
+from stable_baselines3.common.utils import explained_variance
+from stable_baselines3.common.vec_env import VecEnv
+from torch import Tensor
+from torch.distributions import Distribution
+
+from hyperrl.device.buffer import TensorRolloutBuffer
+from hyperrl.device.minibatch import Measures, Settings, Switches, gradient, learnt_parameters
+from hyperrl.device.statistics import Normalizer
+from hyperrl.device.tape import NotStaticError, Tape
+from hyperrl.policies import HyperPolicy
+from hyperrl.simulation import find_tensor_env
+from hyperrl.simulation.arrays import ended_infos
+
+
+@final
+class DevicePPO(PPO):
+    """Stable-Baselines3's ``PPO``, whose environments, rollouts, normalisation and updates are tensors on one device.
+
+    Arguments, callbacks, logger, schedules and zips are those of ``PPO``: each loads the other's zips, and the same
+    seed gives the same training but for rounding. It is for batched environments of a family, or others with the tensor
+    interface (docs/device.md), alone or in a ``VecNormalize``, whose statistics are up to date after each rollout.
+
+    A minibatch's operations are recorded once and replayed in the same memory: on the CPU by a
+    :class:`~hyperrl.device.tape.Tape`. A policy of another package, whose Python code may do more than tensors show, is
+    not recorded.
+
+    :raises ValueError: for other environments, and for a rollout buffer of another kind.
+
+    >>> from hyperrl import HyperPolicy, load_family
+    >>> model = DevicePPO(HyperPolicy, load_family("pendulum").vec_env(16), n_steps=32, batch_size=256, device="cpu")
+    >>> model.learn(1024).num_timesteps
+    1024
+    """
+
+    rollout_buffer: TensorRolloutBuffer  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    def _setup_model(self) -> None:
+        given = self.rollout_buffer_class
+        if given in (None, RolloutBuffer, DictRolloutBuffer):  # a zip of PPO's has one of them
+            self.rollout_buffer_class = TensorRolloutBuffer
+        elif given is not TensorRolloutBuffer:
+            raise ValueError(f"DevicePPO has its own rollout buffer, got rollout_buffer_class={given}: leave it None")
+        if self.env is not None:
+            find_tensor_env(self.env)
+        super()._setup_model()
+        self._tapes: dict[Any, _Update] = {}
+        self._is_recorded = type(self.policy).__module__.partition(".")[0] in ("hyperrl", "stable_baselines3")
+
+    def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
+        """Set the environments to train in; see Stable-Baselines3."""
+        super().set_env(env, force_reset)
+        assert self.env is not None
+        find_tensor_env(self.env)
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "rollout_buffer_class", "_tapes", "_is_recorded"]
+
+    def collect_rollouts(
+        self,
+        env: VecEnv,
+        callback: BaseCallback,
+        rollout_buffer: RolloutBuffer,
+        n_rollout_steps: int,
+    ) -> bool:
+        """Fill the buffer; see Stable-Baselines3, whose callbacks find the same local variables here."""
+        assert isinstance(rollout_buffer, TensorRolloutBuffer)
+        assert isinstance(self._last_obs, dict)
+        tensor_env, source = find_tensor_env(env)
+        normalizer = None if source is None else Normalizer(source, self.device)
+        observation = {key: torch.as_tensor(entry, device=self.device) for key, entry in self._last_obs.items()}
+        starts = torch.as_tensor(self._last_episode_starts, device=self.device)
+        switched = torch.zeros_like(starts)
+        self.policy.set_training_mode(False)
+        rollout_buffer.reset()
+        if self.use_sde:
+            self.policy.reset_noise(env.num_envs)
+        callback.on_rollout_start()
+        for n_steps in range(n_rollout_steps):
+            if self.use_sde and self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0:
+                self.policy.reset_noise(env.num_envs)
+            with torch.no_grad(), _unvalidated():
+                sampled, values, log_probs = self.policy(observation)
+                applied = self._applied(sampled)
+                step = tensor_env.step_tensors(applied)
+                step = step if normalizer is None else normalizer(step)
+            self.num_timesteps += env.num_envs
+            ended = ended_infos(step, time.time() - self.start_time / 1e9)
+            infos: list[dict[str, Any]] = [ended.get(i, {}) for i in range(env.num_envs)]
+            # What callbacks look for.
+            obs_tensor, actions, clipped_actions = observation, sampled.cpu().numpy(), applied.cpu().numpy()
+            new_obs = {key: entry.cpu().numpy() for key, entry in step.observation.items()}
+            rewards, dones = step.reward.float().cpu().numpy(), step.ended.cpu().numpy()
+            callback.update_locals(locals())
+            if not callback.on_step():
+                return False
+            self._update_info_buffer([*ended.values()], np.ones(len(ended), dtype=bool))
+            rollout_buffer.add(observation, sampled, values, log_probs, starts, switched, step)
+            observation, starts, switched = step.observation, step.ended, step.switched
+        with torch.no_grad():
+            cut = rollout_buffer.cut.flatten().nonzero()[:, 0]
+            if len(cut):
+                last = {key: entry.flatten(0, 1)[cut] for key, entry in rollout_buffer.last.items()}
+                rollout_buffer.bootstrap(self.policy.predict_values(last).flatten(), cut)
+            values = self.policy.predict_values(observation)
+        rollout_buffer.compute_returns_and_advantage(values, starts)
+        self._last_obs = {key: entry.cpu().numpy() for key, entry in observation.items()}
+        self._last_episode_starts = starts.cpu().numpy()
+        if normalizer is not None:
+            normalizer.export()
+        callback.update_locals(locals())
+        callback.on_rollout_end()
+        return True
+
+    def train(self) -> None:
+        """Update the policy; see Stable-Baselines3."""
+        if not self._is_recorded:
+            super().train()
+            return
+        self.policy.set_training_mode(True)
+        self._update_learning_rate(self.policy.optimizer)
+        with _unvalidated():
+            try:
+                kls, measures = self._epochs()
+            except NotStaticError:
+                self._is_recorded = False
+                super().train()
+                return
+        self._log(kls, measures)
+
+    def _epochs(self) -> tuple[list[float], Tensor]:
+        """Update from minibatches, in Stable-Baselines3's order, until the divergence is too large.
+
+        :return: the divergence of each minibatch of the last epoch, and all measures, shape ``(minibatches, 6)``.
+        """
+        buffer, optimizer = self.rollout_buffer, self.policy.optimizer
+        table = buffer.tabulate() if _takes_table(self.policy) else None
+        is_watched = any(module._forward_hooks for module in self.policy.modules())
+        settings, switches = self._settings()
+        parameters = tuple(parameter.data_ptr() for parameter in self.policy.parameters())
+        measured: list[Tensor] = []
+        first_of_epoch = 0
+        for _ in range(self.n_epochs):
+            first_of_epoch = len(measured)
+            for rows in buffer.shuffled().split(self.batch_size):
+                update = self._update(len(rows), table, switches, parameters)
+                measures = update(rows, settings, eager=is_watched and not measured)
+                measured.append(measures)
+                if self.target_kl is not None and measures[4].item() > 1.5 * self.target_kl:
+                    break
+                update.give_gradients()
+                optimizer.step()
+            else:
+                self._n_updates += 1
+                continue
+            self._n_updates += 1
+            break
+        every = torch.stack(measured)
+        return every[first_of_epoch:, 4].tolist(), every
+
+    def _update(self, rows: int, table: Tensor | None, switches: Switches, parameters: tuple[int, ...]) -> _Update:
+        """Return the recorded gradient of minibatches of so many rows."""
+        key = rows, None if table is None else len(table), switches
+        update = self._tapes.get(key)
+        if update is None or update.parameters != parameters:
+            update = self._tapes[key] = _Update(self, rows, table, switches, parameters)
+        return update
+
+    def _settings(self) -> tuple[Settings, Switches]:
+        remaining = self._current_progress_remaining
+        clip_range, clip_range_vf = (
+            schedule(remaining) if callable(schedule) else 0.0 for schedule in (self.clip_range, self.clip_range_vf)
+        )
+        numbers = clip_range, clip_range_vf, self.ent_coef, self.vf_coef, self.max_grad_norm
+        tensors = (torch.tensor(float(number), dtype=torch.float64, device=self.device) for number in numbers)
+        return Settings(*tensors), Switches(
+            self.normalize_advantage, self.clip_range_vf is not None, self.ent_coef != 0
+        )
+
+    def _log(self, kls: list[float], measures: Tensor) -> None:
+        mean = Measures(*measures.mean(0).tolist())
+        if not np.isfinite(mean.loss):
+            raise ValueError(
+                f"the loss is {mean.loss} after {self.num_timesteps} steps: a lower learning rate, max_grad_norm or "
+                "normalised rewards may prevent it"
+            )
+        values, returns = (getattr(self.rollout_buffer, name).flatten() for name in ("values", "returns"))
+        self.logger.record("train/entropy_loss", mean.entropy_loss)
+        self.logger.record("train/policy_gradient_loss", mean.policy_loss)
+        self.logger.record("train/value_loss", mean.value_loss)
+        self.logger.record("train/approx_kl", np.mean(kls))
+        self.logger.record("train/clip_fraction", mean.clip_fraction)
+        self.logger.record("train/loss", measures[-1, 5].item())
+        self.logger.record("train/explained_variance", explained_variance(values, returns))
+        if hasattr(self.policy, "log_std"):
+            self.logger.record("train/std", self.policy.log_std.exp().mean().item())
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        remaining = self._current_progress_remaining
+        self.logger.record("train/clip_range", self.clip_range(remaining))  # pyright: ignore[reportCallIssue]
+        if self.clip_range_vf is not None:
+            self.logger.record("train/clip_range_vf", self.clip_range_vf(remaining))  # pyright: ignore[reportCallIssue]
+
+    def _applied(self, actions: Tensor) -> Tensor:
+        """Return actions as environments take them: within the bounds."""
+        if not isinstance(self.action_space, spaces.Box):
+            return actions
+        low, high = (
+            torch.as_tensor(end, device=actions.device) for end in (self.action_space.low, self.action_space.high)
+        )
+        if self.policy.squash_output:
+            return low + 0.5 * (actions + 1.0) * (high - low)
+        return actions.clamp(low, high)
+
+
+class _Update:
+    """The gradient of minibatches of one size, recorded at the first."""
+
+    def __init__(
+        self, model: DevicePPO, rows: int, table: Tensor | None, switches: Switches, parameters: tuple[int, ...]
+    ) -> None:
+        self.model = model
+        self.switches = switches
+        self.table = table
+        self.parameters = parameters
+        learnt = learnt_parameters(model.policy)
+        self.rows = torch.zeros(rows, dtype=torch.int64, device=model.device)
+        self.settings = Settings(*(torch.zeros((), dtype=torch.float64, device=model.device) for _ in Settings._fields))
+        self.gradient = learnt[0].new_zeros(sum(parameter.numel() for parameter in learnt))
+        parts = self.gradient.split([parameter.numel() for parameter in learnt])
+        self.gradients = [(p, part.view_as(p)) for p, part in zip(learnt, parts, strict=True)]
+        self.tape: Tape | None = None
+
+    def __call__(self, rows: Tensor, settings: Settings, eager: bool) -> Tensor:
+        """Compute the gradient of some rows, and return the measures, ``(6,)``."""
+        self.rows.copy_(rows)
+        for mine, given in zip(self.settings, settings, strict=True):
+            mine.copy_(given)
+        if eager:
+            return self._compute()
+        if self.tape is None:
+            self.tape = Tape(lambda: (self._compute(),))
+        else:
+            self.tape.replay()
+        return self.tape.outputs[0].clone()
+
+    def give_gradients(self) -> None:
+        """Put the gradients where the optimiser takes them from."""
+        for parameter, part in self.gradients:
+            parameter.grad = part
+
+    def _compute(self) -> Tensor:
+        model = self.model
+        return gradient(
+            model.policy, model.rollout_buffer, self.rows, self.table, self.settings, self.switches, self.gradient
+        )
+
+
+def _takes_table(policy: Any) -> bool:
+    """Return whether a policy takes contexts as a table; penalties are of the contexts of each minibatch alone."""
+    return isinstance(policy, HyperPolicy) and not policy.hyper_config.is_penalised
+
+
+@contextmanager
+def _unvalidated() -> Iterator[None]:
+    """Leave out what torch's distributions check of their values, for which the host would wait for the device."""
+    validates = Distribution._validate_args
+    Distribution.set_default_validate_args(False)
+    try:
+        yield
+    finally:
+        Distribution.set_default_validate_args(validates)

@@ -1,0 +1,291 @@
+"""DevicePPO is Stable-Baselines3's PPO: the same rollouts, the same updates, the same files."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from numpy.testing import assert_allclose
+from stable_baselines3 import PPO
+from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
+from toy import perturb
+
+import hyperrl
+from hyperrl.device import DevicePPO
+from hyperrl.device.ppo import _unvalidated, _Update
+from hyperrl.device.statistics import Normalizer
+from hyperrl.hypernet import HEADS
+from hyperrl.policies import ContextExtractor, FilmPolicy
+from hyperrl.simulation import BatchedVecEnv, VecLastStep
+from hyperrl.simulation.simulator import Step
+
+pytestmark = pytest.mark.filterwarnings("ignore:You have specified a mini-batch size")  # the last one is smaller
+
+SMALL: dict[str, Any] = dict(n_steps=16, batch_size=48, n_epochs=2, seed=0, device="cpu", learning_rate=1e-2)
+POLICIES: dict[str, tuple[Any, dict[str, Any]]] = {
+    **{head: (hyperrl.HyperPolicy, dict(head=head, net_arch=[8, 8])) for head in HEADS},
+    "shared encoder": (hyperrl.HyperPolicy, dict(share_encoder=True, layer_norm=True, net_arch=[8, 8])),
+    "concat": (hyperrl.ConcatPolicy, {}),
+    "film": (FilmPolicy, {}),
+    "unaware": (hyperrl.UnawarePolicy, {}),
+    "SB3's": ("MultiInputPolicy", dict(features_extractor_class=ContextExtractor)),
+}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "usual": {},
+    "values clipped": dict(clip_range_vf=0.05),
+    "small divergence": dict(target_kl=1e-4, n_epochs=5),
+    "plain advantages": dict(normalize_advantage=False, vf_coef=1.0, max_grad_norm=1e9),
+    "entropy": dict(ent_coef=0.1, clip_range=0.01),
+}
+
+
+def make(algorithm: Any, family: str, policy: str, n: int = 8, normalized: Any = None, **options: Any) -> Any:
+    cls, policy_kwargs = POLICIES[policy]
+    vec_env: Any = hyperrl.load_family(family).vec_env(n, seed=1)
+    if normalized is not None:
+        vec_env = VecNormalize(vec_env, gamma=0.9, **normalized)
+    return algorithm(cls, vec_env, policy_kwargs=policy_kwargs, **SMALL | options)
+
+
+def rolled_out(model: Any) -> Any:
+    """The model with a full buffer."""
+    _, callback = model._setup_learn(1, None)
+    model.collect_rollouts(model.env, callback, model.rollout_buffer, model.n_steps)
+    return model
+
+
+def in_float64(model: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)  # SB3 and hyperrl make floats of observations
+    model.policy.double()
+    perturb(model.policy)  # generated weights then differ, and the ratio of the first minibatch is not one
+    buffer = model.rollout_buffer
+    for tensors in (buffer.tensors, buffer.observed):
+        tensors |= {name: entry.double() for name, entry in tensors.items() if entry.dtype == torch.float32}
+    buffer._tables = {}
+    return model
+
+
+@pytest.mark.parametrize(
+    ("family", "policy", "options"),
+    [("pendulum", policy, "usual") for policy in POLICIES]
+    + [("pendulum", "low_rank", options) for options in OPTIONS if options != "usual"]
+    + [("cartpole", "full", "entropy"), ("cartpole", "unaware", "values clipped"), ("cartpole", "concat", "entropy")],
+)
+def test_an_update_is_stable_baselines3s(
+    family: str, policy: str, options: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs = (rolled_out(make(DevicePPO, family, policy, **OPTIONS[options])) for _ in range(2))
+    for model in (ours, theirs):
+        torch.manual_seed(0)
+        in_float64(model, monkeypatch)
+        np.random.seed(0)  # noqa: NPY002
+        (DevicePPO if model is ours else PPO).train(model)
+    assert ours._is_recorded
+    assert ours._tapes.keys() == {key for key in ours._tapes if key[0] in (48, 128 % 48)}
+    assert ours._n_updates == theirs._n_updates
+    for mine, other in zip(ours.policy.parameters(), theirs.policy.parameters(), strict=True):
+        assert_allclose(mine.detach(), other.detach(), rtol=0, atol=1e-6)
+    assert ours.logger.name_to_value.keys() == theirs.logger.name_to_value.keys()
+    for key, value in theirs.logger.name_to_value.items():
+        assert_allclose(ours.logger.name_to_value[key], value, rtol=1e-6, atol=1e-9, err_msg=key)
+
+
+NORMALIZED: dict[str, Any] = dict(norm_obs_keys=["observation"], clip_obs=1.5, clip_reward=0.3)
+
+
+@pytest.mark.parametrize("normalized", [None, NORMALIZED, dict(norm_obs=False)])
+@pytest.mark.parametrize(("family", "n_steps"), [("pendulum", 210), ("cartpole", 40)])
+def test_a_rollout_is_stable_baselines3s(family: str, n_steps: int, normalized: Any) -> None:
+    """Episodes end by their limit in one family, by termination in the other."""
+    models = [make(cls, family, "low_rank", 4, normalized, n_steps=n_steps) for cls in (DevicePPO, PPO)]
+    for model in models:
+        torch.manual_seed(0)
+        perturb(model.policy)
+        rolled_out(model)
+    ours, theirs = models
+    mine, others = ours.rollout_buffer, theirs.rollout_buffer
+    for name in ("actions", "values", "log_probs", "rewards", "advantages", "returns", "episode_starts"):
+        expected = getattr(others, name)
+        assert_allclose(getattr(mine, name).reshape(expected.shape), expected, rtol=1e-3, atol=1e-4, err_msg=name)
+    for key, entry in others.observations.items():
+        assert_allclose(mine.observations[key], entry, rtol=1e-3, atol=1e-3)
+    assert mine.episode_starts[1:].any()
+    if normalized is not None:
+        one, other = ours.env.ret_rms, theirs.env.ret_rms
+        assert_allclose([one.mean, one.var, one.count], [other.mean, other.var, other.count], rtol=1e-4)
+        assert_allclose(ours.env.returns, theirs.env.returns, rtol=1e-3)
+        if normalized is NORMALIZED:
+            for name in ("mean", "var"):
+                one, other = (getattr(model.env.obs_rms["observation"], name) for model in models)
+                assert_allclose(one, other, rtol=1e-4)
+    assert [e["r"] for e in ours.ep_info_buffer] == pytest.approx([e["r"] for e in theirs.ep_info_buffer], rel=1e-4)
+    assert_allclose(ours._last_obs["observation"], theirs._last_obs["observation"], rtol=1e-4, atol=1e-4)
+
+
+def test_statistics_are_vec_normalizes() -> None:
+    """Of the same steps, which rollouts are not to the last digit: a pendulum makes much of a rounding error."""
+    one: Any
+    other: Any
+    one, other = (
+        VecNormalize(hyperrl.load_family("cartpole").vec_env(8, seed=1), gamma=0.9, **NORMALIZED) for _ in range(2)
+    )
+    for vec_env in (one, other):
+        vec_env.seed(1)
+        vec_env.reset()
+    normalizer = Normalizer(one, torch.device("cpu"))
+    generator = np.random.default_rng(0)
+    for _ in range(50):
+        actions = generator.integers(2, size=8)
+        step = normalizer(one.venv.step_tensors(torch.from_numpy(actions)))
+        observation, rewards, dones, infos = other.step(actions)
+        assert_allclose(step.reward, rewards, rtol=1e-6)
+        assert_allclose(step.observation["observation"], observation["observation"], rtol=1e-5, atol=1e-6)
+        for i in np.flatnonzero(dones):
+            for key, entry in infos[i]["terminal_observation"].items():
+                assert_allclose(step.last[key][i], entry, rtol=1e-5, atol=1e-6)
+    normalizer.export()
+    for mine, expected in ((one.ret_rms, other.ret_rms), (one.obs_rms["observation"], other.obs_rms["observation"])):
+        for name, value in vars(expected).items():
+            assert_allclose(getattr(mine, name), value, rtol=1e-6, atol=1e-8)
+    assert_allclose(one.returns, other.returns, rtol=1e-6)
+    assert_allclose(one.get_original_reward(), other.get_original_reward())
+    assert_allclose(one.get_original_obs()["observation"], other.get_original_obs()["observation"])
+
+
+def test_ratios_are_one_in_the_first_minibatch() -> None:
+    model = make(DevicePPO, "pendulum", "full", n_epochs=1, batch_size=128).learn(1)
+    assert abs(model.logger.name_to_value["train/approx_kl"]) < 1e-6
+    assert model.logger.name_to_value["train/clip_fraction"] == 0
+
+
+@pytest.mark.parametrize("policy", ["full", "low_rank"])
+def test_a_minibatch_is_one_graph(policy: str) -> None:
+    model = rolled_out(make(DevicePPO, "cartpole", policy))
+    model.policy.set_training_mode(True)
+    _, switches = model._settings()
+    update = _Update(model, 48, model.rollout_buffer.tabulate(), switches, ())
+    with _unvalidated():
+        graph = make_fx(lambda: update._compute(), tracing_mode="fake", _allow_non_fake_inputs=True)()
+    assert not any("_local_scalar_dense" in str(node.target) for node in graph.graph.nodes)
+
+
+def test_the_table_holds_each_context_of_the_rollout() -> None:
+    buffer = rolled_out(make(DevicePPO, "cartpole", "low_rank", n_steps=40)).rollout_buffer
+    table = buffer.tabulate()
+    contexts = buffer.observed["context"].flatten(0, 1)
+    assert torch.equal(table[buffer.context_index], contexts)
+    assert len(torch.unique(buffer.context_index)) == len(torch.unique(contexts, dim=0)) > 8
+    assert len(table) == 2 ** int(np.ceil(np.log2(len(torch.unique(contexts, dim=0)))))
+
+
+def test_each_loads_the_others_zips(tmp_path: Path) -> None:
+    first = make(DevicePPO, "pendulum", "low_rank").learn(128)
+    first.save(tmp_path / "device.zip")
+    second = PPO.load(tmp_path / "device.zip", env=first.env, device="cpu")
+    assert isinstance(second.rollout_buffer, DictRolloutBuffer)
+    second.learn(128, reset_num_timesteps=False).save(tmp_path / "sb3.zip")
+    third: Any = DevicePPO.load(tmp_path / "sb3.zip", env=first.env, device="cpu")
+    assert third.num_timesteps == 256
+    observation = first.env.reset()
+    expected = second.predict(observation, deterministic=True)[0]
+    assert_allclose(third.predict(observation, deterministic=True)[0], expected)
+    assert third.learn(128, reset_num_timesteps=False).num_timesteps == 384
+
+
+class Watch(BaseCallback):
+    """Stops at a step, and keeps what a step offers."""
+
+    def __init__(self, last: int) -> None:
+        super().__init__()
+        self.last = last
+        self.events: list[str] = []
+
+    def _on_rollout_start(self) -> None:
+        self.events.append("start")
+
+    def _on_rollout_end(self) -> None:
+        self.events.append("end")
+
+    def _on_step(self) -> bool:
+        assert {"obs_tensor", "actions", "clipped_actions", "rewards", "dones", "infos", "new_obs"} <= set(self.locals)
+        assert isinstance(self.locals["dones"], np.ndarray)
+        for done, info in zip(self.locals["dones"], self.locals["infos"], strict=True):
+            assert ("terminal_observation" in info) == done
+        return self.n_calls < self.last
+
+
+def test_callbacks_are_called_as_by_ppo() -> None:
+    watch = Watch(40)
+    model = make(DevicePPO, "cartpole", "unaware").learn(10_000, callback=watch)
+    assert watch.events == ["start", "end", "start", "end", "start"]
+    assert (watch.n_calls, model.num_timesteps) == (40, 320)
+
+
+class Foreign(DummyVecEnv):
+    """Environments of another package with the tensor interface: a point that is to stay near the origin."""
+
+    metadata: dict[str, Any] = {}  # noqa: RUF012
+
+    def __init__(self, n: int) -> None:
+        box = spaces.Box(-10, 10, (2,))
+        self.num_envs, self.action_space = n, spaces.Box(-1, 1, (2,))
+        self.observation_space = spaces.Dict(observation=box, context=spaces.Box(0, 1, (1,)))
+        self.render_mode, self._seeds = None, [None] * n  # pyright: ignore[reportAttributeAccessIssue]
+        self.lengths = torch.zeros(n, dtype=torch.int64)
+
+    def reset(self) -> Any:
+        self.state, self.context = torch.randn(self.num_envs, 2), torch.rand(self.num_envs, 1)
+        return {"observation": self.state.numpy(), "context": self.context.numpy()}
+
+    def step_tensors(self, actions: Tensor) -> Step:
+        assert actions.shape == (self.num_envs, 2)
+        assert (actions.abs() <= 1).all()
+        last = {"observation": self.state + actions * self.context, "context": self.context}
+        reward, lengths = -last["observation"].square().sum(1).double(), self.lengths + 1
+        ended = lengths >= 5
+        self.lengths = lengths.masked_fill(ended, 0)
+        self.state = torch.where(ended[:, None], torch.randn(self.num_envs, 2), last["observation"])
+        self.context = torch.where(ended[:, None], torch.rand(self.num_envs, 1), self.context)
+        now = {"observation": self.state, "context": self.context}
+        return Step(now, reward, ended & False, ended, ended, last, reward, lengths, ended & False)
+
+
+def test_foreign_environments_with_the_tensor_interface() -> None:
+    model: Any = DevicePPO(hyperrl.HyperPolicy, Foreign(8), **SMALL | dict(n_steps=32))
+    model.learn(512)
+    buffer = model.rollout_buffer
+    assert buffer.cut.sum() == 8 * 6
+    assert torch.equal(buffer.tabulate()[buffer.context_index], buffer.observed["context"].flatten(0, 1))
+
+
+@pytest.mark.parametrize("options", [dict(use_sde=True, sde_sample_freq=4), dict(policy_kwargs=dict(similarity=0.1))])
+def test_what_is_not_recorded_trains_too(options: dict[str, Any]) -> None:
+    model = DevicePPO(hyperrl.HyperPolicy, hyperrl.load_family("pendulum").vec_env(8), **SMALL | options)
+    before = [p.clone() for p in model.policy.parameters()]
+    model.learn(128)
+    assert any(not torch.equal(p, q) for p, q in zip(before, model.policy.parameters(), strict=True))
+
+
+def test_errors_say_what_is_expected() -> None:
+    family = hyperrl.load_family("pendulum")
+    for vec_env in (family.vec_env(2, backend="gymnasium"), VecLastStep(family.vec_env(2))):
+        with pytest.raises(ValueError, match="expected environments that step tensors"):
+            DevicePPO(hyperrl.UnawarePolicy, vec_env, **SMALL)
+    with pytest.raises(ValueError, match="has its own rollout buffer"):
+        DevicePPO(hyperrl.UnawarePolicy, family.vec_env(2), rollout_buffer_class=type("B", (RolloutBuffer,), {}))
+    model = DevicePPO(hyperrl.UnawarePolicy, family.vec_env(2), **SMALL)
+    assert isinstance(model.env, BatchedVecEnv)
+    with pytest.raises(ValueError, match="expected environments that step tensors"):
+        model.set_env(family.vec_env(2, backend="gymnasium"))
+
+
+def test_a_loss_that_is_not_finite_is_reported() -> None:
+    model = make(DevicePPO, "pendulum", "unaware", vf_coef=float("inf"))
+    with pytest.raises(ValueError, match=r"the loss is \w+ after 128 steps: a lower learning rate"):
+        model.learn(128)

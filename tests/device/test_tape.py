@@ -1,0 +1,90 @@
+"""Tapes: what is replayed is what was recorded."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from hyperrl.device.tape import NotStaticError, Tape
+
+COMPUTATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "views": lambda x: (x.t()[1:].unsqueeze(0).expand(2, -1, -1) * 2).flatten(),
+    "in place": lambda x: x.exp().add_(1).mul_(x).sum(0),
+    "in place through a view": lambda x: torch.cat([row.exp().sub_(1) for row in x.tanh().unbind(0)]),
+    "several results": lambda x: torch.cat([*torch.var_mean(x.sin(), dim=1), x.sort(dim=1).values[:, 0]]),
+    "gather": lambda x: x.cos()[torch.tensor([0, 2, 2])].index_select(1, torch.tensor([1, 0])),
+    "scatter": lambda x: torch.zeros(3, 4).index_add(0, torch.tensor([0, 2, 0]), x.exp()),
+    "other types": lambda x: (x > 0).double() + x.to(torch.float64).round().long(),
+    "new tensors": lambda x: torch.ones_like(x) + torch.zeros(3, 4) + torch.full((3, 4), 2.0) + x,
+    "a faulty kernel": lambda x: nn.functional.mse_loss(x, x.exp()),
+    "unneeded work": lambda x: (x.exp().sum(), x.sin())[1],
+}
+
+
+@pytest.mark.parametrize("name", COMPUTATIONS)
+def test_a_replay_computes_what_was_recorded_with_new_values(name: str) -> None:
+    x = torch.randn(3, 4)
+    tape = Tape(lambda: (COMPUTATIONS[name](x),))
+    assert torch.equal(tape.outputs[0], COMPUTATIONS[name](x))
+    for _ in range(2):
+        x.copy_(torch.randn(3, 4))
+        tape.replay()
+        assert torch.equal(tape.outputs[0], COMPUTATIONS[name](x))
+
+
+def test_gradients_are_replayed_with_new_parameters() -> None:
+    net = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.LayerNorm(5), nn.Linear(5, 2))
+    x, into = torch.randn(7, 4), torch.empty(10)
+
+    def gradient() -> tuple[Tensor, ...]:
+        found = torch.autograd.grad(net(x).square().mean(), [*net.parameters()])
+        into.copy_(found[-2].flatten())
+        return found
+
+    tape = Tape(gradient)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter += torch.randn_like(parameter)
+    x.copy_(torch.randn(7, 4))
+    tape.replay()
+    written = into.clone()
+    for replayed, expected in zip(tape.outputs, gradient(), strict=True):
+        assert torch.equal(replayed, expected)
+    assert torch.equal(written, into)
+
+
+def test_random_numbers_are_drawn_anew_in_the_order_of_the_generator() -> None:
+    scale = torch.ones(5)
+    tape = Tape(lambda: (torch.normal(torch.zeros(5), scale),))
+    torch.manual_seed(0)
+    tape.replay()
+    first = tape.outputs[0].clone()
+    tape.replay()
+    torch.manual_seed(0)
+    assert torch.equal(first, torch.normal(torch.zeros(5), scale))
+    assert not torch.equal(first, tape.outputs[0])
+
+
+def test_memory_is_used_again() -> None:
+    x = torch.randn(1000)
+
+    def chain() -> tuple[Tensor, ...]:
+        y = x
+        for _ in range(20):
+            y = (y + 1).tanh()
+        return (y,)
+
+    calls = Tape(chain)._calls
+    places = {t.data_ptr() for _, args, kwargs in calls for t in (*args, *kwargs.values()) if isinstance(t, Tensor)}
+    assert len(calls) == 40
+    assert len(places) <= 4  # x, the output, and two in turn
+
+
+@pytest.mark.parametrize(
+    "function", [lambda x: x * x.sum().item(), lambda x: x.nonzero(), lambda x: x[x > 0], lambda x: torch.unique(x)]
+)
+def test_what_depends_on_values_is_refused(function: Callable[[Tensor], Tensor]) -> None:
+    x = torch.randn(5)
+    with pytest.raises(NotStaticError, match="depends on the values of tensors"):
+        Tape(lambda: (function(x),))
