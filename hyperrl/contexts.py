@@ -224,6 +224,27 @@ class ContextSpace:
         """Return for contexts of shape ``(n, d)`` whether every feature lies in its training range."""
         return _all_inside(contexts, [feature.train for feature in self.features])
 
+    def beyond(self, contexts: ArrayLike) -> Vector:
+        """Return how far each feature lies outside its training range, in widths of it: ``(n, d) -> (n, d)``.
+
+        The width is that from the smallest to the largest training value, 2 where they are equal. Inside the range the
+        distance is 0; in a gap of the range it is that to the nearer end.
+
+        >>> space = ContextSpace((Feature("length", "m", 1.0, train=((0.5, 1.5),), bounds=((0.1, 2.0),)),))
+        >>> space.beyond([[1.2], [1.75], [0.1]])
+        array([[0.  ],
+               [0.25],
+               [0.4 ]])
+        """
+        array = np.asarray(contexts, dtype=np.float64)
+        distance = np.full(array.shape, np.inf)
+        for i, feature in enumerate(self.features):
+            for low, high in feature.train:
+                to_interval = np.maximum(low - array[:, i], array[:, i] - high).clip(min=0)
+                distance[:, i] = np.minimum(distance[:, i], to_interval)
+        _, half_width = self.center_and_half_width
+        return distance / (2 * half_width)
+
     def in_bounds(self, contexts: ArrayLike) -> NDArray[np.bool_]:
         """Return for contexts ``(n, d)`` whether every feature lies in its bounds, float32 ones as in matrix."""
         array = np.array(contexts, dtype=np.float64)

@@ -15,7 +15,7 @@ import tyro
 from rich.console import Console
 
 import hyperrl
-from hyperrl.contexts import SPLITS, ContextSpace, Vector
+from hyperrl.contexts import SPLITS, Vector
 from hyperrl.evaluation import estimate_iqm, find_reference, known_scores
 from hyperrl.report.markdown import markdown_table
 from hyperrl.rollouts import Agent, rollout
@@ -193,13 +193,6 @@ def _ratio_rows(cells: Cells, families: Sequence[str]) -> Rows:
     return ("family", "agent", "seeds", *(f"{split}, over told [least, most]" for split in SPLITS)), rows
 
 
-def _distances(space: ContextSpace, contexts: Vector) -> Vector:
-    """Return how far outside the training range contexts lie, in widths, by the farthest feature, ``(n,)``."""
-    low, high = space.train_range
-    beyond = np.maximum(low - contexts, contexts - high).clip(min=0)
-    return (beyond / (high - low)).max(axis=1)
-
-
 def _distance_rows(cells: Cells, families: Sequence[str]) -> Rows:
     agents = _agents(cells)
     rows = []
@@ -213,7 +206,8 @@ def _distance_rows(cells: Cells, families: Sequence[str]) -> Rows:
                     row.append("-")
                     continue
                 scores, contexts = _scores(cells[family, agent], "extrapolation")
-                of = (_distances(space, contexts) > low) & (_distances(space, contexts) <= high)
+                distance = space.beyond(contexts).max(axis=1)
+                of = (distance > low) & (distance <= high)
                 row.append(str(estimate_iqm(scores[:, of])) if of.sum() > 1 else "-")
             rows.append(tuple(row))
     return ("family", "distance", *agents), rows

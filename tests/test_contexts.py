@@ -39,6 +39,24 @@ seeds = st.integers(0, 2**32)
 
 
 @given(spaces, st.sampled_from(SPLITS), st.integers(1, 30), seeds)
+def test_the_distance_from_the_training_range_is_zero_inside_alone(
+    space: ContextSpace, split: str, n: int, seed: int
+) -> None:
+    contexts = space.sample(split, n, seed)
+    beyond = space.beyond(contexts)
+    assert (beyond >= 0).all()
+    assert_array_equal((beyond == 0).all(axis=1), space.in_training_range(contexts))
+    low, high = space.train_range
+    past_the_ends = (np.maximum(low - contexts, contexts - high) / (high - low)).clip(min=0)
+    assert (beyond >= past_the_ends * (1 - 1e-9)).all()  # a gap within the range lies outside it too
+
+
+def test_the_distance_is_in_widths_of_the_training_range() -> None:
+    contexts = [[1.0, 1.0, -1.0], [2.0, 3.0, 1.0], [0.25, -0.25, 1.0]]
+    assert_allclose(SPACE.beyond(contexts), [[0, 0, 0], [0.5, 0.25, 0], [0.25, 0.0625, 0]])
+
+
+@given(spaces, st.sampled_from(SPLITS), st.integers(1, 30), seeds)
 def test_contexts_lie_in_their_split(space: ContextSpace, split: str, n: int, seed: int) -> None:
     contexts = space.sample(split, n, seed)
     assert contexts.shape == (n, len(space))

@@ -109,6 +109,7 @@ def evaluate(
 
 
 def _print_report(report: Report, reference: Reference | None, title: str) -> None:
+    from hyperrl.evaluation.novelty import by_novelty
     from hyperrl.evaluation.reference import known_scores
 
     returns = Table("split", "mean", "IQM of returns", "IQM of scores", title=f"{title}: {report.family}")
@@ -126,6 +127,14 @@ def _print_report(report: Report, reference: Reference | None, title: str) -> No
             critic.add_row(name, explained, f"{np.median(split.values.bias):+.2f}")
     terminal = console()
     terminal.print(returns, *notes, sep="\n")
+    novelty = by_novelty(report, reference)
+    if len(novelty.classes) > 1:
+        what = "scores" if novelty.is_scored else "returns"
+        table = Table("distance", "contexts", f"IQM of {what}")
+        for of in novelty.classes:
+            table.add_row(str(of), str(of.contexts), str(of.iqm))
+        terminal.print("By distance of the farthest feature from the training range, in widths of that range:", table)
+        terminal.print(f"Rank correlation of distance and {what}: {novelty.correlation:+.2f}")
     if critic.rows:
         terminal.print("The critic's values against the discounted returns seen, medians over contexts:", critic)
     for kind, reported in report.perturbations.items():

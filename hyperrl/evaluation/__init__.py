@@ -5,6 +5,10 @@ from typing import TYPE_CHECKING
 from hyperrl.utils.lazy import attach
 
 if TYPE_CHECKING:
+    from hyperrl.evaluation.novelty import ByNovelty as ByNovelty
+    from hyperrl.evaluation.novelty import NoveltyClass as NoveltyClass
+    from hyperrl.evaluation.novelty import by_novelty as by_novelty
+    from hyperrl.evaluation.novelty import rank_correlation as rank_correlation
     from hyperrl.evaluation.perturbations import PERTURBATIONS as PERTURBATIONS
     from hyperrl.evaluation.perturbations import perturb as perturb
     from hyperrl.evaluation.pooling import pooled_gap as pooled_gap
@@ -38,6 +42,12 @@ if TYPE_CHECKING:
 __getattr__, __dir__ = attach(
     __name__,
     {
+        "novelty": (
+            "ByNovelty",
+            "NoveltyClass",
+            "by_novelty",
+            "rank_correlation",
+        ),
         "perturbations": (
             "PERTURBATIONS",
             "perturb",

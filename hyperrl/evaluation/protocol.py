@@ -90,7 +90,7 @@ def evaluate(
 
         def measure(points: Vector, **kwargs: Any) -> Split:
             played = play(model, family, points, episodes, seed, deterministic, progress=bar.update, **kwargs)
-            return Split(points, played.returns, played.values)
+            return Split(points, played.returns, played.values, space.beyond(points).max(axis=1))
 
         measured = {split: measure(points, values=True) for split, points in chosen.items()}
         pictured = None

@@ -22,11 +22,14 @@ class Split:
     :param contexts: shape ``(n, d)``, physical units.
     :param returns: undiscounted return of each episode, shape ``(n, episodes)``.
     :param values: how accurate the critic was in each context, where there is one.
+    :param novelty: how far each context lies outside the training range, in widths of it, by the farthest feature,
+        shape ``(n,)``; see :meth:`ContextSpace.beyond`.
     """
 
     contexts: Vector
     returns: Vector
     values: ValueAccuracy | None = None
+    novelty: Vector | None = None
 
     def __post_init__(self) -> None:
         if self.contexts.ndim != 2 or self.returns.ndim != 2 or len(self.contexts) != len(self.returns):

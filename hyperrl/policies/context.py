@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
 import numpy as np
 import torch
 from gymnasium import spaces
+from numpy.typing import ArrayLike
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, FlattenExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
-from hyperrl.contexts import ContextBox, ContextSpace
+from hyperrl.contexts import ContextBox, ContextSpace, Vector
 from hyperrl.hypernet import is_static
 from hyperrl.policies.acting import ActingNetwork
 from hyperrl.policies.registry import who_serves_whom
@@ -210,6 +212,35 @@ class ContextPolicy(BasePolicy):
     def context_space(self) -> ContextSpace | None:
         """The features, units and ranges of the context, where the observation space carried them."""
         return self.context_box.context_space if isinstance(self.context_box, ContextBox) else None
+
+    def novelty(self, contexts: ArrayLike | Mapping[str, float]) -> Vector:
+        """Return how far contexts lie outside the training range, in widths of it, by the farthest feature.
+
+        It is 0 inside the range; see :meth:`ContextSpace.beyond <hyperrl.ContextSpace.beyond>`. ``hyperrl evaluate``
+        says how well it foretells a loss of return.
+
+        :param contexts: physical units, shape ``(n, d)`` or ``(d,)``, or one as a mapping from names to values.
+        :return: shape ``(n,)``; ``n`` is 1 for a single context.
+        :raises ValueError: for a wrong shape, a context that is out of bounds, or an observation space that carries
+            no training range.
+
+        >>> from stable_baselines3 import PPO
+        >>> from hyperrl import HyperPolicy, load_family
+        >>> model = PPO(HyperPolicy, load_family("pendulum").vec_env(2))
+        >>> model.policy.novelty({"length": 1.3, "mass": 1.1}).round(3)
+        array([0.25])
+        """
+        space = self.context_space
+        if space is None:
+            raise ValueError(
+                f"novelty needs the training range of the context, but the entry {self.context_key!r} of the "
+                f"observation is {self.context_box}: make it a hyperrl.contexts.ContextBox"
+            )
+        if isinstance(contexts, Mapping) or np.ndim(contexts) == 1:
+            rows = space.vector(contexts)[None]
+        else:
+            rows = space.matrix(contexts)
+        return space.beyond(rows).max(axis=1)
 
     def make_features_extractor(self) -> ContextExtractor:
         """Make a features extractor that keeps the context apart."""

@@ -77,6 +77,7 @@ def test_train_evaluate_compare(hyperrl: Command, tmp_path: Path) -> None:
                 "variance",
                 "wrong context, on interpolation: noise",
                 "another context every 20 steps",
+                "Rank correlation of distance and returns",
             )
         )
         written = json.loads((tmp_path / run / "evaluation.json").read_text())
