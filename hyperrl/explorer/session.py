@@ -107,15 +107,7 @@ class Lane:
 
         :raises ValueError: where it cannot be drawn.
         """
-        try:
-            return self.context_env.draw()
-        except ValueError:
-            raise
-        except Exception as error:  # of many types: no display, no OpenGL, no such library
-            raise ValueError(
-                f"the environment cannot be drawn here: {error}. MuJoCo draws with OpenGL; without a screen, set "
-                "MUJOCO_GL=egl or MUJOCO_GL=osmesa"
-            ) from error
+        return self.context_env.draw()
 
     def belief(self) -> Belief | None:
         """Return what the agent believed of the context when it last acted, each part ``(d,)``, if it infers it."""

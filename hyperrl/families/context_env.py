@@ -143,13 +143,24 @@ class ContextEnv(gym.Env[Any, Any]):
         return drawn if isinstance(drawn, np.ndarray) or not hasattr(drawn, "frame") else drawn.frame()
 
     def draw(self) -> Any:
-        """Draw the environment in its context, as a :class:`~hyperrl.physics.Canvas` where its physics draws shapes."""
+        """Draw the environment in its context, as a :class:`~hyperrl.physics.Canvas` where its physics draws shapes.
+
+        :raises ValueError: where it cannot be drawn.
+        """
         state = getattr(self.env.unwrapped, "state", None)
         if self.render_mode == "rgb_array" and self._draw is not None and state is not None:
             drawn = self._draw(np.asarray(state, dtype=np.float64), self.context_space.as_dict(self.context))
             if drawn is not None:
                 return drawn
-        return self.env.render()
+        try:
+            return self.env.render()
+        except ValueError:
+            raise
+        except Exception as error:  # of many types: no screen, no OpenGL, a library that is missing
+            raise ValueError(
+                f"this environment cannot be drawn here: {error}. MuJoCo draws with OpenGL; without a screen, set "
+                "MUJOCO_GL=egl or MUJOCO_GL=osmesa"
+            ) from error
 
     def close(self) -> None:
         """Close the inner environment."""

@@ -112,12 +112,11 @@ def test_shapes_are_drawn_as_svg_and_pixels_as_jpeg() -> None:
 
 
 def test_what_cannot_be_drawn_says_so() -> None:
-    session = session_of("pendulum")
-
     def broken() -> Any:
         raise RuntimeError("no display")
 
-    session.lanes[0].context_env.draw = broken
+    session = session_of("cartpole")
+    session.lanes[0].context_env.env.render = broken
     assert "no display" in view.drawing(session.lanes[0])["error"]
     assert "MUJOCO_GL=egl" in view.drawing(session.lanes[0])["error"]
 

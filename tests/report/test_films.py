@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import imageio_ffmpeg
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -14,6 +15,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 import hyperrl
 from hyperrl.report.films import record
+from hyperrl.rollouts import RandomActions
 
 SIZES: dict[str, Any] = dict(n_steps=8, batch_size=8, device="cpu", seed=0)
 FAMILY = hyperrl.load_family("double_integrator")
@@ -46,10 +48,35 @@ def test_a_film_shows_a_panel_a_context(tmp_path: Path, capfd: pytest.CaptureFix
     assert "100/100" in capfd.readouterr().err
     with pytest.raises(ValueError, match="is never overwritten"):
         record(model, FAMILY, contexts, tmp_path / "film.gif")
-    with pytest.raises(ValueError, match=r"expected the name of a \.gif file"):
+    with pytest.raises(ValueError, match=r"expected the name of a \.gif or \.mp4 file"):
         record(model, FAMILY, contexts, tmp_path / "film.mov")
+    with pytest.raises(ValueError, match="every=0"):
+        record(model, FAMILY, contexts, tmp_path / "other.gif", every=0)
     with pytest.raises(ValueError, match="feature 'mass' must lie in"):
         record(model, FAMILY, [[9.0, 1.0]], tmp_path / "other.gif")
+
+
+def test_mp4_shows_what_a_gif_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    contexts = CARTPOLE.context_space.sample("train", 3, 0)
+    model = RandomActions(CARTPOLE.make().action_space, 3, seed=0)
+    for suffix in (".gif", ".mp4"):
+        record(model, CARTPOLE, contexts, tmp_path / f"film{suffix}", every=3)
+        model = RandomActions(CARTPOLE.make().action_space, 3, seed=0)
+    frames = imageio_ffmpeg.read_frames(str(tmp_path / "film.mp4"))
+    meta = next(frames)
+    assert meta["codec"] == "h264"
+    assert_allclose(meta["fps"], 50 / 3, rtol=1e-2)
+    width, height = meta["size"]
+    shown = [np.frombuffer(frame, dtype=np.uint8).reshape(height, width, 3) for frame in frames]
+    film: Any
+    with Image.open(tmp_path / "film.gif") as film:
+        assert (film.n_frames, film.size) == (len(shown), (width, height))
+        for i in (0, film.n_frames - 1):
+            film.seek(i)
+            assert np.abs(np.asarray(film.convert("RGB")).astype(int) - shown[i]).mean() < 4
+    monkeypatch.setattr("hyperrl.utils.extras.find_spec", lambda package: None)
+    with pytest.raises(ValueError, match=r"a film as \.mp4 needs imageio_ffmpeg: .*'\.\[film\]'"):
+        record(model, CARTPOLE, contexts, tmp_path / "other.mp4")
 
 
 def test_a_recurrent_agent_keeps_its_memory(tmp_path: Path) -> None:
