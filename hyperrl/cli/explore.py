@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from tyro.conf import Positional
 
@@ -16,9 +16,12 @@ from hyperrl.utils.extras import require
 if TYPE_CHECKING:
     from hyperrl.families.family import Family
 
+COME_ALONG: Final = (Path("pendulum/hyper-ppo"), Path("pendulum/concat-ppo"))
+"""What is shown where nothing is asked for."""
+
 
 def explore(
-    agents: Positional[tuple[Path, ...]],
+    agents: Positional[tuple[Path, ...]] = COME_ALONG,
     family: str | None = None,
     algorithm: str | None = None,
     normalizer: Path | None = None,
@@ -36,6 +39,7 @@ def explore(
     Args:
         agents: Run folders of one family, shared agents (see `hyperrl list`), or zips of Stable-Baselines3's models,
             with --family. Loading a zip unpickles, which can run any code: give zips that you trust.
+            Default: pendulum/hyper-ppo and pendulum/concat-ppo, which come along.
         family: For zips: name of a family (see `hyperrl list`), or path of a .toml file.
         algorithm: For zips: what trained them, such as PPO or mypackage.algorithms:MyPPO. Default: found from the zip.
         normalizer: For zips: file that VecNormalize.save wrote, where they were trained with normalised observations.
@@ -46,8 +50,6 @@ def explore(
         trust: Of a run folder, load model.zip, a pickle that can run any code, instead of model.safetensors.
     """
     require("the live page", "explore", "nicegui")
-    if not agents:
-        raise ValueError("expected a run folder, such as hyperrl explore runs/pendulum-hyper-ppo-0")
     import torch
 
     from hyperrl.explorer.page import free_port, serve

@@ -9,7 +9,7 @@ from contextlib import closing
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import gymnasium as gym
 import matplotlib
@@ -115,11 +115,16 @@ def _mp4(frames: Iterator[Image.Image], rate: float) -> bytes:
     """Return an MP4, in H.264, of so many frames per second."""
     import imageio_ffmpeg
 
-    first = next(frames)
+    first, fps = next(frames), cast(int, rate)  # fractions are taken too
     with tempfile.TemporaryDirectory() as folder:
         film = Path(folder, "film.mp4")
         writer = imageio_ffmpeg.write_frames(
-            str(film), first.size, fps=rate, macro_block_size=2, quality=8, ffmpeg_log_level="error"
+            str(film),
+            first.size,
+            fps=rate,
+            macro_block_size=2,
+            quality=8,
+            ffmpeg_log_level="error",
         )
         writer.send(None)
         try:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fixtures.make import HERE
 
 from hyperrl.explorer.page import free_port
 
@@ -23,8 +22,8 @@ FLAGS = (
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    """The page of a small agent."""
-    command = [sys.executable, "-m", "hyperrl", "explore", str(HERE / "run"), "--no-browser"]
+    """The page that opens where no agent is named."""
+    command = [sys.executable, "-m", "hyperrl", "explore", "--no-browser"]
     # NiceGUI serves other ports where these are there.
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "NICEGUI"))}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as server:
@@ -79,7 +78,7 @@ def test_dragging_a_slider_changes_environment_picture_and_weights(browser: Any)
 
     until(lambda: browser.execute_script("return window.explorer !== undefined && explorer.shown > 3"))
     assert text("h1") == "pendulum"
-    assert text(".lane h2 span") == "small"
+    assert [name.text for name in browser.find_elements("css selector", ".lane h2 span")] == ["hyper-ppo", "concat-ppo"]
     find(".play").click()
     until(lambda: text(".play").endswith("play"))
     before = text(".lane .status")
@@ -87,13 +86,13 @@ def test_dragging_a_slider_changes_environment_picture_and_weights(browser: Any)
     assert text(".lane .status") == before  # it stands still
 
     standing, default = picture(), weights()
-    assert len(default) == 2
+    assert len(default) == 3
     thumb = find(".feature-2 .q-slider__thumb")
     ActionChains(browser).click_and_hold(thumb).move_by_offset(30, 0).move_by_offset(30, 0).release().perform()
     until(lambda: text(".feature-2 .value") != "1 m")
     assert re.fullmatch(r"1\.\d+ m", text(".feature-2 .value"))
     until(lambda: picture() != standing)
-    until(lambda: len(weights()) == 2 and weights() != default)
+    until(lambda: len(weights()) == 3 and weights() != default)
 
     longer = picture()
     find(".push").click()
