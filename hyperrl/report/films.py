@@ -121,7 +121,7 @@ def _mp4(frames: Iterator[Image.Image], rate: float) -> bytes:
         writer = imageio_ffmpeg.write_frames(
             str(film),
             first.size,
-            fps=rate,
+            fps=fps,
             macro_block_size=2,
             quality=8,
             ffmpeg_log_level="error",
