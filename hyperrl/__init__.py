@@ -15,6 +15,7 @@ from hyperrl.utils.lazy import attach
 
 if TYPE_CHECKING:
     from hyperrl.adaptation import adapt as adapt
+    from hyperrl.analysis import explain as explain
     from hyperrl.device import DevicePPO as DevicePPO
     from hyperrl.evaluation import evaluate as evaluate
     from hyperrl.experiments import sweep as sweep
@@ -35,6 +36,7 @@ __getattr__, __dir__ = attach(
     __name__,
     {
         "adaptation": ("adapt",),
+        "analysis": ("explain",),
         "device": ("DevicePPO",),
         "evaluation": ("evaluate",),
         "experiments": ("sweep",),

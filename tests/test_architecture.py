@@ -17,6 +17,7 @@ LAYERS = (
     ("alignment", "device"),
     ("export",),
     ("rollouts",),
+    ("analysis",),
     ("inference",),
     ("training",),
     ("evaluation",),

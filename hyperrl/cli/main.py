@@ -16,6 +16,7 @@ from hyperrl.cli.compare import compare
 from hyperrl.cli.console import console, say
 from hyperrl.cli.errors import in_words
 from hyperrl.cli.evaluate import evaluate
+from hyperrl.cli.explain import explain
 from hyperrl.cli.explore import explore
 from hyperrl.cli.export import export
 from hyperrl.cli.help import union_of
@@ -40,6 +41,7 @@ COMMANDS = {
     "adapt": adapt,
     "identify": identify,
     "infer": infer,
+    "explain": explain,
     "explore": explore,
     "record": record,
     "export": export,

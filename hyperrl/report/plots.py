@@ -24,7 +24,7 @@ from hyperrl.utils.files import write_bytes
 Line = tuple[Vector, Vector]
 """Abscissae ``(k,)``, and values with both ends of their intervals ``(3, k)``."""
 
-_COLORS = ("#004488", "#C4500A", "#56B4E9", "#882255", "#EEAA00", "#8C8C8C")
+COLORS = ("#004488", "#C4500A", "#56B4E9", "#882255", "#EEAA00", "#8C8C8C")
 _DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 2)))
 _MARKERS = "osD^vPX"  # one more than colors: a seventh agent differs from the first
 _HATCHES = ("", "///", "...", "xxx", "\\\\\\", "ooo")
@@ -42,7 +42,7 @@ def plot_planes(planes: Mapping[str, Sequence[Plane]], space: ContextSpace, fami
     first = next(iter(planes.values()))[0]
     means = {agent: np.mean([plane.returns for plane in group], axis=0) for agent, group in planes.items()}
     low, high = np.nanmin(list(means.values())), np.nanmax(list(means.values()))
-    figure, axes = _grid(len(means), 3.1, 3.0)
+    figure, axes = grid(len(means), 3.1, 3.0)
     fx, fy = (space.features[space.index(name)] for name in first.features)
     colors = ScalarMappable(Normalize(low, high), "viridis")
     for axis, (agent, returns) in zip(axes, means.items(), strict=True):
@@ -55,8 +55,8 @@ def plot_planes(planes: Mapping[str, Sequence[Plane]], space: ContextSpace, fami
                 axis.add_patch(box)
         seeds = len(planes[agent])
         axis.set_title(f"{agent} ({seeds} seed{'s' if seeds > 1 else ''})", fontsize=10)
-        axis.set_xlabel(_label(fx.name, fx.unit))
-    _label_rows(axes, _label(fy.name, fy.unit))
+        axis.set_xlabel(axis_label(fx.name, fx.unit))
+    label_rows(axes, axis_label(fy.name, fy.unit))
     figure.colorbar(colors, ax=axes, label="mean return", shrink=0.9)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower right", frameon=False, fontsize=9)
@@ -76,7 +76,7 @@ def plot_curves(curves: Mapping[str, Line]) -> Figure:
     axis.set_xlabel("environment steps")
     axis.set_ylabel("return of training, mean of 100 episodes")
     axis.xaxis.set_major_formatter(matplotlib.ticker.EngFormatter(sep=""))
-    _finish(figure, axis)
+    finish(figure, axis)
     return figure
 
 
@@ -99,14 +99,14 @@ def plot_splits(estimates: Mapping[str, Mapping[str, Estimate]], what: str) -> F
             value,
             0.94 * width,
             yerr=(value - low, high - value),
-            color=_COLORS[i % len(_COLORS)],
+            color=COLORS[i % len(COLORS)],
             label=agent,
             **style,
         )
     axis.set_xticks(range(len(splits)), splits)
     axis.set_ylabel(what)
     axis.axhline(0, color="black", lw=0.8)
-    _finish(figure, axis)
+    finish(figure, axis)
     axis.grid(visible=False, axis="x")
     return figure
 
@@ -118,7 +118,7 @@ def plot_profiles(thresholds: Vector, profiles: Mapping[str, Mapping[str, Vector
     :param profiles: by split and agent, each of shape ``(3, t)``.
     :param what: what is measured, ``"score"`` or ``"return"``.
     """
-    figure, axes = _grid(len(profiles), 3.0, 2.9)
+    figure, axes = grid(len(profiles), 3.0, 2.9)
     for axis, (split, agents) in zip(axes, profiles.items(), strict=True):
         for i, (agent, profile) in enumerate(agents.items()):
             _draw(axis, i, agent, (thresholds, profile), every=20)
@@ -126,8 +126,8 @@ def plot_profiles(thresholds: Vector, profiles: Mapping[str, Mapping[str, Vector
         axis.set_xlabel(f"{what} τ")
         axis.locator_params(axis="x", nbins=4)
         axis.set_ylim(-0.03, 1.03)
-    _label_rows(axes, f"fraction with {what} > τ")
-    _finish(figure, *axes)
+    label_rows(axes, f"fraction with {what} > τ")
+    finish(figure, *axes)
     return figure
 
 
@@ -137,16 +137,16 @@ def plot_sensitivity(sensitivity: Mapping[str, Mapping[str, Line]], space: Conte
     :param sensitivity: by feature and agent.
     :param space: the family's context space.
     """
-    figure, axes = _grid(len(sensitivity), 3.0, 2.7)
+    figure, axes = grid(len(sensitivity), 3.0, 2.7)
     for axis, (name, agents) in zip(axes, sensitivity.items(), strict=True):
         feature = space.features[space.index(name)]
         for low, high in feature.train:
             axis.axvspan(low, high, color="0.9", lw=0, zorder=0)
         for i, (agent, line) in enumerate(agents.items()):
             _draw(axis, i, agent, line, pieces=feature.bounds)
-        axis.set_xlabel(_label(feature.name, feature.unit))
-    _label_rows(axes, "mean return")
-    _finish(figure, *axes)
+        axis.set_xlabel(axis_label(feature.name, feature.unit))
+    label_rows(axes, "mean return")
+    finish(figure, *axes)
     return figure
 
 
@@ -210,7 +210,7 @@ def plot_adaptation(lines: Mapping[str, Line], is_scored: bool) -> Figure:
     axis.minorticks_off()
     axis.set_xlabel("episodes in the new environment")
     axis.set_ylabel("IQM of scores" if is_scored else "IQM of returns")
-    _finish(figure, axis)
+    finish(figure, axis)
     return figure
 
 
@@ -227,7 +227,7 @@ def plot_first_episode(lines: Mapping[str, Line]) -> Figure:
     axis.xaxis.set_major_formatter("{x:g}")
     axis.set_xlabel("step of the first episode")
     axis.set_ylabel("mean return so far")
-    _finish(figure, axis)
+    finish(figure, axis)
     return figure
 
 
@@ -250,19 +250,19 @@ def plot_beliefs(space: ContextSpace, true: Vector, context: Vector, low: Vector
             axis.axhspan(
                 start, end, color="0.93", lw=0, label="training range" if start == feature.train[0][0] else "_"
             )
-        axis.fill_between(steps, low[:, i], high[:, i], color=_COLORS[0], alpha=0.25, lw=0, label="95 % interval")
-        axis.plot(steps, context[:, i], color=_COLORS[0], lw=1.6, label="acted on")
-        axis.axhline(true[i], color=_COLORS[1], linestyle="--", lw=1.6, label="true")
+        axis.fill_between(steps, low[:, i], high[:, i], color=COLORS[0], alpha=0.25, lw=0, label="95 % interval")
+        axis.plot(steps, context[:, i], color=COLORS[0], lw=1.6, label="acted on")
+        axis.axhline(true[i], color=COLORS[1], linestyle="--", lw=1.6, label="true")
         axis.set_xscale("log")
         axis.xaxis.set_major_formatter("{x:g}")
-        axis.set_ylabel(_label(feature.name, feature.unit))
+        axis.set_ylabel(axis_label(feature.name, feature.unit))
         ends = [feature.bounds[0][0], feature.bounds[-1][1]]
         margin = 0.05 * (ends[1] - ends[0])
         axis.set_ylim(ends[0] - margin, ends[1] + margin)
         if i + columns >= n:
             axis.set_xlabel("step of the episode")
             axis.tick_params(labelbottom=True)
-    _finish(figure, *axes[:n])
+    finish(figure, *axes[:n])
     return figure
 
 
@@ -275,17 +275,17 @@ def save(figure: Figure, path: str | Path) -> None:
 
 def _panels(panels: Mapping[str, Mapping[str, Line]], xlabels: Sequence[str], ylabel: str, every: int = 1) -> Figure:
     """Draw one panel per entry, one line an agent."""
-    figure, axes = _grid(len(panels), 3.2, 3.0)
+    figure, axes = grid(len(panels), 3.2, 3.0)
     for axis, agents, xlabel in zip(axes, panels.values(), xlabels, strict=True):
         for i, (agent, line) in enumerate(agents.items()):
             _draw(axis, i, agent, line, every)
         axis.set_xlabel(xlabel)
-    _label_rows(axes, ylabel)
-    _finish(figure, *axes)
+    label_rows(axes, ylabel)
+    finish(figure, *axes)
     return figure
 
 
-def _grid(n: int, width: float, height: float) -> tuple[Figure, list[Any]]:
+def grid(n: int, width: float, height: float) -> tuple[Figure, list[Any]]:
     """Return a figure with ``n`` panels in rows of at most three, of a size in inches each, that share their y axis."""
     columns = 2 if n == 4 else min(n, 3)
     rows = -(-n // columns)
@@ -296,7 +296,7 @@ def _grid(n: int, width: float, height: float) -> tuple[Figure, list[Any]]:
     return figure, axes[:n]
 
 
-def _label_rows(axes: Sequence[Any], label: str) -> None:
+def label_rows(axes: Sequence[Any], label: str) -> None:
     """Label the y axis of the first panel of each row."""
     for axis in axes:
         if axis.get_subplotspec().is_first_col():
@@ -307,7 +307,7 @@ def _draw(axis: Any, i: int, label: str, line: Line, every: int = 1, pieces: Seq
     """Draw line ``i`` with its band, in pieces where the abscissae have gaps."""
     x, (value, low, high) = line
     order = np.argsort(x)
-    color, dashes = _COLORS[i % len(_COLORS)], _DASHES[i % len(_DASHES)]
+    color, dashes = COLORS[i % len(COLORS)], _DASHES[i % len(_DASHES)]
     for start, end in pieces or [(-np.inf, np.inf)]:
         part = order[(start <= x[order]) & (x[order] <= end)]
         marks: dict[str, Any] = dict(marker=_MARKERS[i % len(_MARKERS)], markersize=4)
@@ -318,7 +318,7 @@ def _draw(axis: Any, i: int, label: str, line: Line, every: int = 1, pieces: Seq
         label = "_"
 
 
-def _finish(figure: Figure, *axes: Any) -> None:
+def finish(figure: Figure, *axes: Any) -> None:
     """Put one legend above all panels, and a light grid into each."""
     for axis in axes:
         axis.grid(color="0.85", lw=0.6)
@@ -331,5 +331,6 @@ def _finish(figure: Figure, *axes: Any) -> None:
     figure.legend(handles, labels, loc="outside upper center", ncols=columns, frameon=False, fontsize=9)
 
 
-def _label(name: str, unit: str) -> str:
+def axis_label(name: str, unit: str) -> str:
+    """Return the label of a feature's axis: its name, and its unit if it has one."""
     return name if unit == "1" else f"{name} [{unit}]"

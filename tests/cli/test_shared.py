@@ -55,3 +55,11 @@ def test_every_command_takes_an_agent_that_comes_along(hyperrl: Command) -> None
 )
 def test_what_cannot_be_opened_says_why(hyperrl: Command, arguments: tuple[str, ...], message: str) -> None:
     assert message in hyperrl("evaluate", *arguments, expect=2)
+
+
+def test_explain(hyperrl: Command) -> None:
+    quick = ("--contexts", 4, "--states", 20, "--episodes", 0)
+    assert "small on pendulum: weights, head low_rank" in hyperrl("explain", FIXTURE, *quick)
+    Path("explained").mkdir()
+    assert "is never overwritten" in hyperrl("explain", FIXTURE, "--out", "explained", expect=2)
+    assert "Nothing about weights: ConcatPolicy" in " ".join(hyperrl("explain", "pendulum/concat-ppo", *quick).split())
