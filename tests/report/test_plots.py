@@ -113,7 +113,7 @@ def lab(linear: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("sight", SIGHT)
 def test_the_color_blind_tell_agents_apart(sight: str) -> None:
-    rgb = [np.array(to_rgb(color)) for color in plots._COLORS]
+    rgb = [np.array(to_rgb(color)) for color in plots.COLORS]
     linear = [np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4) for c in rgb]
     seen = [lab(np.array(SIGHT[sight]) @ color) for color in linear]
     assert min(np.linalg.norm(a - b) for a, b in combinations(seen, 2)) > 20
