@@ -36,7 +36,9 @@ def test_the_wheel_holds_code_and_definitions(wheel: Path) -> None:
         assert {f"hyperrl/{kind}/{name}.toml" for name in names(kind)} <= set(contents)
     for agent in trained():
         assert {f"hyperrl/trained/{agent}/{file}" for file in ("config.json", "model.safetensors")} <= set(contents)
-    assert {"hyperrl/py.typed", "hyperrl/cli/main.py"} <= set(contents)
+    assert {"hyperrl/py.typed", "hyperrl/cli/main.py", "hyperrl/explorer/page.css", "hyperrl/explorer/page.js"} <= set(
+        contents
+    )
     tops = {name.split("/")[0] for name in contents}
     assert tops == {"hyperrl", next(top for top in tops if top.endswith(".dist-info"))}
 

@@ -109,6 +109,12 @@ class Lane:
         """
         return self.context_env.draw()
 
+    @property
+    def given(self) -> Vector:
+        """The context that the agent is given, ``(d,)``: the true one, or what it inferred at its last step."""
+        belief = self.belief() if isinstance(self.model, InferringAgent) and self.model.told is None else None
+        return self.context_env.context if belief is None else belief.context.double().numpy()
+
     def belief(self) -> Belief | None:
         """Return what the agent believed of the context when it last acted, each part ``(d,)``, if it infers it."""
         if not isinstance(self.model, InferringAgent) or self.agent.memory is None:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 CONTEXT: Final = "context"
 """The entry of observations and the option of ``reset`` that hold the context."""
+_UNDRAWABLE: Final[dict[type, str]] = {}
+"""Environments that could not be drawn, and why: MuJoCo ends the process if it is asked twice."""
 
 
 class ContextEnv(gym.Env[Any, Any]):
@@ -152,15 +154,18 @@ class ContextEnv(gym.Env[Any, Any]):
             drawn = self._draw(np.asarray(state, dtype=np.float64), self.context_space.as_dict(self.context))
             if drawn is not None:
                 return drawn
-        try:
-            return self.env.render()
-        except ValueError:
-            raise
-        except Exception as error:  # of many types: no screen, no OpenGL, a library that is missing
-            raise ValueError(
-                f"this environment cannot be drawn here: {error}. MuJoCo draws with OpenGL; without a screen, set "
-                "MUJOCO_GL=egl or MUJOCO_GL=osmesa"
-            ) from error
+        kind = type(self.env.unwrapped)
+        if kind not in _UNDRAWABLE:
+            try:
+                return self.env.render()
+            except ValueError:
+                raise
+            except Exception as error:  # of many types: no screen, no OpenGL, a library that is missing
+                _UNDRAWABLE[kind] = str(error)
+        raise ValueError(
+            f"{kind.__name__} cannot be drawn here: {_UNDRAWABLE[kind]}. MuJoCo draws with OpenGL; without a screen, "
+            "set MUJOCO_GL=egl or MUJOCO_GL=osmesa"
+        )
 
     def close(self) -> None:
         """Close the inner environment."""

@@ -150,8 +150,10 @@ def test_an_agent_that_infers_acts_on_what_it_is_told_until_that_is_hidden() -> 
     assert belief is not None
     assert (belief.low <= belief.high).all()
     assert_allclose(state(session, 0), state(session, 1))
+    assert_array_equal(lane.given, session.context)
     session.hide(True)
     session.step()
+    assert_allclose(lane.given, lane.belief().context)
     session.step()
     assert np.abs(state(session, 0) - state(session, 1)).max() > 1e-6
     assert inferring.told is None  # another session's is its own
