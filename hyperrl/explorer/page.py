@@ -28,6 +28,8 @@ LONGEST: Final = 0.2
 """Seconds that are made up for after a pause of the server."""
 SPEEDS: Final = (1, 5, 15, 30, 60, 120)
 """Steps per second."""
+SETTLE: Final = 0.1
+"""Seconds after which the last value of a slider that was released has surely come."""
 LINGER: Final = 1.0
 """Seconds for which the end of an episode stands still."""
 UNSEEN: Final = 15
@@ -181,6 +183,9 @@ class Page:
             if event.value is not None:
                 self._set_feature(feature, float(event.value))
 
+        def settle() -> None:  # a slider that is released in a gap goes to where the value is
+            control.set_value(float(self.session.context[i]))
+
         if all(low == high for low, high in feature.bounds):
             options = {low: f"{low:g}" for low, _ in feature.bounds}
             control: Any = ui.toggle(options, value=value, on_change=change).props("no-caps padding='2px 16px'")
@@ -189,6 +194,7 @@ class Page:
             with ui.element("div").classes("track"):
                 _html(view.track(feature)).classes("ground")
                 control = ui.slider(min=low, max=high, step=_step(low, high), value=value, on_change=change)
+                control.on("change", lambda: ui.timer(SETTLE, settle, once=True), [])
             ends = f"<span>{low:g}</span><span>trained in {show_range(feature.train)}</span><span>{high:g}</span>"
             _html(ends).classes("ends")
             for k, lane in enumerate(self.session.lanes):
@@ -206,15 +212,13 @@ class Page:
         self.values[feature.name].set_text(f"{value:.4g}{unit}")
 
     def _set_feature(self, feature: Feature, value: float) -> None:
-        """Change one feature; within a gap of the bounds the slider jumps to its nearer end."""
+        """Change one feature, in a gap of the bounds to its nearer end."""
         i = self.session.space.index(feature.name)
         if value == self.session.context[i]:
             return
         became = self.session.set_feature(feature.name, value)
         self.has_new_context = True
         self._show_value(feature, became)
-        if became != value:
-            self.controls[feature.name].set_value(became)
 
     def _set_context(self, context: Any) -> None:
         self.session.set_context(context)

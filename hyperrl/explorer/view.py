@@ -28,8 +28,12 @@ def color(i: int) -> str:
 
 
 def number(value: float) -> str:
-    """Write a number with three digits."""
-    return f"{value:.3g}"
+    """Write a number with three digits, or all that are before the point.
+
+    >>> number(-1051.3), number(0.00071), number(12.34)
+    ('-1051', '0.00071', '12.3')
+    """
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def percent(feature: Feature, value: float) -> float:

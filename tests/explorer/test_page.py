@@ -94,6 +94,11 @@ def test_dragging_a_slider_changes_environment_picture_and_weights(browser: Any)
     until(lambda: picture() != standing)
     until(lambda: len(weights()) == 3 and weights() != default)
 
+    gain = find(".feature-3 .q-slider__thumb")
+    ActionChains(browser).click_and_hold(gain).move_by_offset(-45, 0).move_by_offset(-4, 0).release().perform()
+    until(lambda: text(".feature-3 .value") in ("-0.3", "0.3"))
+    until(lambda: "left: 45%" in gain.get_attribute("style") or "left: 55%" in gain.get_attribute("style"))
+
     longer = picture()
     find(".push").click()
     find(".to-default").click()
