@@ -197,6 +197,9 @@ class HyperPolicy(GeneratedPolicy, ActorCriticPolicy):
         ``"task_embedding"``, a learnt vector for each whole number in the bounds of a context of one feature, as long
         as the last width; ``"none"``: weights are linear in the context itself. Perceptrons begin as SB3's do,
         orthogonal and with biases of zero: opposite contexts have opposite embeddings at first.
+    :param extrapolate: continue the embedding of a context outside the training range by the slopes inside it, see
+        :class:`~hyperrl.hypernet.SecantExtrapolation`; without, the encoder is evaluated there. It matters for the
+        encoders ``"mlp"`` and ``"cos_sin"``, where the observation space carries a training range.
     :param layer_norm: layer normalisation behind the encoder.
     :param norm_bound: the largest norm of the embedding, see :class:`~hyperrl.hypernet.NormBound`.
     :param init: ``"bias"``, ``"hyperfan_in"``, ``"hyperfan_out"`` or ``"naive"``.
@@ -247,6 +250,7 @@ class HyperPolicy(GeneratedPolicy, ActorCriticPolicy):
         bottleneck: int | None = None,
         embedding: Sequence[int] = (64, 16),
         encoder: str = "mlp",
+        extrapolate: bool = True,
         layer_norm: bool = False,
         norm_bound: float | None = None,
         init: str = "bias",

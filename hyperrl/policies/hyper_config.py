@@ -8,10 +8,21 @@ from dataclasses import asdict, dataclass, fields
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hyperrl.hypernet import CosSin, HyperNetwork, NormBound, TaskEmbedding, mlp, similarity, squared_norm
+from hyperrl.contexts import ContextBox
+from hyperrl.hypernet import (
+    CosSin,
+    HyperNetwork,
+    NormBound,
+    SecantExtrapolation,
+    TaskEmbedding,
+    mlp,
+    similarity,
+    squared_norm,
+)
 from hyperrl.policies.context import ContextPolicy, ContextReader
 from hyperrl.utils.errors import nearest
 
@@ -36,6 +47,9 @@ class HyperConfig:
         ``"task_embedding"``, a learnt vector for each whole number in the bounds of a context of one feature, as
         long as the last width; ``"none"``: weights are linear in the context itself. Perceptrons begin as SB3's do,
         orthogonal and with biases of zero: opposite contexts have opposite embeddings at first.
+    :param extrapolate: continue the embedding of a context outside the training range by the slopes inside it, see
+        :class:`~hyperrl.hypernet.SecantExtrapolation`; without, the encoder is evaluated there. It matters for the
+        encoders ``"mlp"`` and ``"cos_sin"``, where the observation space carries a training range.
     :param layer_norm: layer normalisation behind the encoder.
     :param norm_bound: the largest norm of the embedding, see :class:`~hyperrl.hypernet.NormBound`.
     :param init: ``"bias"``, ``"hyperfan_in"``, ``"hyperfan_out"`` or ``"naive"``.
@@ -54,6 +68,7 @@ class HyperConfig:
     bottleneck: int | None = None
     embedding: Sequence[int] = (64, 16)
     encoder: str = "mlp"
+    extrapolate: bool = True
     layer_norm: bool = False
     norm_bound: float | None = None
     init: str = "bias"
@@ -110,20 +125,37 @@ class HyperConfig:
     def _encoder(self, reader: ContextReader) -> nn.Module:
         check_widths(self.embedding)
         width = self.embedding[-1]
+        ranges, features = _ranges(reader) if self.extrapolate else ([], [])
         if self.encoder == "task_embedding":
             ids = _TaskId(reader)
-            modules = [ids, TaskEmbedding(ids.tasks, width)]
+            modules, features = [ids, TaskEmbedding(ids.tasks, width)], []
         elif self.encoder == "none":
-            modules, width = [], reader.dim
+            modules, width, features = [], reader.dim, []
         elif self.encoder == "cos_sin":
             modules = [CosSin(), perceptron(2 * reader.dim, self.embedding)]
         else:
             modules = [*perceptron(reader.dim, self.embedding)]
         if self.layer_norm:
             modules.append(nn.LayerNorm(width))
-        if self.norm_bound is not None:
-            modules.append(NormBound(self.norm_bound))
-        return nn.Sequential(*modules)
+        if features:
+            encoder = SecantExtrapolation(*modules, ranges=ranges, features=features)
+        else:
+            encoder = nn.Sequential(*modules)
+        return encoder if self.norm_bound is None else nn.Sequential(encoder, NormBound(self.norm_bound))
+
+
+def _ranges(reader: ContextReader) -> tuple[list[list[tuple[float, float]]], list[int]]:
+    """Return the training range of each feature, normalised, and the features whose bounds lie farther out."""
+    if not isinstance(reader.box, ContextBox):
+        return [], []
+    space = reader.box.context_space
+    center, half_width = space.center_and_half_width
+    ranges = [
+        [tuple(((np.array(interval) - center[i]) / half_width[i]).tolist()) for interval in feature.train]
+        for i, feature in enumerate(space.features)
+    ]
+    low, high = space.train_range
+    return ranges, np.flatnonzero(((space.low < low) | (high < space.high)) & (low < high)).tolist()
 
 
 def check_widths(embedding: Sequence[int]) -> None:

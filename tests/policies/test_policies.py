@@ -238,8 +238,10 @@ def test_target_networks_follow(name: str) -> None:
     """Polyak averages of all parameters, generators among them; nothing else is learnt in buffers."""
     model = clone(trained(name))
     policy = model.policy
+    constants = [f"reader.{name}" for name in ("center", "half_width")]  # they follow from the training range
+    constants += [f"encoder.{name}" for name in ("low", "high", "inner", "chosen")]
     assert [key for key, _ in policy.named_buffers() if not key.rpartition(".")[2].startswith(("ra_", "steps"))] == [
-        key for key, _ in policy.named_buffers() if key.endswith(("reader.center", "reader.half_width"))
+        key for key, _ in policy.named_buffers() if key.endswith(tuple(constants))
     ]
     pairs = [
         (policy.get_submodule(key.removesuffix("_target")), m) for key, m in policy.named_children() if "target" in key
