@@ -76,7 +76,7 @@ def explain(
             table.add_row(name, f"{right:.1f}", f"{told.returns.min():.1f}")
         terminal.print(table)
     groups = [len(group.contexts) for group in explanation.groups]
-    terminal.print(f"{len(groups)} groups of contexts share a policy, of {', '.join(map(str, groups))} contexts.")
+    terminal.print(f"Groups of contexts that share a policy: {len(groups)}, of {', '.join(map(str, groups))} contexts.")
     terminal.print(
         "Moves actions: mean difference between two values of the training range, in visited states, in % of the "
         "actions' range. Weights: change for half a training range, in % of their norm."

@@ -12,11 +12,20 @@ from hyperrl.evaluation.reference import Reference, known_scores
 from hyperrl.evaluation.report import Report
 from hyperrl.evaluation.statistics import Estimate, estimate_iqm
 from hyperrl.export.deterministic import ACTIVATIONS
+from hyperrl.policies.registry import REGISTRY
 from hyperrl.training.arguments import CLASSES
 from hyperrl.training.record import Result, Training
 
 CONFIG: Final = "config.json"
 
+KNOWN: Final = frozenset(
+    (
+        "hyperrl.device:DevicePPO",
+        *(f"{entry.package}:{name}" for name, entry in REGISTRY.items()),
+        *(f"hyperrl.policies:{policy}" for entry in REGISTRY.values() for policy in entry.policies.values()),
+    )
+)
+"""The algorithms and policies that the recipe of a shared agent may name by module and class."""
 KNOWN_CLASSES: Final = frozenset(
     (
         *(f"torch.nn:{name}" for name in ACTIVATIONS),
@@ -95,8 +104,8 @@ def code_in_recipe(recipe: Mapping[str, Any]) -> list[str]:
     >>> code_in_recipe({"policy": "mine:Policy", "policy_kwargs": {"activation_fn": "torch.nn:ReLU"}})
     ['mine:Policy']
     """
-    named = [recipe.get(key) for key in ("algorithm", "policy")]
-    foreign = [str(name) for name in named if ":" in str(name)]
+    named = [str(recipe.get(key)) for key in ("algorithm", "policy")]
+    foreign = [name for name in named if ":" in name and name not in KNOWN]
     tables = (recipe.get(key) for key in ("hyperparameters", "policy_kwargs"))
     return foreign + [name for table in tables for name in _classes(table) if name not in KNOWN_CLASSES]
 

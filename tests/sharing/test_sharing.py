@@ -38,6 +38,7 @@ KINDS: dict[str, tuple[str, str, str]] = {  # name = (keys above, hyperparameter
     "aligned": ('algorithm = "PPO"\npolicy = "hyper"\nalignment = {width = 8, history = 4}', ROLLOUT, ""),
     "memory": ('algorithm = "RecurrentPPO"\npolicy = "unaware"\nobserve_last_step = true', ROLLOUT, ""),
     "hyper memory": ('algorithm = "RecurrentPPO"\npolicy = "hyper"\nobserve_last_step = true', ROLLOUT, ""),
+    "DevicePPO": ('algorithm = "hyperrl.device:DevicePPO"\npolicy = "hyperrl.policies:HyperPolicy"', ROLLOUT, ""),
     "A2C": ('algorithm = "A2C"\npolicy = "hyper"', "", ""),
     "TRPO": ('algorithm = "TRPO"\npolicy = "hyper"', "n_steps = 16\nbatch_size = 32", ""),
     **{name: (f'algorithm = "{name}"\npolicy = "hyper"', REPLAY, "") for name in ("SAC", "TD3", "DDPG", "TQC")},
@@ -267,14 +268,13 @@ def test_a_config_with_another_value_is_named_or_loads(data: st.DataObject, orig
 
 
 def test_a_run_whose_recipe_names_code_is_not_shared(tmp_path: Path) -> None:
+    policy = "stable_baselines3.common.policies:MultiInputActorCriticPolicy"
     (tmp_path / "mine.toml").write_text(
-        'algorithm = "PPO"\npolicy = "hyperrl.policies:HyperPolicy"\nn_envs = 2\n[hyperparameters]\nn_steps = 8\n'
-        "batch_size = 16\n[policy_kwargs]\nnet_arch = [8]\n"
+        f'algorithm = "PPO"\npolicy = "{policy}"\nn_envs = 2\n[hyperparameters]\nn_steps = 8\nbatch_size = 16\n'
+        "[policy_kwargs]\nnet_arch = [8]\n"
     )
     train("double_integrator", tmp_path / "mine.toml", steps=1, out=tmp_path / "run", device="cpu")
-    with pytest.raises(
-        ValueError, match=r"cannot be shared: its recipe names code, \['hyperrl\.policies:HyperPolicy'\]"
-    ):
+    with pytest.raises(ValueError, match=rf"cannot be shared: its recipe names code, \['{policy}'\]"):
         share(tmp_path / "run", tmp_path / "agent")
     assert not (tmp_path / "agent").exists()
 
