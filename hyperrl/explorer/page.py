@@ -290,7 +290,7 @@ def free_port(port: int | None = None) -> int:
         try:
             probe.bind((HOST, port or 0))
         except (OSError, OverflowError) as error:
-            raise ValueError(f"port {port} cannot be used: {error}. Leave out --port for a free one") from None
+            raise ValueError(f"port {port} cannot be used ({error}): leave out --port for a free one") from None
         return int(probe.getsockname()[1])
 
 

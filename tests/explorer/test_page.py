@@ -29,6 +29,7 @@ def address() -> Iterator[str]:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as server:
         assert server.stdout is not None
         line = server.stdout.readline()
+        assert line.startswith("http://127.0.0.1:"), "the page did not start"
         yield line.split()[0]
         server.terminate()
 
@@ -54,7 +55,7 @@ def browser(address: str, tmp_path: Path) -> Iterator[Any]:
         page.quit()
 
 
-def until(condition: Callable[[], Any], seconds: float = 15) -> None:
+def until(condition: Callable[[], Any], seconds: float = 40) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not happen"
@@ -114,6 +115,6 @@ def test_dragging_a_slider_changes_environment_picture_and_weights(browser: Any)
 
 def test_a_port_that_is_taken_is_named(address: str) -> None:
     port = int(address.rpartition(":")[2])
-    with pytest.raises(ValueError, match=f"port {port} cannot be used: .*Leave out --port for a free one"):
+    with pytest.raises(ValueError, match=rf"port {port} cannot be used \(.*\): leave out --port for a free one"):
         free_port(port)
     assert free_port() != port
