@@ -19,7 +19,8 @@ from hyperrl.utils.files import write_text
 
 ROOT = Path(__file__).parents[1]
 FILES = ROOT / "docs" / "results" / "agents"
-PAGES = (ROOT / "docs" / "results.md", ROOT / "README.md")
+SUITE = FILES.parent / "suite"
+PAGES = (ROOT / "docs" / "results.md", ROOT / "docs" / "extrapolation.md", ROOT / "README.md")
 AGENTS = (
     "hyper-ppo",
     "hyper-full-ppo",
@@ -39,16 +40,16 @@ Cell = Callable[[Comparison, str], str]
 
 
 def main(check: bool = False) -> None:
-    """Write the tables of docs/results.md and README.md, and the pictures in docs/results/.
+    """Write the tables of the pages, and the pictures in docs/results/.
 
-    A row of a family without five seeds of each agent stays as it is.
+    A row of a family without five seeds of each agent stays as it is. In the tables of the suite, all seeds count.
 
     Args:
         check: Write nothing, and fail where a table differs.
     """
-    comparisons = load()
+    comparisons, suite = load(), load_suite()
     texts = {page: page.read_text("utf-8") for page in PAGES}
-    stale = {page: new for page, text in texts.items() if (new := filled(text, comparisons)) != text}
+    stale = {page: new for page, text in texts.items() if (new := filled(text, comparisons, suite)) != text}
     if check:
         sys.exit(f"run scripts/results: other figures in {', '.join(map(str, stale))}" if stale else 0)
     for page, new in stale.items():
@@ -64,23 +65,34 @@ def main(check: bool = False) -> None:
 
 def load(folder: Path = FILES) -> dict[str, Comparison]:
     """Read the files of results: a comparison by family, of families with enough seeds of each agent."""
-    reports = [Report.load(path) for path in sorted(folder.glob("*.json"))]
-    order = {name: i for i, name in enumerate(AGENTS)}
-    reports.sort(key=lambda report: order[str(report.agent)])
+    reports = _reports(folder)
     trained = Counter((report.family, report.agent) for report in reports)
     enough = [report for report in reports if trained[report.family, report.agent] >= SEEDS]
     every = compare_by_family(enough) if enough else []
     return {comparison.family.name: comparison for comparison in every if comparison.reports.keys() >= NEEDED}
 
 
-def filled(text: str, comparisons: Mapping[str, Comparison]) -> str:
+def load_suite(folder: Path = SUITE) -> dict[str, Comparison]:
+    """Read the files of the suite: a comparison by family, of as many seeds as there are."""
+    reports = _reports(folder)
+    return {comparison.family.name: comparison for comparison in compare_by_family(reports)} if reports else {}
+
+
+def _reports(folder: Path) -> list[Report]:
+    reports = [Report.load(path) for path in sorted(folder.glob("*.json"))]
+    order = {name: i for i, name in enumerate(AGENTS)}
+    return sorted(reports, key=lambda report: order[str(report.agent)])
+
+
+def filled(text: str, comparisons: Mapping[str, Comparison], suite: Mapping[str, Comparison] | None = None) -> str:
     """Renew the tables between ``<!-- results: NAME -->`` and ``<!-- end -->``."""
 
     def renew(match: re.Match[str]) -> str:
         name, old = match["name"], match["table"].splitlines()
         head, cells = TABLES[name]
         kept = {line.split("|")[1].strip(): line for line in old[2:]}
-        rows = {family: [family, seeds(c), *cells(c)] for family, c in comparisons.items()}
+        of = suite or {} if name.startswith("suite") else comparisons
+        rows = {family: [family, seeds(c), *cells(c)] for family, c in of.items()}
         made = {row[0]: markdown_table(row, []).splitlines()[0] for row in rows.values()}
         table = [*markdown_table(("family", "seeds", *head), []).splitlines(), *(kept | made).values()]
         return match[1] + "\n".join(table) + match[4]
@@ -138,12 +150,14 @@ def _titles(agents: Iterable[str]) -> tuple[str, ...]:
 
 
 OUTSIDE = "extrapolation"
+SUITE_AGENTS = ("hyper-ppo", "adapter-ppo", "film-ppo", "concat-ppo", "concat-slow-ppo")
 GAPS = ("hyper-ppo", "hyper-full-ppo", "adapter-ppo", "film-ppo", "concat-ppo")
 TABLES: dict[str, tuple[tuple[str, ...], Callable[[Comparison], list[str]]]] = {
     "headline": (_titles(HEADLINE), better_concat(HEADLINE, score(OUTSIDE))),
     **{f"scores {split}": (_titles(AGENTS), each(AGENTS, score(split))) for split in SPLITS},
     "gap": (_titles(GAPS), better_concat(GAPS, gap(OUTSIDE))),
     "returns": (_titles(HEADLINE), better_concat(HEADLINE, returns(OUTSIDE))),
+    **{f"suite {split}": (_titles(SUITE_AGENTS), each(SUITE_AGENTS, returns(split))) for split in SPLITS[1:]},
     "improvement": (_titles(HEADLINE[1:]), better_concat(HEADLINE[1:], improvement(OUTSIDE))),
 }
 """What each table of the pages holds: the head of its columns, and what makes a row of a family."""

@@ -14,23 +14,33 @@ def comparisons() -> dict[str, Comparison]:
     return results.load()
 
 
-def test_the_tables_of_the_pages_are_those_of_the_files(comparisons: dict[str, Comparison]) -> None:
+@pytest.fixture(scope="module")
+def suite() -> dict[str, Comparison]:
+    return results.load_suite()
+
+
+def test_the_tables_of_the_pages_are_those_of_the_files(
+    comparisons: dict[str, Comparison], suite: dict[str, Comparison]
+) -> None:
     for page in results.PAGES:
         text = page.read_text(encoding="utf-8")
         assert results.BLOCK.search(text)
-        assert results.filled(text, comparisons) == text, "run scripts/results"
+        assert results.filled(text, comparisons, suite) == text, "run scripts/results"
 
 
-def test_every_file_is_of_a_cell_of_the_sweep(comparisons: dict[str, Comparison]) -> None:
-    cells = {cell.name: cell for cell in read_sweep(ROOT / "scripts" / "sweeps" / "results.toml")}
-    for name, comparison in comparisons.items():
+@pytest.mark.parametrize("sweep", ["results", "suite"])
+def test_every_file_is_of_a_cell_of_the_sweep(
+    sweep: str, comparisons: dict[str, Comparison], suite: dict[str, Comparison]
+) -> None:
+    cells = {cell.name: cell for cell in read_sweep(ROOT / "scripts" / "sweeps" / f"{sweep}.toml")}
+    for name, comparison in (comparisons if sweep == "results" else suite).items():
         for label, reports in comparison.reports.items():
             for report in reports:
                 assert report.training is not None
                 assert not cells[f"{name}-{label}-{report.seed}"].training.differences(report.training)
 
 
-@pytest.mark.parametrize("name", [name for name in results.TABLES if name != "headline"])
+@pytest.mark.parametrize("name", [name for name in results.TABLES if name != "headline" and "suite" not in name])
 def test_a_row_is_renewed_and_one_without_files_stays(name: str, comparisons: dict[str, Comparison]) -> None:
     head, cells = results.TABLES[name]
     family = next(iter(comparisons))
