@@ -55,8 +55,14 @@ class TensorRolloutBuffer(RolloutBuffer):
         is_choice = isinstance(action_space, spaces.Discrete)
         action_type = torch.int64 if is_choice else torch.float32
         self.tensors["actions"] = self._zeros(*(action_space.shape or ()), dtype=action_type)
-        self.cut = self._zeros(dtype=torch.bool)
-        self.begun = self._zeros(dtype=torch.bool)
+        flags = ("ended", "terminated", "switched")
+        self.flags = {name: self._zeros(dtype=torch.bool) for name in flags}
+        stored = {**self.tensors, **self.flags}
+        del stored["advantages"], stored["returns"], stored["episode_starts"]
+        # Where each step's rows go: to make these views at each step would take longer than to copy.
+        self._places = [{name: tensor[t] for name, tensor in stored.items()} for t in range(buffer_size)]
+        self._observed = [{key: entry[t] for key, entry in self.observed.items()} for t in range(buffer_size)]
+        self._last = [{key: entry[t] for key, entry in self.last.items()} for t in range(buffer_size)]
         self.context_index = torch.zeros(buffer_size * n_envs, dtype=torch.int64, device=self.device)
         self._tables: dict[int, Tensor] = {}
 
@@ -73,14 +79,7 @@ class TensorRolloutBuffer(RolloutBuffer):
         self.pos, self.full = 0, False
 
     def add(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self,
-        observation: Observation,
-        actions: Tensor,
-        values: Tensor,
-        log_probs: Tensor,
-        starts: Tensor,
-        switched: Tensor,
-        step: Step,
+        self, observation: Observation, actions: Tensor, values: Tensor, log_probs: Tensor, step: Step
     ) -> None:
         """Store one step of each environment.
 
@@ -88,22 +87,27 @@ class TensorRolloutBuffer(RolloutBuffer):
         :param actions: shape ``(n, *action shape)``, as sampled.
         :param values: of the observation, shape ``(n, 1)``.
         :param log_probs: of the actions, shape ``(n,)``.
-        :param starts: where an episode begins with this step, bool ``(n,)``.
-        :param switched: where an episode goes on in another context from this step on, bool ``(n,)``.
         :param step: what the actions led to.
         """
-        t, tensors = self.pos, self.tensors
-        for key, entry in observation.items():
-            self.observed[key][t] = entry
-        new = dict(actions=actions, values=values.flatten(), log_probs=log_probs, rewards=step.reward)
-        for name, rows in (new | dict(episode_starts=starts)).items():
-            tensors[name][t] = rows
-        self.begun[t] = starts | switched
-        self.cut[t] = step.truncated & ~step.terminated
+        place = self._places[self.pos]
+        place["actions"].copy_(actions)
+        place["values"].copy_(values.view(-1))
+        place["log_probs"].copy_(log_probs)
+        place["rewards"].copy_(step.reward)
+        for name in self.flags:
+            place[name].copy_(getattr(step, name))
+        for key, entry in self._observed[self.pos].items():
+            entry.copy_(observation[key])
         if step.last is not step.observation:
-            for key, entry in step.last.items():
-                self.last[key][t] = entry
-        self.pos, self.full = t + 1, t + 1 == self.buffer_size
+            for key, entry in self._last[self.pos].items():
+                entry.copy_(step.last[key])
+        self.pos += 1
+        self.full = self.pos == self.buffer_size
+
+    def cut_short(self) -> tuple[Tensor, Observation]:
+        """Return which rows of the flat buffer ended by the time limit alone, ``(k,)``, and what they led to."""
+        cut = (self.flags["ended"] & ~self.flags["terminated"]).flatten().nonzero()[:, 0]
+        return cut, {key: entry.flatten(0, 1)[cut] for key, entry in self.last.items()}
 
     def bootstrap(self, values: Tensor, rows: Tensor) -> None:
         """Add the value of what would have followed to rewards of steps at which the time limit cut an episode short.
@@ -113,20 +117,23 @@ class TensorRolloutBuffer(RolloutBuffer):
         """
         self.tensors["rewards"].view(-1)[rows] += self.gamma * values
 
-    def compute_returns_and_advantage(self, last_values: Tensor, dones: Any) -> None:
+    def finish(self, first_starts: Tensor, last_values: Tensor) -> None:
         """Compute λ-returns and advantages (Schulman et al. 2016).
 
-        :param last_values: of what is observed after the last step, shape ``(n, 1)`` or ``(n,)``.
-        :param dones: where an episode ended with the last step, bool ``(n,)``.
+        :param first_starts: where an episode begins with the first step, bool ``(n,)``.
+        :param last_values: of what is observed after the last step, shape ``(n, 1)``.
         """
+        ended = self.flags["ended"]
+        self.tensors["episode_starts"].copy_(torch.cat([first_starts[None], ended[:-1]]))
         rewards, values, advantages = (self.tensors[name] for name in ("rewards", "values", "advantages"))
-        next_values, going = last_values.flatten(), 1.0 - torch.as_tensor(dones, device=self.device).float()
+        going = 1.0 - ended.to(values.dtype)  # (T, n)
+        next_values = last_values.flatten()
         advantage = torch.zeros_like(next_values)
         for t in reversed(range(self.buffer_size)):
-            delta = torch.addcmul(rewards[t] - values[t], next_values, going, value=self.gamma)
-            advantage = torch.addcmul(delta, going, advantage, value=self.gamma * self.gae_lambda)
+            delta = torch.addcmul(rewards[t] - values[t], next_values, going[t], value=self.gamma)
+            advantage = torch.addcmul(delta, going[t], advantage, value=self.gamma * self.gae_lambda)
             advantages[t] = advantage
-            next_values, going = values[t], 1.0 - self.tensors["episode_starts"][t]
+            next_values = values[t]
         torch.add(advantages, values, out=self.tensors["returns"])
 
     def tabulate(self) -> Tensor:
@@ -135,8 +142,8 @@ class TensorRolloutBuffer(RolloutBuffer):
         ``context_index`` is each row's place in it, int64 ``(T·n,)``. K is a power of two, so that there are few sizes:
         the rest of the table repeats the first context.
         """
-        begun = self.begun.clone()
-        begun[0] = True
+        changed = self.flags["ended"] | self.flags["switched"]
+        begun = torch.cat([torch.ones_like(changed[:1]), changed[:-1]])  # (T, n): another context than the row before
         number = begun.T.flatten().cumsum(0).view(self.n_envs, -1).T - 1  # (T, n), environment by environment
         self.context_index.copy_(number.reshape(-1))
         contexts = self.observed[self.context_key].transpose(0, 1)[begun.T]  # (contexts, d)

@@ -13,8 +13,19 @@ from hyperrl.policies import HyperPolicy
 
 
 class Settings(NamedTuple):
-    """Numbers that may change from one update to the next, as tensors without dimensions."""
+    """Numbers that may change from one update to the next, as tensors without dimensions.
 
+    :param least: the ratio below which a gain is clipped.
+    :param most: that above which it is.
+    :param clip_range: how far from 1 they are.
+    :param clip_range_vf: how far a value may move, where that is limited.
+    :param ent_coef: weight of the entropy.
+    :param vf_coef: weight of the error of values.
+    :param max_grad_norm: what longer gradients are shortened to.
+    """
+
+    least: Tensor
+    most: Tensor
     clip_range: Tensor
     clip_range_vf: Tensor
     ent_coef: Tensor
@@ -31,14 +42,13 @@ class Switches(NamedTuple):
 
 
 class Measures(NamedTuple):
-    """What Stable-Baselines3 logs of a minibatch, in the order of :func:`gradient`'s first output."""
+    """What Stable-Baselines3 logs of a minibatch, in the order in which :func:`gradient` returns it."""
 
     policy_loss: float
     value_loss: float
     entropy_loss: float
     clip_fraction: float
     approx_kl: float
-    loss: float
 
 
 def gradient(
@@ -50,7 +60,7 @@ def gradient(
     switches: Switches,
     into: Tensor,
 ) -> Tensor:
-    """Compute the loss of some rows of a buffer, write its clipped gradient, and return :class:`Measures`, ``(6,)``.
+    """Compute the loss of some rows of a buffer, write its clipped gradient, and return :class:`Measures`, ``(5,)``.
 
     :param rows: which rows of the flat buffer, int64 of shape ``(B,)``.
     :param table: the rollout's contexts, shape ``(K, d)``, where the policy takes them so.
@@ -68,16 +78,11 @@ def gradient(
             advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
         log_ratio = log_prob - old_log_prob
         ratio = log_ratio.exp()
-        gain, clip_range = advantages * ratio, settings.clip_range
-        clipped_gain = advantages * ratio.clamp(1 - clip_range, 1 + clip_range)
-        policy_loss = -torch.min(gain, clipped_gain).mean()
+        gain, clipped_gain = advantages * ratio, advantages * ratio.clamp(settings.least, settings.most)
         error = values - returns
         if switches.clips_values:
             moved = (values - old_values).clamp(-settings.clip_range_vf, settings.clip_range_vf)
             error = old_values + moved - returns
-        value_loss = error.square().mean()
-        entropy_loss = log_prob.mean() if entropy is None else -entropy.mean()
-        loss = policy_loss + settings.ent_coef * entropy_loss + settings.vf_coef * value_loss
         # The loss's derivative: inside the clip range both gains are the same, outside the clipped one is constant.
         of_log_prob = gain.masked_fill(gain > clipped_gain, 0.0) * -share
         of_values = error * (settings.vf_coef * (2 * share))
@@ -97,9 +102,11 @@ def gradient(
         torch.cat([part.flatten() for part in found], out=into)
         norm = torch.linalg.vector_norm(into)
         into.mul_((settings.max_grad_norm / (norm + 1e-6)).clamp(max=1.0))
-        outside = ((ratio - 1).abs() > clip_range).to(ratio.dtype).mean()
-        kl = (ratio - 1 - log_ratio).mean()
-        return torch.stack([policy_loss, value_loss, entropy_loss, outside, kl, loss])
+        change = ratio - 1
+        outside = (change.abs() > settings.clip_range).to(ratio.dtype)
+        lost = -torch.min(gain, clipped_gain)
+        order = log_prob if entropy is None else -entropy
+        return torch.stack([lost, error.square(), order, outside, change - log_ratio]).mean(1)
 
 
 def condition(

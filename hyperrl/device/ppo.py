@@ -9,7 +9,6 @@ from typing import Any, final
 
 import numpy as np
 import torch
-from gymnasium import spaces
 from stable_baselines3 import PPO
 from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
@@ -19,6 +18,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 from torch.distributions import Distribution
 
+from hyperrl.device.acting import Acting
 from hyperrl.device.buffer import TensorRolloutBuffer
 from hyperrl.device.minibatch import Measures, Settings, Switches, gradient, learnt_parameters
 from hyperrl.device.statistics import Normalizer
@@ -26,6 +26,7 @@ from hyperrl.device.tape import NotStaticError, Tape
 from hyperrl.policies import HyperPolicy
 from hyperrl.simulation import find_tensor_env
 from hyperrl.simulation.arrays import ended_infos
+from hyperrl.simulation.simulator import Observation
 
 
 @final
@@ -60,6 +61,7 @@ class DevicePPO(PPO):
             find_tensor_env(self.env)
         super()._setup_model()
         self._tapes: dict[Any, _Update] = {}
+        self._recorded_acting: tuple[tuple[int, ...], Acting] | None = None
         self._is_recorded = type(self.policy).__module__.partition(".")[0] in ("hyperrl", "stable_baselines3")
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
@@ -69,7 +71,7 @@ class DevicePPO(PPO):
         find_tensor_env(self.env)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "rollout_buffer_class", "_tapes", "_is_recorded"]
+        return [*super()._excluded_save_params(), "rollout_buffer_class", "_tapes", "_recorded_acting", "_is_recorded"]
 
     def collect_rollouts(
         self,
@@ -85,23 +87,25 @@ class DevicePPO(PPO):
         normalizer = None if source is None else Normalizer(source, self.device)
         observation = {key: torch.as_tensor(entry, device=self.device) for key, entry in self._last_obs.items()}
         starts = torch.as_tensor(self._last_episode_starts, device=self.device)
-        switched = torch.zeros_like(starts)
         self.policy.set_training_mode(False)
         rollout_buffer.reset()
         if self.use_sde:
             self.policy.reset_noise(env.num_envs)
         callback.on_rollout_start()
+        act = self._acting(observation)
+        has_new_contexts = True
         for n_steps in range(n_rollout_steps):
             if self.use_sde and self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0:
                 self.policy.reset_noise(env.num_envs)
             with torch.no_grad(), _unvalidated():
-                sampled, values, log_probs = self.policy(observation)
-                applied = self._applied(sampled)
+                sampled, applied, values, log_probs = act(observation, has_new_contexts)
                 step = tensor_env.step_tensors(applied)
                 step = step if normalizer is None else normalizer(step)
+                rollout_buffer.add(observation, sampled, values, log_probs, step)
             self.num_timesteps += env.num_envs
             ended = ended_infos(step, time.time() - self.start_time / 1e9)
             infos: list[dict[str, Any]] = [ended.get(i, {}) for i in range(env.num_envs)]
+            has_new_contexts = bool(ended) or bool(step.switched.any())
             # What callbacks look for.
             obs_tensor, actions, clipped_actions = observation, sampled.cpu().numpy(), applied.cpu().numpy()
             new_obs = {key: entry.cpu().numpy() for key, entry in step.observation.items()}
@@ -110,17 +114,14 @@ class DevicePPO(PPO):
             if not callback.on_step():
                 return False
             self._update_info_buffer([*ended.values()], np.ones(len(ended), dtype=bool))
-            rollout_buffer.add(observation, sampled, values, log_probs, starts, switched, step)
-            observation, starts, switched = step.observation, step.ended, step.switched
-        with torch.no_grad():
-            cut = rollout_buffer.cut.flatten().nonzero()[:, 0]
+            observation = step.observation
+        with torch.no_grad(), _unvalidated():
+            cut, last = rollout_buffer.cut_short()
             if len(cut):
-                last = {key: entry.flatten(0, 1)[cut] for key, entry in rollout_buffer.last.items()}
                 rollout_buffer.bootstrap(self.policy.predict_values(last).flatten(), cut)
-            values = self.policy.predict_values(observation)
-        rollout_buffer.compute_returns_and_advantage(values, starts)
+            rollout_buffer.finish(starts, self.policy.predict_values(observation))
         self._last_obs = {key: entry.cpu().numpy() for key, entry in observation.items()}
-        self._last_episode_starts = starts.cpu().numpy()
+        self._last_episode_starts = rollout_buffer.flags["ended"][-1].cpu().numpy()
         if normalizer is not None:
             normalizer.export()
         callback.update_locals(locals())
@@ -146,25 +147,26 @@ class DevicePPO(PPO):
     def _epochs(self) -> tuple[list[float], Tensor]:
         """Update from minibatches, in Stable-Baselines3's order, until the divergence is too large.
 
-        :return: the divergence of each minibatch of the last epoch, and all measures, shape ``(minibatches, 6)``.
+        :return: the divergence of each minibatch of the last epoch, and all measures, shape ``(minibatches, 5)``.
         """
-        buffer, optimizer = self.rollout_buffer, self.policy.optimizer
+        buffer = self.rollout_buffer
         table = buffer.tabulate() if _takes_table(self.policy) else None
         is_watched = any(module._forward_hooks for module in self.policy.modules())
         settings, switches = self._settings()
-        parameters = tuple(parameter.data_ptr() for parameter in self.policy.parameters())
+        parameters = _places(self.policy)
+        step = _OptimizerStep(self.policy.optimizer)
         measured: list[Tensor] = []
         first_of_epoch = 0
         for _ in range(self.n_epochs):
             first_of_epoch = len(measured)
             for rows in buffer.shuffled().split(self.batch_size):
-                update = self._update(len(rows), table, switches, parameters)
-                measures = update(rows, settings, eager=is_watched and not measured)
+                update = self._update(len(rows), table, settings, switches, parameters)
+                measures = update(rows, eager=is_watched and not measured)
                 measured.append(measures)
                 if self.target_kl is not None and measures[4].item() > 1.5 * self.target_kl:
                     break
                 update.give_gradients()
-                optimizer.step()
+                step(update.gradient)
             else:
                 self._n_updates += 1
                 continue
@@ -173,12 +175,15 @@ class DevicePPO(PPO):
         every = torch.stack(measured)
         return every[first_of_epoch:, 4].tolist(), every
 
-    def _update(self, rows: int, table: Tensor | None, switches: Switches, parameters: tuple[int, ...]) -> _Update:
-        """Return the recorded gradient of minibatches of so many rows."""
+    def _update(
+        self, rows: int, table: Tensor | None, settings: Settings, switches: Switches, parameters: tuple[int, ...]
+    ) -> _Update:
+        """Return the recorded gradient of minibatches of so many rows, with the settings."""
         key = rows, None if table is None else len(table), switches
         update = self._tapes.get(key)
         if update is None or update.parameters != parameters:
             update = self._tapes[key] = _Update(self, rows, table, switches, parameters)
+        update.set(settings)
         return update
 
     def _settings(self) -> tuple[Settings, Switches]:
@@ -186,17 +191,19 @@ class DevicePPO(PPO):
         clip_range, clip_range_vf = (
             schedule(remaining) if callable(schedule) else 0.0 for schedule in (self.clip_range, self.clip_range_vf)
         )
-        numbers = clip_range, clip_range_vf, self.ent_coef, self.vf_coef, self.max_grad_norm
+        numbers = (1 - clip_range, 1 + clip_range, clip_range, clip_range_vf)
+        numbers += (self.ent_coef, self.vf_coef, self.max_grad_norm)
         tensors = (torch.tensor(float(number), dtype=torch.float64, device=self.device) for number in numbers)
         return Settings(*tensors), Switches(
             self.normalize_advantage, self.clip_range_vf is not None, self.ent_coef != 0
         )
 
     def _log(self, kls: list[float], measures: Tensor) -> None:
-        mean = Measures(*measures.mean(0).tolist())
-        if not np.isfinite(mean.loss):
+        mean, last = Measures(*measures.mean(0).tolist()), Measures(*measures[-1].tolist())
+        loss = last.policy_loss + self.ent_coef * last.entropy_loss + self.vf_coef * last.value_loss
+        if not np.isfinite(loss):
             raise ValueError(
-                f"the loss is {mean.loss} after {self.num_timesteps} steps: a lower learning rate, max_grad_norm or "
+                f"the loss is {loss} after {self.num_timesteps} steps: a lower learning rate, max_grad_norm or "
                 "normalised rewards may prevent it"
             )
         values, returns = (getattr(self.rollout_buffer, name).flatten() for name in ("values", "returns"))
@@ -205,7 +212,7 @@ class DevicePPO(PPO):
         self.logger.record("train/value_loss", mean.value_loss)
         self.logger.record("train/approx_kl", np.mean(kls))
         self.logger.record("train/clip_fraction", mean.clip_fraction)
-        self.logger.record("train/loss", measures[-1, 5].item())
+        self.logger.record("train/loss", loss)
         self.logger.record("train/explained_variance", explained_variance(values, returns))
         if hasattr(self.policy, "log_std"):
             self.logger.record("train/std", self.policy.log_std.exp().mean().item())
@@ -215,16 +222,13 @@ class DevicePPO(PPO):
         if self.clip_range_vf is not None:
             self.logger.record("train/clip_range_vf", self.clip_range_vf(remaining))  # pyright: ignore[reportCallIssue]
 
-    def _applied(self, actions: Tensor) -> Tensor:
-        """Return actions as environments take them: within the bounds."""
-        if not isinstance(self.action_space, spaces.Box):
-            return actions
-        low, high = (
-            torch.as_tensor(end, device=actions.device) for end in (self.action_space.low, self.action_space.high)
-        )
-        if self.policy.squash_output:
-            return low + 0.5 * (actions + 1.0) * (high - low)
-        return actions.clamp(low, high)
+    def _acting(self, observation: Observation) -> Acting:
+        """Return what acts, recorded at the first rollout."""
+        parameters = _places(self.policy)
+        if self._recorded_acting is None or self._recorded_acting[0] != parameters:
+            with torch.no_grad(), _unvalidated():
+                self._recorded_acting = parameters, Acting(self.policy, observation, self._is_recorded)
+        return self._recorded_acting[1]
 
 
 class _Update:
@@ -244,12 +248,19 @@ class _Update:
         parts = self.gradient.split([parameter.numel() for parameter in learnt])
         self.gradients = [(p, part.view_as(p)) for p, part in zip(learnt, parts, strict=True)]
         self.tape: Tape | None = None
+        self.given: Settings | None = None
 
-    def __call__(self, rows: Tensor, settings: Settings, eager: bool) -> Tensor:
-        """Compute the gradient of some rows, and return the measures, ``(6,)``."""
+    def set(self, settings: Settings) -> None:
+        """Take the settings of an update."""
+        if settings is self.given:
+            return
+        self.given = settings
+        for mine, other in zip(self.settings, settings, strict=True):
+            mine.copy_(other)
+
+    def __call__(self, rows: Tensor, eager: bool) -> Tensor:
+        """Compute the gradient of some rows, and return the measures, ``(5,)``."""
         self.rows.copy_(rows)
-        for mine, given in zip(self.settings, settings, strict=True):
-            mine.copy_(given)
         if eager:
             return self._compute()
         if self.tape is None:
@@ -268,6 +279,39 @@ class _Update:
         return gradient(
             model.policy, model.rollout_buffer, self.rows, self.table, self.settings, self.switches, self.gradient
         )
+
+
+class _OptimizerStep:
+    """The steps of an optimiser in one update, after which its learning rate may be another.
+
+    The first is taken as usual, since an optimiser may make its state then. The second is recorded if the optimiser is
+    fused: others decide by the values of tensors what to do.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self.optimizer = optimizer
+        self.is_recorded = all(group.get("fused") for group in optimizer.param_groups)
+        self.gradients: int | None = None
+        self.tape: Tape | None = None
+
+    def __call__(self, gradients: Tensor) -> None:
+        """Take a step along gradients that lie in one tensor."""
+        if not self.is_recorded or self.gradients != gradients.data_ptr():
+            self.gradients, self.tape = gradients.data_ptr(), None
+            self.optimizer.step()
+        elif self.tape is None:
+            self.tape = Tape(self._step)
+        else:
+            self.tape.replay()
+
+    def _step(self) -> tuple[Tensor, ...]:
+        self.optimizer.step()
+        return ()
+
+
+def _places(policy: Any) -> tuple[int, ...]:
+    """Return where a policy's parameters lie: a tape of others is of no use."""
+    return tuple(parameter.data_ptr() for parameter in policy.parameters())
 
 
 def _takes_table(policy: Any) -> bool:

@@ -18,7 +18,13 @@ from torch.utils._pytree import tree_leaves, tree_map
 aten: Final = torch.ops.aten
 ZEROS: Final = (aten.zeros.default, aten.zeros_like.default, aten.new_zeros.default)
 DYNAMIC: Final = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)
+CONSTANT: Final = (
+    *ZEROS,
+    *(aten.ones.default, aten.ones_like.default, aten.full.default, aten.full_like.default),
+    *(aten.arange.default, aten.arange.start, aten.scalar_tensor.default),
+)
 FAULTY: Final = (aten.mse_loss.out,)  # it takes the memory of its result for that of the squares
+EMPTY: Final = (aten.empty.memory_format, aten.empty_like.default, aten.new_empty.default, aten.empty_strided.default)
 COPIES: Final = (aten.clone.default, aten._to_copy.default)
 
 
@@ -81,15 +87,22 @@ class _Recorder(TorchDispatchMode):
 
 
 def _needed(calls: list[_Call], outputs: tuple[Tensor, ...]) -> list[_Call]:
-    """Leave out calls on whose results neither the outputs nor memory from outside the tape depend."""
+    """Leave out what need not be computed again.
+
+    That is what neither the outputs nor memory from outside the tape depend on, and constants that are not written to.
+    """
     made: set[int] = set()  # what is not from outside
     for call in calls:
         made |= {_place(t) for t in _tensors(call.result)} - {_place(t) for t in _tensors((call.args, call.kwargs))}
     read = {_place(t) for t in outputs}
+    written = set(read)
     needed = []
     for call in reversed(calls):
         results = {_place(t) for t in _tensors(call.result)}
-        if results & read or (call.function._schema.is_mutable and not results <= made):
+        changed = _changed(call)
+        written |= changed
+        is_constant = call.function in CONSTANT and not results & written
+        if not is_constant and (results & read or changed & read or not changed <= made):
             needed.append(call)
             read |= {_place(t) for t in _tensors((call.args, call.kwargs))}
     return needed[::-1]
@@ -132,12 +145,24 @@ def _planned(calls: list[_Call], outputs: tuple[Tensor, ...]) -> Iterator[tuple[
             args, kwargs = tree_map(moved, call.args), tree_map(moved, call.kwargs)
             if is_mutable:
                 yield call.function._op, args, kwargs
-            else:
+            elif call.function not in EMPTY:
                 yield _into(call.function, args, kwargs, tree_map(moved, call.result))
         for place in {_place(t) for t in results} | read:
             if last_use[place] == i and place in blocks:
                 block = blocks[place]
                 free.setdefault(block.numel(), []).append(block)
+
+
+def _changed(call: _Call) -> set[int]:
+    """Return what memory a call writes to."""
+    arguments = call.function._schema.arguments
+    given = [*zip(arguments, call.args, strict=False)]
+    given += [(argument, call.kwargs[argument.name]) for argument in arguments if argument.name in call.kwargs]
+    places: set[int] = set()
+    for argument, value in given:
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            places |= {_place(t) for t in _tensors(value)}
+    return places
 
 
 def _into(function: Any, args: Any, kwargs: Any, result: Any) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:

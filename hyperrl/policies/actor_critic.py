@@ -306,6 +306,11 @@ class HyperPolicy(GeneratedPolicy, ActorCriticPolicy):
         """
         return Condition(self.reader({self.reader.key: table}), index, is_static=True)
 
+    def generate(self, condition: Condition) -> list[Tensor]:
+        """Generate the actor and the critic of a condition, which keeps them, and return all that is generated."""
+        (actor, log_std), critic = self._generated_actor(condition), self._generated_critic(condition)
+        return [*actor.values(), *critic.values(), *([] if log_std is None else [log_std])]
+
     @unvalidated()
     def forward(
         self, obs: PyTorchObs, deterministic: bool = False, condition: Condition | None = None
@@ -410,15 +415,22 @@ class HyperPolicy(GeneratedPolicy, ActorCriticPolicy):
         found = _parameters(self.critic, _parameters(self.actor, []))
         return found if self.log_std_generator is None else _parameters(self.log_std_generator, found)
 
-    def _distribution(self, condition: Condition, features: Tensor) -> Distribution:
+    def _generated_actor(self, condition: Condition) -> tuple[dict[str, Tensor], Tensor | None]:
         if condition.actor is None:
             embedding = condition.embed(self.actor.encoder)  # (K, h)
             log_std = None if self.log_std_generator is None else self.log_std_generator(embedding)  # (K, m)
             condition.actor = self.actor.head.generate(embedding), log_std
-        generated, log_std = condition.actor
-        output = self.actor.head.apply_generated(
-            generated, condition.index, features, condition.groups
-        )  # (B, m), and gSDE's latent
+        return condition.actor
+
+    def _generated_critic(self, condition: Condition) -> dict[str, Tensor]:
+        if condition.critic is None:
+            condition.critic = self.critic.head.generate(condition.embed(self.critic.encoder))
+        return condition.critic
+
+    def _distribution(self, condition: Condition, features: Tensor) -> Distribution:
+        generated, log_std = self._generated_actor(condition)
+        # (B, m), and gSDE's latent
+        output = self.actor.head.apply_generated(generated, condition.index, features, condition.groups)
         distribution: Any = copy.copy(self.action_dist)  # the original keeps what the last thread put there
         if self.use_sde:
             mean, latent = output.tensor_split([distribution.action_dim], dim=1)
@@ -428,9 +440,8 @@ class HyperPolicy(GeneratedPolicy, ActorCriticPolicy):
         return distribution.proba_distribution(output, log_std.index_select(0, condition.index))
 
     def _value(self, condition: Condition, features: Tensor) -> Tensor:
-        if condition.critic is None:
-            condition.critic = self.critic.head.generate(condition.embed(self.critic.encoder))
-        return self.critic.head.apply_generated(condition.critic, condition.index, features, condition.groups)
+        generated = self._generated_critic(condition)
+        return self.critic.head.apply_generated(generated, condition.index, features, condition.groups)
 
     def _apply(self, *args: Any, **kwargs: Any) -> HyperPolicy:
         self._kept = None  # of another device or dtype

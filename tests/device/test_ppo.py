@@ -27,7 +27,7 @@ from hyperrl.simulation.simulator import Step
 
 pytestmark = pytest.mark.filterwarnings("ignore:You have specified a mini-batch size")  # the last one is smaller
 
-SMALL: dict[str, Any] = dict(n_steps=16, batch_size=48, n_epochs=2, seed=0, device="cpu", learning_rate=1e-2)
+SMALL: dict[str, Any] = dict(n_steps=16, batch_size=24, n_epochs=2, seed=0, device="cpu", learning_rate=1e-2)
 POLICIES: dict[str, tuple[Any, dict[str, Any]]] = {
     **{head: (hyperrl.HyperPolicy, dict(head=head, net_arch=[8, 8])) for head in HEADS},
     "shared encoder": (hyperrl.HyperPolicy, dict(share_encoder=True, layer_norm=True, net_arch=[8, 8])),
@@ -87,7 +87,7 @@ def test_an_update_is_stable_baselines3s(
         np.random.seed(0)  # noqa: NPY002
         (DevicePPO if model is ours else PPO).train(model)
     assert ours._is_recorded
-    assert ours._tapes.keys() == {key for key in ours._tapes if key[0] in (48, 128 % 48)}
+    assert ours._tapes.keys() == {key for key in ours._tapes if key[0] in (24, 128 % 24)}
     assert ours._n_updates == theirs._n_updates
     for mine, other in zip(ours.policy.parameters(), theirs.policy.parameters(), strict=True):
         assert_allclose(mine.detach(), other.detach(), rtol=0, atol=1e-6)
@@ -260,7 +260,7 @@ def test_foreign_environments_with_the_tensor_interface() -> None:
     model: Any = DevicePPO(hyperrl.HyperPolicy, Foreign(8), **SMALL | dict(n_steps=32))
     model.learn(512)
     buffer = model.rollout_buffer
-    assert buffer.cut.sum() == 8 * 6
+    assert len(buffer.cut_short()[0]) == 8 * 6
     assert torch.equal(buffer.tabulate()[buffer.context_index], buffer.observed["context"].flatten(0, 1))
 
 

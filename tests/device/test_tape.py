@@ -18,6 +18,7 @@ COMPUTATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "other types": lambda x: (x > 0).double() + x.to(torch.float64).round().long(),
     "new tensors": lambda x: torch.ones_like(x) + torch.zeros(3, 4) + torch.full((3, 4), 2.0) + x,
     "a faulty kernel": lambda x: nn.functional.mse_loss(x, x.exp()),
+    "constants": lambda x: torch.zeros(3, 4).add_(x) + torch.ones(3, 4) * torch.arange(4),
     "unneeded work": lambda x: (x.exp().sum(), x.sin())[1],
 }
 
@@ -52,6 +53,29 @@ def test_gradients_are_replayed_with_new_parameters() -> None:
     for replayed, expected in zip(tape.outputs, gradient(), strict=True):
         assert torch.equal(replayed, expected)
     assert torch.equal(written, into)
+
+
+def test_an_optimizers_steps_are_replayed() -> None:
+    one, other = (nn.Parameter(torch.ones(3)) for _ in range(2))
+    optimizers = [torch.optim.Adam([p], lr=0.1, fused=True) for p in (one, other)]
+    for parameter in (one, other):
+        parameter.grad = torch.ones(3)
+    for optimizer in optimizers:
+        optimizer.step()  # makes its state
+
+    def step() -> tuple[Tensor, ...]:
+        optimizers[0].step()
+        return ()
+
+    tape = Tape(step)
+    optimizers[1].step()
+    for i in range(3):
+        for parameter in (one, other):
+            parameter.grad[:] = float(i)
+        tape.replay()
+        optimizers[1].step()
+    assert torch.equal(one, other)
+    assert optimizers[0].state[one]["step"] == 5
 
 
 def test_random_numbers_are_drawn_anew_in_the_order_of_the_generator() -> None:
