@@ -1,6 +1,7 @@
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -147,6 +148,94 @@ def training(family: str = "pendulum", rollouts: int = 6, returns: int = 0, seed
         Console().print(table)
 
 
+def device(
+    family: str = "pendulum",
+    recipes: tuple[str, ...] = ("hyper-ppo", "unaware-ppo"),
+    rollouts: int = 6,
+    envs: int | None = None,
+    device: str = "cpu",
+    out: Path | None = None,
+) -> None:
+    """DevicePPO against Stable-Baselines3's PPO, the same recipes and environments, side by side.
+
+    All minibatches are made, as if target_kl were not there. On the CPU, seconds are those that the process computes
+    for. The fastest of all rollouts and the fastest of all updates count.
+
+    Args:
+        family: Name of a family with batched physics.
+        recipes: Recipes of PPO.
+        rollouts: How many iterations of each are timed.
+        envs: Number of environments in place of the recipe's; a rollout has as many minibatches as in the recipe then.
+        device: cpu or cuda.
+        out: Markdown file to write.
+    """
+    loaded = hyperrl.load_family(family)
+    models: dict[tuple[str, str], Any] = {}
+    for recipe in recipes:
+        spec = agent_spec(recipe)
+        if envs is not None:
+            batch = spec.definition.hyperparameters["batch_size"] * envs // spec.definition.n_envs
+            spec = agent_spec(recipe, dict(n_envs=envs, batch_size=batch))
+        for trainer in ("sb3", "device"):
+            model: Any = build(loaded, spec, device=device, trainer=trainer)
+            model.target_kl = None
+            models[recipe, trainer] = _Timed(model, device)
+    for _ in track(range(rollouts + 1), console=Console(stderr=True), transient=True):
+        for timed in models.values():
+            timed.model.learn(timed.model.n_steps * timed.model.n_envs)
+    rows = ["| recipe | trainer | rollout, ms | update, ms a minibatch | env-steps/s | to SB3 |", "| --- " * 6 + "|"]
+    for (recipe, trainer), timed in models.items():
+        minibatches = timed.model.n_epochs * timed.model.n_steps * timed.model.n_envs / timed.model.batch_size
+        collect, train = timed.fastest
+        ratio = timed.speed / models[recipe, "sb3"].speed
+        rows.append(
+            f"| {recipe} | {trainer} | {collect * 1e3:.0f} | {train / minibatches * 1e3:.2f} | {timed.speed:,.0f} | "
+            f"{ratio:.2f} |"
+        )
+    hyper, *others = (models[recipe, "device"].speed for recipe in recipes)
+    rows += [
+        "",
+        *(f"Time of {recipes[0]} by that of {r}: {o / hyper:.2f}." for r, o in zip(recipes[1:], others, strict=True)),
+    ]
+    text = (
+        f"{family} on {device}, torch {torch.__version__}, {next(iter(models.values())).model.n_envs} environments:\n\n"
+    )
+    text += "\n".join(rows) + "\n"
+    print(text)
+    if out is not None:
+        out.write_text(text, encoding="utf-8")
+
+
+class _Timed:
+    """Notes the fastest rollout and the fastest update of a model, once each is warm."""
+
+    def __init__(self, model: Any, device: str) -> None:
+        self.model = model
+        self.fastest = [float("inf"), float("inf")]
+        self.clock = time.process_time if device == "cpu" else time.perf_counter
+        model.collect_rollouts, model.train = self.of(model.collect_rollouts, 0), self.of(model.train, 1)
+
+    def of(self, function: Callable[..., Any], part: int) -> Callable[..., Any]:
+        calls = 0
+
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            nonlocal calls
+            begun = self.clock()
+            result = function(*args, **kwargs)
+            if self.model.device.type == "cuda":
+                torch.cuda.synchronize()
+            calls += 1
+            if calls > 1:
+                self.fastest[part] = min(self.fastest[part], self.clock() - begun)
+            return result
+
+        return timed
+
+    @property
+    def speed(self) -> float:
+        return self.model.n_steps * self.model.n_envs / sum(self.fastest)
+
+
 def algorithms(names: tuple[str, ...] = (), steps: int = 2000, envs: int = 8) -> None:
     """Whole training with a hypernetwork policy against SB3's own, which gets the context as inputs: env-steps/s.
 
@@ -259,5 +348,5 @@ def _steps_per_second(vec_env: VecEnv, seconds: float, clock: Callable[[], float
 if __name__ == "__main__":
     torch.set_num_threads(1)
     tyro.extras.subcommand_cli_from_dict(
-        {"physics": physics, "training": training, "algorithms": algorithms, "memory": memory}
+        {"physics": physics, "training": training, "device": device, "algorithms": algorithms, "memory": memory}
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
@@ -22,6 +22,7 @@ def train(
     irrelevant: int = 0,
     resume: bool = False,
     device: str = "auto",
+    trainer: Literal["auto", "device", "sb3"] = "auto",
     threads: int = 1,
     progress: bool = True,
 ) -> None:
@@ -39,6 +40,8 @@ def train(
         irrelevant: Append this many features to the context on which nothing depends.
         resume: Continue an interrupted training of the same folder; begin where there is none.
         device: Where the networks are: cpu, cuda, or auto for cuda where there is one.
+        trainer: What trains: device keeps PPO's rollouts and updates on one device as tensors, for batched
+            environments; sb3 is Stable-Baselines3; auto is device where it can be.
         threads: Threads that torch uses on the CPU; one is the fastest for networks as small as these.
         progress: Show a progress bar.
     """
@@ -60,6 +63,7 @@ def train(
         contexts=contexts,
         resume=resume,
         device=device,
+        trainer=trainer,
         progress=progress,
     )
     say(f"Wrote {out}. Next: hyperrl evaluate {out}")

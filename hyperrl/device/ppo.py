@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, final
 
 import numpy as np
@@ -24,7 +24,7 @@ from hyperrl.device.minibatch import Measures, Settings, Switches, gradient, lea
 from hyperrl.device.statistics import Normalizer
 from hyperrl.device.tape import NotStaticError, Tape
 from hyperrl.policies import HyperPolicy
-from hyperrl.simulation import find_tensor_env
+from hyperrl.simulation import find_tensor_env, has_tensors
 from hyperrl.simulation.arrays import ended_infos
 from hyperrl.simulation.simulator import Observation
 
@@ -34,14 +34,13 @@ class DevicePPO(PPO):
     """Stable-Baselines3's ``PPO``, whose environments, rollouts, normalisation and updates are tensors on one device.
 
     Arguments, callbacks, logger, schedules and zips are those of ``PPO``: each loads the other's zips, and the same
-    seed gives the same training but for rounding. It is for batched environments of a family, or others with the tensor
-    interface (docs/device.md), alone or in a ``VecNormalize``, whose statistics are up to date after each rollout.
+    seed gives the same training but for rounding. It does so in batched environments of a family, or others with the
+    tensor interface (docs/device.md), alone or in a ``VecNormalize``, whose statistics are up to date after each
+    rollout. In all others, and with a rollout buffer of yours, it trains as ``PPO`` does.
 
     A minibatch's operations are recorded once and replayed in the same memory: on the CPU by a
     :class:`~hyperrl.device.tape.Tape`. A policy of another package, whose Python code may do more than tensors show, is
     not recorded.
-
-    :raises ValueError: for other environments, and for a rollout buffer of another kind.
 
     >>> from hyperrl import HyperPolicy, load_family
     >>> model = DevicePPO(HyperPolicy, load_family("pendulum").vec_env(16), n_steps=32, batch_size=256, device="cpu")
@@ -49,16 +48,10 @@ class DevicePPO(PPO):
     1024
     """
 
-    rollout_buffer: TensorRolloutBuffer  # pyright: ignore[reportIncompatibleVariableOverride]
-
     def _setup_model(self) -> None:
-        given = self.rollout_buffer_class
-        if given in (None, RolloutBuffer, DictRolloutBuffer):  # a zip of PPO's has one of them
+        is_default = self.rollout_buffer_class in (None, RolloutBuffer, DictRolloutBuffer)  # the latter two of zips
+        if is_default and self.env is not None and has_tensors(self.env):
             self.rollout_buffer_class = TensorRolloutBuffer
-        elif given is not TensorRolloutBuffer:
-            raise ValueError(f"DevicePPO has its own rollout buffer, got rollout_buffer_class={given}: leave it None")
-        if self.env is not None:
-            find_tensor_env(self.env)
         super()._setup_model()
         self._tapes: dict[Any, _Update] = {}
         self._recorded_acting: tuple[tuple[int, ...], Acting] | None = None
@@ -68,7 +61,19 @@ class DevicePPO(PPO):
         """Set the environments to train in; see Stable-Baselines3."""
         super().set_env(env, force_reset)
         assert self.env is not None
-        find_tensor_env(self.env)
+        fitting: Any = TensorRolloutBuffer if has_tensors(self.env) else DictRolloutBuffer
+        if {type(self.rollout_buffer), fitting} == {TensorRolloutBuffer, DictRolloutBuffer}:
+            self.rollout_buffer_class = fitting
+            self.rollout_buffer = fitting(
+                self.n_steps,
+                self.observation_space,
+                self.action_space,
+                self.device,
+                self.gae_lambda,
+                self.gamma,
+                self.n_envs,
+            )
+            self._tapes, self._recorded_acting = {}, None
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "rollout_buffer_class", "_tapes", "_recorded_acting", "_is_recorded"]
@@ -81,7 +86,8 @@ class DevicePPO(PPO):
         n_rollout_steps: int,
     ) -> bool:
         """Fill the buffer; see Stable-Baselines3, whose callbacks find the same local variables here."""
-        assert isinstance(rollout_buffer, TensorRolloutBuffer)
+        if not isinstance(rollout_buffer, TensorRolloutBuffer):
+            return super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
         assert isinstance(self._last_obs, dict)
         tensor_env, source = find_tensor_env(env)
         normalizer = None if source is None else Normalizer(source, self.device)
@@ -130,26 +136,26 @@ class DevicePPO(PPO):
 
     def train(self) -> None:
         """Update the policy; see Stable-Baselines3."""
-        if not self._is_recorded:
+        buffer = self.rollout_buffer
+        if not self._is_recorded or not isinstance(buffer, TensorRolloutBuffer):
             super().train()
             return
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
         with _unvalidated():
             try:
-                kls, measures = self._epochs()
+                kls, measures = self._epochs(buffer)
             except NotStaticError:
                 self._is_recorded = False
                 super().train()
                 return
         self._log(kls, measures)
 
-    def _epochs(self) -> tuple[list[float], Tensor]:
+    def _epochs(self, buffer: TensorRolloutBuffer) -> tuple[list[float], Tensor]:
         """Update from minibatches, in Stable-Baselines3's order, until the divergence is too large.
 
         :return: the divergence of each minibatch of the last epoch, and all measures, shape ``(minibatches, 5)``.
         """
-        buffer = self.rollout_buffer
         table = buffer.tabulate() if _takes_table(self.policy) else None
         is_watched = any(module._forward_hooks for module in self.policy.modules())
         settings, switches = self._settings()
@@ -161,7 +167,7 @@ class DevicePPO(PPO):
             first_of_epoch = len(measured)
             for rows in buffer.shuffled().split(self.batch_size):
                 update = self._update(len(rows), table, settings, switches, parameters)
-                measures = update(rows, eager=is_watched and not measured)
+                measures = update(rows, is_shown=is_watched and not measured)
                 measured.append(measures)
                 if self.target_kl is not None and measures[4].item() > 1.5 * self.target_kl:
                     break
@@ -258,13 +264,17 @@ class _Update:
         for mine, other in zip(self.settings, settings, strict=True):
             mine.copy_(other)
 
-    def __call__(self, rows: Tensor, eager: bool) -> Tensor:
-        """Compute the gradient of some rows, and return the measures, ``(5,)``."""
+    def __call__(self, rows: Tensor, is_shown: bool) -> Tensor:
+        """Compute the gradient of some rows, and return the measures, ``(5,)``.
+
+        :param is_shown: run the policy's forward hooks, which a replay does not.
+        """
         self.rows.copy_(rows)
-        if eager:
-            return self._compute()
         if self.tape is None:
-            self.tape = Tape(lambda: (self._compute(),))
+            with nullcontext() if is_shown else _without_hooks(self.model.policy):
+                self.tape = Tape(lambda: (self._compute(),))
+        elif is_shown:
+            return self._compute()
         else:
             self.tape.replay()
         return self.tape.outputs[0].clone()
@@ -276,9 +286,8 @@ class _Update:
 
     def _compute(self) -> Tensor:
         model = self.model
-        return gradient(
-            model.policy, model.rollout_buffer, self.rows, self.table, self.settings, self.switches, self.gradient
-        )
+        buffer: Any = model.rollout_buffer
+        return gradient(model.policy, buffer, self.rows, self.table, self.settings, self.switches, self.gradient)
 
 
 class _OptimizerStep:
@@ -290,7 +299,8 @@ class _OptimizerStep:
 
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
         self.optimizer = optimizer
-        self.is_recorded = all(group.get("fused") for group in optimizer.param_groups)
+        hooks = optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks
+        self.is_recorded = not hooks and all(group.get("fused") for group in optimizer.param_groups)
         self.gradients: int | None = None
         self.tape: Tape | None = None
 
@@ -317,6 +327,19 @@ def _places(policy: Any) -> tuple[int, ...]:
 def _takes_table(policy: Any) -> bool:
     """Return whether a policy takes contexts as a table; penalties are of the contexts of each minibatch alone."""
     return isinstance(policy, HyperPolicy) and not policy.hyper_config.is_penalised
+
+
+@contextmanager
+def _without_hooks(policy: torch.nn.Module) -> Iterator[None]:
+    """Leave forward hooks out, such as those of diagnostics, which are to see one minibatch an update."""
+    hooks = [(module._forward_hooks, module._forward_hooks.copy()) for module in policy.modules()]
+    for registered, _ in hooks:
+        registered.clear()
+    try:
+        yield
+    finally:
+        for registered, kept in hooks:
+            registered.update(kept)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from hyperrl.simulation.simulator import Step as Step
     from hyperrl.simulation.tensor_env import TensorVecEnv as TensorVecEnv
     from hyperrl.simulation.tensor_env import find_tensor_env as find_tensor_env
+    from hyperrl.simulation.tensor_env import has_tensors as has_tensors
     from hyperrl.simulation.vec_env import BatchedVecEnv as BatchedVecEnv
     from hyperrl.simulation.vector_env import BatchedVectorEnv as BatchedVectorEnv
 
@@ -20,7 +21,7 @@ __getattr__, __dir__ = attach(
         "simulator": ("Simulator", "Step"),
         "physics_env": ("PhysicsEnv",),
         "last_step": ("VecLastStep",),
-        "tensor_env": ("TensorVecEnv", "find_tensor_env"),
+        "tensor_env": ("TensorVecEnv", "find_tensor_env", "has_tensors"),
         "vec_env": ("BatchedVecEnv",),
         "vector_env": ("BatchedVectorEnv",),
     },

@@ -26,6 +26,15 @@ class TensorVecEnv(Protocol):
         ...
 
 
+def has_tensors(env: VecEnv) -> bool:
+    """Say whether :func:`find_tensor_env` finds what it looks for."""
+    try:
+        find_tensor_env(env)
+    except ValueError:
+        return False
+    return True
+
+
 def find_tensor_env(env: VecEnv) -> tuple[TensorVecEnv, VecNormalize | None]:
     """Return the environments that step tensors, and the ``VecNormalize`` around them, if there is one.
 

@@ -11,6 +11,7 @@ from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
 
 from hyperrl.alignment.acting import find_aligned
 from hyperrl.alignment.callback import AlignmentCallback
+from hyperrl.device import DevicePPO
 from hyperrl.families.family import Family, load_family
 from hyperrl.training.checkpoint import Checkpoint, read, restore
 from hyperrl.training.diagnostics import HyperDiagnostics
@@ -32,6 +33,7 @@ def train(
     contexts: int | ArrayLike | None = None,
     resume: bool = False,
     device: str = "auto",
+    trainer: str = "auto",
     callback: BaseCallback | None = None,
     progress: bool = False,
     checkpoint_seconds: float = 30.0,
@@ -50,6 +52,8 @@ def train(
         It goes on exactly as if it had not been interrupted, but where the state of the environments cannot be kept
         (:mod:`hyperrl.training.checkpoint`): there new episodes begin, and a warning and ``run.json`` say so.
     :param device: where the networks are: ``"cpu"``, ``"cuda"``, ``"auto"``.
+    :param trainer: ``"device"``: :class:`~hyperrl.DevicePPO`, for PPO in batched environments; ``"sb3"``:
+        Stable-Baselines3's algorithms; ``"auto"``: the first where it can. PPO's results agree but for rounding.
     :param callback: a Stable-Baselines3 callback of your own.
     :param progress: show a progress bar.
     :param checkpoint_seconds: the least time between two checkpoints.
@@ -63,7 +67,8 @@ def train(
     spec = agent if isinstance(agent, AgentSpec) else agent_spec(agent)
     if steps < 1:
         raise ValueError(f"expected at least one step, got steps={steps}")
-    model = build(family, spec, seed, contexts, device)
+    model = build(family, spec, seed, contexts, device, trainer)
+    used = "device" if isinstance(model, DevicePPO) else "sb3"
     diagnostics = HyperDiagnostics()
     callbacks: list[BaseCallback] = [diagnostics]
     if spec.definition.alignment is not None:
@@ -73,7 +78,7 @@ def train(
     if out is None:
         return model.learn(steps, callback=callbacks, progress_bar=progress)
     training = Training.of(family, spec, steps, seed, contexts)
-    with UnfinishedRun(out, family, spec, training, resume) as run:
+    with UnfinishedRun(out, family, spec, training, resume, used) as run:
         if run.is_trained:
             return run.publish().model(device)
         state = read(run.checkpoint) if run.checkpoint.exists() else None

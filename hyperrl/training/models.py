@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 from gymnasium import spaces
 from numpy.typing import ArrayLike
+from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
@@ -17,12 +18,15 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from hyperrl.alignment.wrapper import AlignedContext
+from hyperrl.device import DevicePPO
 from hyperrl.families.family import Family
 from hyperrl.policies.registry import algorithm_class, policy_class
+from hyperrl.simulation import find_tensor_env, has_tensors
 from hyperrl.simulation.last_step import VecLastStep
 from hyperrl.training.arguments import arguments, with_classes
 from hyperrl.training.recipe import AgentSpec, agent_spec
 from hyperrl.utils.devices import find_device
+from hyperrl.utils.errors import nearest
 from hyperrl.utils.provenance import n_parameters
 from hyperrl.utils.seeding import check_seed, stream
 
@@ -37,6 +41,9 @@ GIVEN: Final = {
 }
 """Arguments of algorithms that a recipe's hyperparameters do not set, and what does."""
 
+TRAINERS: Final = ("auto", "device", "sb3")
+"""What trains: ``DevicePPO``, Stable-Baselines3's algorithms, or the first where it can."""
+
 OF_ALIGNMENT: Final = ("venv", "seed", "device", "context_key")
 """Arguments of the aligned context that the recipe does not set."""
 
@@ -45,18 +52,26 @@ SPACES: Final = ("observation_space", "action_space", "lr_schedule")
 
 
 def build(
-    family: Family, agent: AgentSpec, seed: int = 0, contexts: int | ArrayLike | None = None, device: str = "auto"
+    family: Family,
+    agent: AgentSpec,
+    seed: int = 0,
+    contexts: int | ArrayLike | None = None,
+    device: str = "auto",
+    trainer: str = "sb3",
 ) -> BaseAlgorithm:
     """Make the untrained model of a recipe on a family.
 
+    :param trainer: one of :data:`TRAINERS`; see :func:`~hyperrl.training.train`.
     :raises ValueError: for a negative seed and a device that is not there, and where the recipe names an unknown
         algorithm, policy or hyperparameter, or an algorithm that does not serve the family's actions.
     """
     definition = agent.definition
     check_seed(seed)
+    if trainer not in TRAINERS:
+        raise ValueError(f"unknown trainer {trainer!r}: known are {list(TRAINERS)}.{nearest(trainer, TRAINERS)}")
     place = find_device(device)
     try:
-        algorithm = algorithm_class(definition.algorithm)
+        algorithm: type[BaseAlgorithm] = algorithm_class(definition.algorithm)
         policy, policy_kwargs = policy_class(definition.policy, definition.algorithm)
         hyperparameters = _hyperparameters(algorithm, definition.hyperparameters)
         policy_kwargs |= arguments(policy, with_classes(definition.policy_kwargs), "policy_kwargs", hidden=SPACES)
@@ -79,9 +94,16 @@ def build(
                 gamma=hyperparameters.get("gamma", 0.99),
                 norm_obs_keys=_normalized(vec_env.observation_space) if definition.normalize_observation else None,
             )
+        if trainer == "device":
+            find_tensor_env(vec_env)
+            if algorithm is not PPO:
+                raise ValueError(f"trainer='device' trains PPO, and 'algorithm' is {definition.algorithm!r}")
+        if algorithm is PPO and trainer != "sb3" and has_tensors(vec_env):
+            algorithm = DevicePPO
         if "action_noise" in hyperparameters:
             hyperparameters["action_noise"] = _noise(hyperparameters["action_noise"], vec_env)
-        model: BaseAlgorithm = algorithm(
+        made: Any = algorithm
+        model: BaseAlgorithm = made(
             policy, vec_env, policy_kwargs=policy_kwargs, seed=seed, device=place, **hyperparameters
         )
     except (ValueError, AssertionError) as error:  # SB3 asserts that an algorithm serves the family's actions

@@ -112,6 +112,7 @@ class RunRecord:
         nobody said.
     :param restarts: environment steps at which it was resumed with new episodes, the state of its environments being
         of a kind that no checkpoint can keep.
+    :param trainer: what trains, ``"device"`` or ``"sb3"``: of PPO, results agree but for rounding.
     """
 
     SCHEMA: ClassVar[str] = "run-1"
@@ -122,6 +123,7 @@ class RunRecord:
     result: Result | None = None
     family_source: str | None = None
     restarts: tuple[int, ...] = ()
+    trainer: str = "sb3"
 
 
 def distinguish(trainings: Mapping[str, Training]) -> dict[str, str]:

@@ -261,18 +261,29 @@ class UnfinishedRun:
     :param agent: the recipe.
     :param training: what is trained.
     :param resume: go on with an interrupted training, if there is one.
+    :param trainer: what trains, see :class:`RunRecord`.
     :raises ValueError: where ``out`` exists, another process is training it, an interrupted training is in the way, or
         it was another training.
     """
 
-    def __init__(self, out: str | Path, family: Family, agent: AgentSpec, training: Training, resume: bool) -> None:
+    def __init__(
+        self,
+        out: str | Path,
+        family: Family,
+        agent: AgentSpec,
+        training: Training,
+        resume: bool,
+        trainer: str = "sb3",
+    ) -> None:
         self.out = Path(out)
         self.path = _partial(self.out)
         self.checkpoint = self.path / "checkpoint"
         sources = {AGENT: agent.source} | ({FAMILY: family.source} if isinstance(family.source, Path) else {})
         self.definitions = {name: source.read_text(encoding="utf-8") for name, source in sources.items()}
         family_source = family.source if isinstance(family.source, str) else None
-        self.record = RunRecord(training, shlex.join(sys.argv), versions(), family_source=family_source)
+        self.record = RunRecord(
+            training, shlex.join(sys.argv), versions(), family_source=family_source, trainer=trainer
+        )
         self.family = family
         self.resume = resume
         self.exit = ExitStack()
@@ -308,6 +319,10 @@ class UnfinishedRun:
         before = read(RunRecord, self.path / RECORD)
         if differences := before.training.differences(self.record.training):
             raise ValueError(f"{self.path} holds another training: {'; '.join(differences)}. Choose another folder")
+        if before.trainer != self.record.trainer:
+            raise ValueError(
+                f"{self.path} was begun with --trainer {before.trainer} (trainer={before.trainer!r}): continue it so"
+            )
         self.record = before
         of_folder = self.path.with_name(f".{self.path.name}.lock")
         for leftover in (of_folder, *self.path.glob(".*.partial"), *self.path.glob(".*.lock")):  # of a killed process

@@ -9,7 +9,7 @@ import torch
 from gymnasium import spaces
 from numpy.testing import assert_allclose
 from stable_baselines3 import PPO
-from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
+from stable_baselines3.common.buffers import DictRolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from torch import Tensor
@@ -18,11 +18,12 @@ from toy import perturb
 
 import hyperrl
 from hyperrl.device import DevicePPO
+from hyperrl.device.buffer import TensorRolloutBuffer
 from hyperrl.device.ppo import _unvalidated, _Update
 from hyperrl.device.statistics import Normalizer
 from hyperrl.hypernet import HEADS
 from hyperrl.policies import ContextExtractor, FilmPolicy
-from hyperrl.simulation import BatchedVecEnv, VecLastStep
+from hyperrl.simulation import BatchedVecEnv, VecLastStep, find_tensor_env
 from hyperrl.simulation.simulator import Step
 
 pytestmark = pytest.mark.filterwarnings("ignore:You have specified a mini-batch size")  # the last one is smaller
@@ -272,17 +273,27 @@ def test_what_is_not_recorded_trains_too(options: dict[str, Any]) -> None:
     assert any(not torch.equal(p, q) for p, q in zip(before, model.policy.parameters(), strict=True))
 
 
-def test_errors_say_what_is_expected() -> None:
+def test_elsewhere_it_is_ppo(tmp_path: Path) -> None:
     family = hyperrl.load_family("pendulum")
-    for vec_env in (family.vec_env(2, backend="gymnasium"), VecLastStep(family.vec_env(2))):
-        with pytest.raises(ValueError, match="expected environments that step tensors"):
-            DevicePPO(hyperrl.UnawarePolicy, vec_env, **SMALL)
-    with pytest.raises(ValueError, match="has its own rollout buffer"):
-        DevicePPO(hyperrl.UnawarePolicy, family.vec_env(2), rollout_buffer_class=type("B", (RolloutBuffer,), {}))
-    model = DevicePPO(hyperrl.UnawarePolicy, family.vec_env(2), **SMALL)
+    model: Any = DevicePPO(hyperrl.UnawarePolicy, VecLastStep(family.vec_env(2)), **SMALL)
+    assert type(model.learn(32).rollout_buffer) is DictRolloutBuffer
+    model = DevicePPO(hyperrl.UnawarePolicy, family.vec_env(2), **SMALL).learn(32)
     assert isinstance(model.env, BatchedVecEnv)
-    with pytest.raises(ValueError, match="expected environments that step tensors"):
-        model.set_env(family.vec_env(2, backend="gymnasium"))
+    for backend, buffer in (("gymnasium", DictRolloutBuffer), ("batched", TensorRolloutBuffer)):
+        model.set_env(family.vec_env(2, backend=backend))
+        assert type(model.learn(32).rollout_buffer) is buffer
+    model.save(tmp_path / "x.zip")
+    loaded: Any = DevicePPO.load(tmp_path / "x.zip", device="cpu")
+    loaded.set_env(family.vec_env(2))
+    assert type(loaded.learn(32).rollout_buffer) is TensorRolloutBuffer
+    assert type(hyperrl.specialize(make(DevicePPO, "pendulum", "full"), {"length": 0.7})) is PPO
+
+
+def test_environments_without_tensors_are_named() -> None:
+    vec_env = hyperrl.load_family("pendulum").vec_env(2)
+    for other in (DummyVecEnv([hyperrl.load_family("pendulum").make]), VecLastStep(vec_env)):
+        with pytest.raises(ValueError, match=f"expected environments that step tensors, .* got {type(other).__name__}"):
+            find_tensor_env(other)
 
 
 def test_a_loss_that_is_not_finite_is_reported() -> None:

@@ -71,7 +71,7 @@ def test_an_optimizers_steps_are_replayed() -> None:
     optimizers[1].step()
     for i in range(3):
         for parameter in (one, other):
-            parameter.grad[:] = float(i)
+            parameter.grad = parameter.grad.fill_(float(i))
         tape.replay()
         optimizers[1].step()
     assert torch.equal(one, other)
