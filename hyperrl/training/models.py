@@ -98,7 +98,10 @@ def build(
             find_tensor_env(vec_env)
             if algorithm is not PPO:
                 raise ValueError(f"trainer='device' trains PPO, and 'algorithm' is {definition.algorithm!r}")
-        if algorithm is PPO and trainer != "sb3" and has_tensors(vec_env):
+        # No GPU has tried it yet, so there it is for those who ask for it.
+        if trainer == "device" or (
+            trainer == "auto" and place.type == "cpu" and algorithm is PPO and has_tensors(vec_env)
+        ):
             algorithm = DevicePPO
         if "action_noise" in hyperparameters:
             hyperparameters["action_noise"] = _noise(hyperparameters["action_noise"], vec_env)
