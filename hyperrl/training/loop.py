@@ -53,7 +53,8 @@ def train(
         (:mod:`hyperrl.training.checkpoint`): there new episodes begin, and a warning and ``run.json`` say so.
     :param device: where the networks are: ``"cpu"``, ``"cuda"``, ``"auto"``.
     :param trainer: ``"device"``: :class:`~hyperrl.DevicePPO`, for PPO in batched environments; ``"sb3"``:
-        Stable-Baselines3's algorithms; ``"auto"``: the first where it can, on the CPU. PPO's results agree but for rounding.
+        Stable-Baselines3's algorithms; ``"auto"``: on the CPU the first, where it can. PPO's results agree but for
+        rounding.
     :param callback: a Stable-Baselines3 callback of your own.
     :param progress: show a progress bar.
     :param checkpoint_seconds: the least time between two checkpoints.
