@@ -10,6 +10,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import Tensor
 
 from hyperrl.device.tape import NotStaticError, Tape
+from hyperrl.hypernet import static
 from hyperrl.hypernet.heads import FactoredHead
 from hyperrl.policies import HyperPolicy
 from hyperrl.simulation.simulator import Observation
@@ -36,7 +37,8 @@ class Acting:
         self._tape: Tape | None = None
         if is_recorded and not policy.use_sde:
             try:
-                self._record()
+                with static():
+                    self._record()
             except NotStaticError:
                 self._generating = self._tape = None
 

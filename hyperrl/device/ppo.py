@@ -23,6 +23,7 @@ from hyperrl.device.buffer import TensorRolloutBuffer
 from hyperrl.device.minibatch import Measures, Settings, Switches, gradient, learnt_parameters
 from hyperrl.device.statistics import Normalizer
 from hyperrl.device.tape import NotStaticError, Tape
+from hyperrl.hypernet import static
 from hyperrl.policies import HyperPolicy
 from hyperrl.simulation import find_tensor_env, has_tensors
 from hyperrl.simulation.arrays import ended_infos
@@ -55,7 +56,7 @@ class DevicePPO(PPO):
         super()._setup_model()
         self._tapes: dict[Any, _Update] = {}
         self._recorded_acting: tuple[tuple[int, ...], Acting] | None = None
-        self._is_recorded = type(self.policy).__module__.partition(".")[0] in ("hyperrl", "stable_baselines3")
+        self._is_recorded = _is_static(self.policy)
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
         """Set the environments to train in; see Stable-Baselines3."""
@@ -156,7 +157,7 @@ class DevicePPO(PPO):
 
         :return: the divergence of each minibatch of the last epoch, and all measures, shape ``(minibatches, 5)``.
         """
-        table = buffer.tabulate() if _takes_table(self.policy) else None
+        table = buffer.tabulate() if isinstance(self.policy, HyperPolicy) else None
         is_watched = any(module._forward_hooks for module in self.policy.modules())
         settings, switches = self._settings()
         parameters = _places(self.policy)
@@ -287,7 +288,8 @@ class _Update:
     def _compute(self) -> Tensor:
         model = self.model
         buffer: Any = model.rollout_buffer
-        return gradient(model.policy, buffer, self.rows, self.table, self.settings, self.switches, self.gradient)
+        with static():
+            return gradient(model.policy, buffer, self.rows, self.table, self.settings, self.switches, self.gradient)
 
 
 class _OptimizerStep:
@@ -324,9 +326,13 @@ def _places(policy: Any) -> tuple[int, ...]:
     return tuple(parameter.data_ptr() for parameter in policy.parameters())
 
 
-def _takes_table(policy: Any) -> bool:
-    """Return whether a policy takes contexts as a table; penalties are of the contexts of each minibatch alone."""
-    return isinstance(policy, HyperPolicy) and not policy.hyper_config.is_penalised
+def _is_static(policy: Any) -> bool:
+    """Return whether a policy computes the same operations for all values.
+
+    Penalties of generated weights are of the distinct contexts of each minibatch, and so do not.
+    """
+    is_known = type(policy).__module__.partition(".")[0] in ("hyperrl", "stable_baselines3")
+    return is_known and not (isinstance(policy, HyperPolicy) and policy.hyper_config.is_penalised)
 
 
 @contextmanager

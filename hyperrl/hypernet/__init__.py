@@ -8,6 +8,7 @@ from hyperrl.hypernet.extrapolation import SecantExtrapolation as SecantExtrapol
 from hyperrl.hypernet.grouping import Groups as Groups
 from hyperrl.hypernet.grouping import distinct as distinct
 from hyperrl.hypernet.grouping import is_static as is_static
+from hyperrl.hypernet.grouping import static as static
 from hyperrl.hypernet.heads import HEADS as HEADS
 from hyperrl.hypernet.heads import AdapterHead as AdapterHead
 from hyperrl.hypernet.heads import ChunkedHead as ChunkedHead

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Final
 
 import torch
@@ -9,11 +12,30 @@ from torch import Tensor
 
 
 def is_static() -> bool:
-    """Return whether ``torch.jit.trace`` or an exporter records a graph, in which no shape may depend on values.
+    """Return whether ``torch.jit.trace`` or an exporter records a graph, or :func:`static` says so: then no shape, and
+    no choice between operations, may depend on values.
 
     ``torch.compile`` does not need this: it breaks its graph where shapes depend on values.
     """
-    return torch.jit.is_tracing() or torch.compiler.is_exporting()  # pyright: ignore[reportPrivateImportUsage]
+    return _STATIC.get() or torch.jit.is_tracing() or torch.compiler.is_exporting()  # pyright: ignore[reportPrivateImportUsage]
+
+
+@contextmanager
+def static() -> Iterator[None]:
+    """Compute, within, what is the same for all values of tensors of these shapes.
+
+    >>> with static():
+    ...     len(distinct(torch.zeros(3, 1))[0])
+    3
+    """
+    before = _STATIC.set(True)
+    try:
+        yield
+    finally:
+        _STATIC.reset(before)
+
+
+_STATIC: Final = ContextVar("static", default=False)
 
 
 def distinct(rows: Tensor) -> tuple[Tensor, Tensor]:
