@@ -39,6 +39,8 @@ class Switches(NamedTuple):
     normalizes_advantage: bool
     clips_values: bool
     rewards_entropy: bool
+    is_inside: bool = False
+    """All contexts lie in the training range."""
 
 
 class Measures(NamedTuple):

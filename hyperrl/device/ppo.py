@@ -23,7 +23,7 @@ from hyperrl.device.buffer import TensorRolloutBuffer
 from hyperrl.device.minibatch import Measures, Settings, Switches, gradient, learnt_parameters
 from hyperrl.device.statistics import Normalizer
 from hyperrl.device.tape import NotStaticError, Tape
-from hyperrl.hypernet import static
+from hyperrl.hypernet import SecantExtrapolation, inside_range, static
 from hyperrl.policies import HyperPolicy
 from hyperrl.simulation import find_tensor_env, has_tensors
 from hyperrl.simulation.arrays import ended_infos
@@ -160,6 +160,7 @@ class DevicePPO(PPO):
         table = buffer.tabulate() if isinstance(self.policy, HyperPolicy) else None
         is_watched = any(module._forward_hooks for module in self.policy.modules())
         settings, switches = self._settings()
+        switches = switches._replace(is_inside=_is_inside(self.policy, table))
         parameters = _places(self.policy)
         step = _OptimizerStep(self.policy.optimizer)
         measured: list[Tensor] = []
@@ -288,7 +289,7 @@ class _Update:
     def _compute(self) -> Tensor:
         model = self.model
         buffer: Any = model.rollout_buffer
-        with static():
+        with static(), inside_range() if self.switches.is_inside else nullcontext():
             return gradient(model.policy, buffer, self.rows, self.table, self.settings, self.switches, self.gradient)
 
 
@@ -333,6 +334,15 @@ def _is_static(policy: Any) -> bool:
     """
     is_known = type(policy).__module__.partition(".")[0] in ("hyperrl", "stable_baselines3")
     return is_known and not (isinstance(policy, HyperPolicy) and policy.hyper_config.is_penalised)
+
+
+def _is_inside(policy: Any, table: Tensor | None) -> bool:
+    """Return whether contexts, a table of them ``(K, d)``, are all inside the range from which encoders go on."""
+    encoders = [module for module in policy.modules() if isinstance(module, SecantExtrapolation)]
+    if table is None or not encoders:
+        return False
+    contexts = policy.reader({policy.reader.key: table})
+    return all(encoder.contains(contexts) for encoder in encoders)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from hyperrl.hypernet.encoders import NormBound as NormBound
 from hyperrl.hypernet.encoders import TaskEmbedding as TaskEmbedding
 from hyperrl.hypernet.encoders import mlp as mlp
 from hyperrl.hypernet.extrapolation import SecantExtrapolation as SecantExtrapolation
+from hyperrl.hypernet.extrapolation import inside_range as inside_range
 from hyperrl.hypernet.grouping import Groups as Groups
 from hyperrl.hypernet.grouping import distinct as distinct
 from hyperrl.hypernet.grouping import is_static as is_static

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Final, final
 
 import torch
@@ -66,6 +68,8 @@ class SecantExtrapolation(nn.Sequential):
 
     def forward(self, context: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Encode contexts: ``(K, d) -> (K, h)``."""
+        if _INSIDE.get():
+            return super().forward(context)
         inside = torch.minimum(torch.maximum(context, self.low), self.high)
         z = super().forward(inside)
         beyond = (context - inside)[:, self.features]  # (K, n)
@@ -85,3 +89,20 @@ class SecantExtrapolation(nn.Sequential):
         step = beyond.sign() * half_width * torch.log1p(beyond.abs() / half_width)
         slope = steady / ((end - start) / 2).unsqueeze(-1)
         return z + (slope * step.unsqueeze(-1)).sum(dim=1)
+
+    def contains(self, context: Tensor) -> bool:
+        """Return whether contexts ``(K, d)`` are all inside the training range."""
+        return bool(((self.low <= context) & (context <= self.high)).all())
+
+
+@contextmanager
+def inside_range() -> Iterator[None]:
+    """Encode, within, contexts that are known to be inside the training range: nothing goes on beyond it."""
+    before = _INSIDE.set(True)
+    try:
+        yield
+    finally:
+        _INSIDE.reset(before)
+
+
+_INSIDE: Final = ContextVar("inside", default=False)

@@ -176,6 +176,25 @@ def test_a_minibatch_is_one_graph(policy: str) -> None:
     assert not any("_local_scalar_dense" in str(node.target) for node in graph.graph.nodes)
 
 
+def test_contexts_outside_the_training_range_are_recorded_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    family = hyperrl.load_family("pendulum")
+    outside = family.context_space.sample("extrapolation", 4, 0)
+    models: list[Any] = []
+    for _ in range(2):
+        vec_env = family.vec_env(
+            8, seed=1, contexts=np.concatenate([outside, family.context_space.sample("train", 4, 0)])
+        )
+        models.append(rolled_out(DevicePPO(hyperrl.HyperPolicy, vec_env, **SMALL)))
+    for model, cls in zip(models, (DevicePPO, PPO), strict=True):
+        torch.manual_seed(0)
+        in_float64(model, monkeypatch)
+        np.random.seed(0)  # noqa: NPY002
+        cls.train(model)
+    assert not any(key[2].is_inside for key in models[0]._tapes)
+    for mine, other in zip(*(model.policy.parameters() for model in models), strict=True):
+        assert_allclose(mine.detach(), other.detach(), rtol=0, atol=1e-6)
+
+
 def test_the_table_holds_each_context_of_the_rollout() -> None:
     buffer = rolled_out(make(DevicePPO, "cartpole", "low_rank", n_steps=40)).rollout_buffer
     table = buffer.tabulate()
