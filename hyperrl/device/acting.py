@@ -45,8 +45,6 @@ class Acting:
     def __call__(self, observation: Observation, has_new_contexts: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return actions, those within the bounds, values ``(n, 1)`` and log-probabilities ``(n,)``.
 
-        The next call may overwrite them.
-
         :param has_new_contexts: whether a context may be another one than in the last call, or a parameter.
         """
         if self._tape is None:
@@ -56,7 +54,7 @@ class Acting:
         if self._generating is not None and has_new_contexts:
             self._generating.replay()
         self._tape.replay()
-        actions, applied, values, log_probs = self._tape.outputs
+        actions, applied, values, log_probs = (output.clone() for output in self._tape.outputs)
         return actions, applied, values, log_probs
 
     def _record(self) -> None:

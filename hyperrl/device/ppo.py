@@ -119,6 +119,7 @@ class DevicePPO(PPO):
             rewards, dones = step.reward.float().cpu().numpy(), step.ended.cpu().numpy()
             callback.update_locals(locals())
             if not callback.on_step():
+                self._leave(step.observation, step.ended, normalizer)
                 return False
             self._update_info_buffer([*ended.values()], np.ones(len(ended), dtype=bool))
             observation = step.observation
@@ -127,13 +128,17 @@ class DevicePPO(PPO):
             if len(cut):
                 rollout_buffer.bootstrap(self.policy.predict_values(last).flatten(), cut)
             rollout_buffer.finish(starts, self.policy.predict_values(observation))
-        self._last_obs = {key: entry.cpu().numpy() for key, entry in observation.items()}
-        self._last_episode_starts = rollout_buffer.flags["ended"][-1].cpu().numpy()
-        if normalizer is not None:
-            normalizer.export()
+        self._leave(observation, rollout_buffer.flags["ended"][-1], normalizer)
         callback.update_locals(locals())
         callback.on_rollout_end()
         return True
+
+    def _leave(self, observation: Observation, starts: Tensor, normalizer: Normalizer | None) -> None:
+        """Note where the environments are, in what goes into zips and checkpoints."""
+        self._last_obs = {key: entry.cpu().numpy() for key, entry in observation.items()}
+        self._last_episode_starts = starts.cpu().numpy().copy()  # the buffer's memory serves again
+        if normalizer is not None:
+            normalizer.export()
 
     def train(self) -> None:
         """Update the policy; see Stable-Baselines3."""

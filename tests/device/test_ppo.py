@@ -42,6 +42,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "values clipped": dict(clip_range_vf=0.05),
     "small divergence": dict(target_kl=1e-4, n_epochs=5),
     "plain advantages": dict(normalize_advantage=False, vf_coef=1.0, max_grad_norm=1e9),
+    "gSDE": dict(use_sde=True),
     "entropy": dict(ent_coef=0.1, clip_range=0.01),
 }
 
@@ -245,6 +246,7 @@ def test_callbacks_are_called_as_by_ppo() -> None:
     model = make(DevicePPO, "cartpole", "unaware").learn(10_000, callback=watch)
     assert watch.events == ["start", "end", "start", "end", "start"]
     assert (watch.n_calls, model.num_timesteps) == (40, 320)
+    assert_allclose(model._last_obs["observation"], model.env.simulator.state, rtol=1e-6)  # it goes on from there
 
 
 class Foreign(DummyVecEnv):
