@@ -1,5 +1,7 @@
 """Films: an agent plays in them as it does in an evaluation."""
 
+import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -62,12 +64,14 @@ def test_mp4_shows_what_a_gif_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for suffix in (".gif", ".mp4"):
         record(model, CARTPOLE, contexts, tmp_path / f"film{suffix}", every=3)
         model = RandomActions(CARTPOLE.make().action_space, 3, seed=0)
-    frames = imageio_ffmpeg.read_frames(str(tmp_path / "film.mp4"))
-    meta = next(frames)
-    assert meta["codec"] == "h264"
-    assert_allclose(meta["fps"], 50 / 3, rtol=1e-2)
-    width, height = meta["size"]
-    shown = [np.frombuffer(frame, dtype=np.uint8).reshape(height, width, 3) for frame in frames]
+    # The reader of imageio_ffmpeg leaves a pipe open.
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-i", str(tmp_path / "film.mp4"), "-f", "rawvideo", "-pix_fmt", "rgb24"]
+    decoded = subprocess.run([*command, "-"], capture_output=True, check=True)
+    found = re.search(r"Video: h264.* (\d+)x(\d+).* ([\d.]+) fps", decoded.stderr.decode())
+    assert found is not None
+    width, height = int(found[1]), int(found[2])
+    assert_allclose(float(found[3]), 50 / 3, rtol=1e-2)
+    shown = np.frombuffer(decoded.stdout, dtype=np.uint8).reshape(-1, height, width, 3)
     film: Any
     with Image.open(tmp_path / "film.gif") as film:
         assert (film.n_frames, film.size) == (len(shown), (width, height))
