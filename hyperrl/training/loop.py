@@ -18,7 +18,7 @@ from hyperrl.training.diagnostics import HyperDiagnostics
 from hyperrl.training.models import build
 from hyperrl.training.recipe import AgentSpec, agent_spec
 from hyperrl.training.record import Result, Training
-from hyperrl.training.run import ENCODER, MODEL, NORMALIZER, WEIGHTS, UnfinishedRun
+from hyperrl.training.run import ENCODER, MODEL, NORMALIZER, WEIGHTS, UnfinishedRun, trainer_of_interrupted
 from hyperrl.training.weights import save_weights
 from hyperrl.utils.provenance import describe_model, sha256_of
 
@@ -53,8 +53,8 @@ def train(
         (:mod:`hyperrl.training.checkpoint`): there new episodes begin, and a warning and ``run.json`` say so.
     :param device: where the networks are: ``"cpu"``, ``"cuda"``, ``"auto"``.
     :param trainer: ``"device"``: :class:`~hyperrl.DevicePPO`, for PPO in batched environments; ``"sb3"``:
-        Stable-Baselines3's algorithms; ``"auto"``: on the CPU the first, where it can. PPO's results agree but for
-        rounding.
+        Stable-Baselines3's algorithms; ``"auto"``: on the CPU the first, where it can, and for an interrupted training
+        what it was begun with. PPO's results agree but for rounding.
     :param callback: a Stable-Baselines3 callback of your own.
     :param progress: show a progress bar.
     :param checkpoint_seconds: the least time between two checkpoints.
@@ -68,6 +68,8 @@ def train(
     spec = agent if isinstance(agent, AgentSpec) else agent_spec(agent)
     if steps < 1:
         raise ValueError(f"expected at least one step, got steps={steps}")
+    if trainer == "auto" and resume and out is not None:
+        trainer = trainer_of_interrupted(out) or trainer
     model = build(family, spec, seed, contexts, device, trainer)
     used = "device" if isinstance(model, DevicePPO) else "sb3"
     diagnostics = HyperDiagnostics()

@@ -364,5 +364,11 @@ class UnfinishedRun:
         return self.path.with_name(f".{self.path.name}.discarded")
 
 
+def trainer_of_interrupted(out: str | Path) -> str | None:
+    """Return the trainer of an interrupted training, or ``None`` where there is none."""
+    path = _partial(Path(out)) / RECORD
+    return read(RunRecord, path).trainer if path.is_file() else None
+
+
 def _partial(out: Path) -> Path:
     return out.with_name(f"{out.name}.partial")

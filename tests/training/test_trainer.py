@@ -38,6 +38,14 @@ def test_the_trainer_is_what_is_asked_for_or_what_can() -> None:
         made("hyper-ppo", "devise")
 
 
+def test_an_interrupted_training_is_resumed_by_its_trainer(tmp_path: Path) -> None:
+    agent, arguments = agent_spec("hyper-ppo", SMALL), dict(steps=512, seed=1, device="cpu", checkpoint_seconds=0)
+    with pytest.raises(KeyboardInterrupt):
+        hyperrl.train("pendulum", agent, out=tmp_path / "x", callback=Interrupt(), trainer="sb3", **arguments)
+    assert type(hyperrl.train("pendulum", agent, out=tmp_path / "x", resume=True, **arguments)) is PPO
+    assert Run.open(tmp_path / "x").record.trainer == "sb3"
+
+
 def test_a_run_says_what_trained_it_and_is_resumed_so(tmp_path: Path) -> None:
     agent, arguments = agent_spec("hyper-ppo", SMALL), dict(steps=512, seed=1, device="cpu", checkpoint_seconds=0)
     whole: Any = hyperrl.train("pendulum", agent, out=tmp_path / "whole", trainer="device", **arguments)
