@@ -33,7 +33,7 @@ def main(runs: tyro.conf.Positional[tuple[Path, ...]], out: Path = TRAINED) -> N
             shutil.rmtree(target, ignore_errors=True)
             share(chosen, target)
             size = sum(file.stat().st_size for file in target.iterdir())
-            say(f"{target}: seed {chosen.training.seed} of {len(ordered)}, {size / 1000:.0f} kB")
+            say(f"{target}: seed {chosen.training.seed}, of {len(ordered)} trainings, {size / 1000:.0f} kB")
 
 
 if __name__ == "__main__":
