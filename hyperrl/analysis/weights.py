@@ -121,12 +121,9 @@ def weight_effects(model: BaseAlgorithm, space: ContextSpace, contexts: Vector, 
     """
     policy: Any = model.policy
     reader: ContextReader = context_extractor(policy).reader  # pyright: ignore[reportOptionalMemberAccess]
-    networks: dict[str, list[HyperNetwork]] = {
-        name: [network] if isinstance(network, HyperNetwork) else network.networks
-        for name, network in policy.generated_networks().items()
-    }
+    networks = hypernetworks(policy)
     acting = next(iter(networks.values()))
-    normalized = _normalized(reader, contexts)
+    normalized = reader.normalize(torch.as_tensor(contexts, device=reader.center.device))
     with torch.no_grad():
         whole = torch.cat([part.generate(normalized) for part in acting], dim=1)
         embedding = acting[0].encoder(normalized)
@@ -140,21 +137,28 @@ def weight_effects(model: BaseAlgorithm, space: ContextSpace, contexts: Vector, 
     )
 
 
-def _normalized(reader: ContextReader, contexts: Vector) -> Tensor:
-    """Return contexts as the encoder gets them, ``(n, d)``."""
-    center = reader.center
-    return (torch.as_tensor(contexts, dtype=center.dtype, device=center.device) - center) / reader.half_width
+def hypernetworks(policy: GeneratedPolicy) -> dict[str, list[HyperNetwork]]:
+    """Return the hypernetworks of each network that learns, by its name: that of what acts first."""
+    return {
+        name: [network] if isinstance(network, HyperNetwork) else network.networks
+        for name, network in policy.generated_networks().items()
+    }
+
+
+def generated_layers(parts: list[HyperNetwork], contexts: Tensor) -> list[list[Tensor]]:
+    """Return the weight and the bias that are generated for each layer: normalised ``(K, d)`` to ``(K, *)`` each."""
+    found: list[list[Tensor]] = []
+    for part in parts:
+        by_layer: dict[str, list[Tensor]] = {}
+        for name, weight in part.head.weights(part.encoder(contexts)).items():
+            by_layer.setdefault(name.rpartition(".")[0], []).append(weight)
+        found += by_layer.values()
+    return found
 
 
 def _layers(parts: list[HyperNetwork], contexts: Tensor) -> list[Tensor]:
     """Return the generated numbers of each layer, weight and bias: normalised ``(K, d)`` to ``(K, p)`` each."""
-    found: list[Tensor] = []
-    for part in parts:
-        by_layer: dict[str, list[Tensor]] = {}
-        for name, weight in part.head.weights(part.encoder(contexts)).items():
-            by_layer.setdefault(name.rpartition(".")[0], []).append(weight.flatten(1))
-        found += [torch.cat(numbers, dim=1) for numbers in by_layer.values()]
-    return found
+    return [torch.cat([w.flatten(1) for w in layer], dim=1) for layer in generated_layers(parts, contexts)]
 
 
 def _layer_effects(
@@ -193,7 +197,7 @@ def _map(acting: list[HyperNetwork], reader: ContextReader, space: ContextSpace,
     inside = space.from_uniform(rng.random((3 * n, len(space))))
     around = space.from_uniform(rng.random((3 * n, len(space))), bounds=True)
     contexts = np.concatenate([around[~space.in_training_range(around)], inside])
-    normalized = _normalized(reader, contexts)
+    normalized = reader.normalize(torch.as_tensor(contexts, device=reader.center.device))
     theta = torch.cat([part.generate(normalized) for part in acting], dim=1).double()
     centred = theta - theta[-len(inside) :].mean(0)
     values, vectors = torch.linalg.eigh(centred @ centred.T)  # K × K: there may be many weights

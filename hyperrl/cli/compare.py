@@ -68,10 +68,7 @@ def _evaluated(agent: Saved) -> Run | Report:
     path = agent.beside("evaluation.json")
     if not path.is_file():
         raise ValueError(f"{agent.path} has not been evaluated: run `hyperrl evaluate {agent.path}` first")
-    report = Report.load(path)
-    if report.model is None or report.model.sha256 != agent.shared.config.result.model.sha256:
-        raise ValueError(f"{path} is the evaluation of another model than {agent.path}: remove it and evaluate again")
-    return report.of(agent.training)
+    return Report.load_of(path, agent.shared.config.result.model, agent.path).of(agent.training)
 
 
 def _print_comparison(comparison: Comparison) -> None:

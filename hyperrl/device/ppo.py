@@ -16,7 +16,6 @@ from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.utils import explained_variance
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
-from torch.distributions import Distribution
 
 from hyperrl.device.acting import Acting
 from hyperrl.device.buffer import TensorRolloutBuffer
@@ -25,6 +24,7 @@ from hyperrl.device.statistics import Normalizer
 from hyperrl.device.tape import NotStaticError, Tape
 from hyperrl.hypernet import SecantExtrapolation, inside_range, static
 from hyperrl.policies import HyperPolicy
+from hyperrl.policies.tracing import unvalidated
 from hyperrl.simulation import find_tensor_env, has_tensors
 from hyperrl.simulation.arrays import ended_infos
 from hyperrl.simulation.simulator import Observation
@@ -104,7 +104,7 @@ class DevicePPO(PPO):
         for n_steps in range(n_rollout_steps):
             if self.use_sde and self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0:
                 self.policy.reset_noise(env.num_envs)
-            with torch.no_grad(), _unvalidated():
+            with torch.no_grad(), unvalidated():
                 sampled, applied, values, log_probs = act(observation, has_new_contexts)
                 step = tensor_env.step_tensors(applied)
                 step = step if normalizer is None else normalizer(step)
@@ -123,7 +123,7 @@ class DevicePPO(PPO):
                 return False
             self._update_info_buffer([*ended.values()], np.ones(len(ended), dtype=bool))
             observation = step.observation
-        with torch.no_grad(), _unvalidated():
+        with torch.no_grad(), unvalidated():
             cut, last = rollout_buffer.cut_short()
             if len(cut):
                 rollout_buffer.bootstrap(self.policy.predict_values(last).flatten(), cut)
@@ -148,7 +148,7 @@ class DevicePPO(PPO):
             return
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
-        with _unvalidated():
+        with unvalidated():
             try:
                 kls, measures = self._epochs(buffer)
             except NotStaticError:
@@ -239,7 +239,7 @@ class DevicePPO(PPO):
         """Return what acts, recorded at the first rollout."""
         parameters = _places(self.policy)
         if self._recorded_acting is None or self._recorded_acting[0] != parameters:
-            with torch.no_grad(), _unvalidated():
+            with torch.no_grad(), unvalidated():
                 self._recorded_acting = parameters, Acting(self.policy, observation, self._is_recorded)
         return self._recorded_acting[1]
 
@@ -361,14 +361,3 @@ def _without_hooks(policy: torch.nn.Module) -> Iterator[None]:
     finally:
         for registered, kept in hooks:
             registered.update(kept)
-
-
-@contextmanager
-def _unvalidated() -> Iterator[None]:
-    """Leave out what torch's distributions check of their values, for which the host would wait for the device."""
-    validates = Distribution._validate_args
-    Distribution.set_default_validate_args(False)
-    try:
-        yield
-    finally:
-        Distribution.set_default_validate_args(validates)

@@ -85,9 +85,8 @@ def rank_correlation(x: ArrayLike, y: ArrayLike) -> float:
     >>> round(rank_correlation([0.0, 0.1, 0.3], [1.0, 0.2, 0.9]), 3)
     -0.5
     """
-    from scipy.stats import rankdata
+    from scipy.stats import spearmanr
 
-    first, second = rankdata(x), rankdata(y)
-    if np.ptp(first) == 0 or np.ptp(second) == 0:
+    if np.ptp(x) == 0 or np.ptp(y) == 0:
         return math.nan
-    return float(np.corrcoef(first, second)[0, 1])
+    return float(spearmanr(x, y).statistic)  # pyright: ignore[reportAttributeAccessIssue]

@@ -171,3 +171,19 @@ class Report:
         :raises ValueError: where the file is damaged, no report, or of another schema.
         """
         return read(cls, path)
+
+    @classmethod
+    def load_of(cls, path: str | Path, model: ModelDescription, place: str | Path) -> Report:
+        """Read the report of one model.
+
+        :param model: the model.
+        :param place: where that is, for the message.
+        :raises ValueError: as :meth:`load` does, and where the file is the evaluation of another model.
+        """
+        report = cls.load(path)
+        if report.model is None or report.model.sha256 != model.sha256:
+            raise ValueError(
+                f"{path} is the evaluation of another model than {place}: the SHA-256 of their parameters differ. "
+                "Remove it and run `hyperrl evaluate` again"
+            )
+        return report

@@ -129,12 +129,7 @@ class Entry:
             return cls(f"the report of {source.agent}, seed {source.seed}", source, None)
         if not source.evaluation_path.is_file():
             raise ValueError(f"{source.path} has not been evaluated: run `hyperrl evaluate {source.path}` first")
-        report = Report.load(source.evaluation_path)
-        if report.model is None or report.model.sha256 != source.result.model.sha256:
-            raise ValueError(
-                f"{source.evaluation_path} is the evaluation of another model than {source.path / 'model.zip'}: the "
-                "SHA-256 of their parameters differ. Remove it and run `hyperrl evaluate` again"
-            )
+        report = Report.load_of(source.evaluation_path, source.result.model, source.path / "model.zip")
         training = source.training
         return cls(str(source.path), report.of(training), source)
 

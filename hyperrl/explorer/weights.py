@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor, nn
+from torch import nn
 
+from hyperrl.analysis.weights import generated_layers, hypernetworks
 from hyperrl.export.specialization import refuse_normalized_context
-from hyperrl.hypernet import HyperNetwork
 from hyperrl.inference import InferringAgent
 from hyperrl.policies import GeneratedPolicy
 from hyperrl.policies.context import context_extractor
@@ -55,8 +55,7 @@ class WeightMap:
     """
 
     def __init__(self, model: BaseAlgorithm, space: ContextSpace) -> None:
-        acting = next(iter(model.policy.generated_networks().values()))  # pyright: ignore[reportCallIssue]
-        self._networks: list[HyperNetwork] = [acting] if isinstance(acting, HyperNetwork) else acting.networks
+        self._networks = next(iter(hypernetworks(model.policy).values()))  # pyright: ignore[reportArgumentType]
         self._reader = context_extractor(model.policy).reader  # pyright: ignore[reportOptionalMemberAccess]
         self._default = self._generate(space.default[None])
         rng = np.random.default_rng(0)
@@ -95,15 +94,9 @@ class WeightMap:
     @torch.no_grad()
     def _generate(self, contexts: NDArray[np.float64]) -> list[NDArray[np.float32]]:
         """Return each layer's weights with a column for the bias: ``(K, d)`` to arrays ``(K, out, in + 1)``."""
-        center = self._reader.center
-        normalized = (torch.as_tensor(contexts, dtype=center.dtype, device=center.device) - center) / (
-            self._reader.half_width
-        )
         found: list[NDArray[np.float32]] = []
-        for network in self._networks:
-            by_layer: dict[str, list[Tensor]] = {}
-            for name, weight in network.head.weights(network.encoder(normalized)).items():
-                columns = weight.flatten(2) if weight.ndim > 2 else weight.unsqueeze(2)  # (K, out, in) or (K, out, 1)
-                by_layer.setdefault(name.rpartition(".")[0], []).append(columns)
-            found += [torch.cat(parts, dim=2).float().cpu().numpy() for parts in by_layer.values()]
+        normalized = self._reader.normalize(torch.as_tensor(contexts, device=self._reader.center.device))
+        for layer in generated_layers(self._networks, normalized):
+            columns = [w.flatten(2) if w.ndim > 2 else w.unsqueeze(2) for w in layer]  # (K, out, in) or (K, out, 1)
+            found.append(torch.cat(columns, dim=2).float().cpu().numpy())
         return found

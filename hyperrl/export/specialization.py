@@ -94,7 +94,7 @@ def specialize(model: Algorithm, context: Mapping[str, float] | ArrayLike, env: 
         plain._setup_model()
     plain.seed = model.seed
     with torch.no_grad():
-        normalized = (vector - reader.center) / reader.half_width
+        normalized = reader.normalize(vector)
         state = policy.plain_state(normalized) if isinstance(policy, ContextPolicy) else policy.state_dict()
         state = _renamed_extractors(state, policy, key)
         _fold_inputs(state, plain.policy.state_dict(), extractor.extractor.features_dim, normalized)

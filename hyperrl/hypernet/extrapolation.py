@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from typing import Final, final
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from hyperrl.hypernet.grouping import is_static
+from hyperrl.utils.flags import raised
 
 Range = Sequence[tuple[float, float]]
 """A union of closed intervals in increasing order."""
@@ -95,14 +96,9 @@ class SecantExtrapolation(nn.Sequential):
         return bool(((self.low <= context) & (context <= self.high)).all())
 
 
-@contextmanager
-def inside_range() -> Iterator[None]:
+def inside_range() -> AbstractContextManager[None]:
     """Encode, within, contexts that are known to be inside the training range: nothing goes on beyond it."""
-    before = _INSIDE.set(True)
-    try:
-        yield
-    finally:
-        _INSIDE.reset(before)
+    return raised(_INSIDE)
 
 
 _INSIDE: Final = ContextVar("inside", default=False)

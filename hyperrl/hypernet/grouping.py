@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from typing import Final
 
 import torch
 from torch import Tensor
+
+from hyperrl.utils.flags import raised
 
 
 def is_static() -> bool:
@@ -20,19 +21,14 @@ def is_static() -> bool:
     return _STATIC.get() or torch.jit.is_tracing() or torch.compiler.is_exporting()  # pyright: ignore[reportPrivateImportUsage]
 
 
-@contextmanager
-def static() -> Iterator[None]:
+def static() -> AbstractContextManager[None]:
     """Compute, within, what is the same for all values of tensors of these shapes.
 
     >>> with static():
     ...     len(distinct(torch.zeros(3, 1))[0])
     3
     """
-    before = _STATIC.set(True)
-    try:
-        yield
-    finally:
-        _STATIC.reset(before)
+    return raised(_STATIC)
 
 
 _STATIC: Final = ContextVar("static", default=False)

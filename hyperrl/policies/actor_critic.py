@@ -311,7 +311,7 @@ class HyperPolicy(GeneratedPolicy, ActorCriticPolicy):
         (actor, log_std), critic = self._generated_actor(condition), self._generated_critic(condition)
         return [*actor.values(), *critic.values(), *([] if log_std is None else [log_std])]
 
-    @unvalidated()
+    @unvalidated(only_static=True)
     def forward(
         self, obs: PyTorchObs, deterministic: bool = False, condition: Condition | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
@@ -333,7 +333,7 @@ class HyperPolicy(GeneratedPolicy, ActorCriticPolicy):
         log_prob = distribution.log_prob(actions)
         return actions.reshape((-1, *self.action_space.shape)), self._value(condition, vf_features), log_prob  # pyright: ignore[reportOptionalIterable]
 
-    @unvalidated()
+    @unvalidated(only_static=True)
     def evaluate_actions(
         self, obs: PyTorchObs, actions: Tensor, condition: Condition | None = None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -350,7 +350,7 @@ class HyperPolicy(GeneratedPolicy, ActorCriticPolicy):
             values = add_to_loss(values, penalties[0] + penalties[1])
         return values, distribution.log_prob(actions), distribution.entropy()
 
-    @unvalidated()
+    @unvalidated(only_static=True)
     def get_distribution(self, obs: PyTorchObs) -> Distribution:
         """Return the distribution of actions.
 

@@ -80,7 +80,11 @@ class ContextReader(nn.Module):
         context = obs[self.key] if isinstance(obs, dict) else obs[:, self.slice]
         if not self._is_checked:
             self._check(context)
-        return (context.float() - self.center) / self.half_width
+        return self.normalize(context)
+
+    def normalize(self, contexts: Tensor) -> Tensor:
+        """Return contexts in physical units normalised, ``(..., d) -> (..., d)``; they are rounded to float32."""
+        return (contexts.float() - self.center) / self.half_width
 
     def others(self, obs: PyTorchObs) -> PyTorchObs:
         """Return the observation without the context."""

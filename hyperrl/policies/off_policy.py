@@ -213,7 +213,7 @@ class GaussianActor(GeneratedPart):
         del self.latent_pi, self.mu
         self.network = self._generated(target)
 
-    @unvalidated()
+    @unvalidated(only_static=True)
     def forward(self: Any, obs: Any, deterministic: bool = False) -> Tensor:
         """Return actions, shape ``(B, m)``."""
         return super().forward(obs, deterministic)

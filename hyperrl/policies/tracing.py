@@ -11,9 +11,12 @@ from hyperrl.hypernet import is_static
 
 
 @contextmanager
-def unvalidated() -> Iterator[None]:
-    """Leave out what torch's distributions check of their values, while a graph is recorded: values are unavailable."""
-    if not is_static():
+def unvalidated(only_static: bool = False) -> Iterator[None]:
+    """Leave out what torch's distributions check of their values, for which the host would wait for the device.
+
+    :param only_static: leave it out only while a graph is recorded, where values are unavailable.
+    """
+    if only_static and not is_static():
         yield
         return
     validates = Distribution._validate_args

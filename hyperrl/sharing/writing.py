@@ -69,7 +69,4 @@ def share(run: Run | str | Path, out: str | Path, reference: Reference | None = 
 def _scores(run: Run, reference: Reference | None) -> dict[str, SplitScores]:
     if not run.evaluation_path.is_file():
         return {}
-    report = Report.load(run.evaluation_path)
-    if report.model is None or report.model.sha256 != run.result.model.sha256:
-        raise ValueError(f"{run.evaluation_path} is the evaluation of another model: remove it, and evaluate again")
-    return scores_of(report, reference)
+    return scores_of(Report.load_of(run.evaluation_path, run.result.model, run.path), reference)

@@ -19,10 +19,11 @@ from toy import perturb
 import hyperrl
 from hyperrl.device import DevicePPO
 from hyperrl.device.buffer import TensorRolloutBuffer
-from hyperrl.device.ppo import _unvalidated, _Update
+from hyperrl.device.ppo import _Update
 from hyperrl.device.statistics import Normalizer
 from hyperrl.hypernet import HEADS
 from hyperrl.policies import ContextExtractor, FilmPolicy
+from hyperrl.policies.tracing import unvalidated
 from hyperrl.simulation import BatchedVecEnv, VecLastStep, find_tensor_env
 from hyperrl.simulation.simulator import Step
 
@@ -172,7 +173,7 @@ def test_a_minibatch_is_one_graph(policy: str) -> None:
     model.policy.set_training_mode(True)
     _, switches = model._settings()
     update = _Update(model, 48, model.rollout_buffer.tabulate(), switches, ())
-    with _unvalidated():
+    with unvalidated():
         graph = make_fx(lambda: update._compute(), tracing_mode="fake", _allow_non_fake_inputs=True)()
     assert not any("_local_scalar_dense" in str(node.target) for node in graph.graph.nodes)
 
