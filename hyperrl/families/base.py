@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,9 +20,9 @@ from hyperrl.utils.imports import load_module, load_object
 
 if TYPE_CHECKING:
     from hyperrl.physics.base import Physics
-    from hyperrl.physics.model_scale import ModelScale
+    from hyperrl.physics.model_edit import ModelEdit
 
-_SCALE = "_hyperrl_model_scale"
+_EDIT = "_hyperrl_model_edit"
 Value = Expression | tuple[Expression, ...]
 
 
@@ -35,7 +35,8 @@ class GymnasiumBase:
     :param attributes: attribute of the unwrapped environment = expression (or several for a list) in the features.
     :param kwargs: its keyword arguments.
     :param wrappers: wrappers to put around it, the innermost first: ``"module:Class"`` and its keyword arguments.
-    :param scale: what of its MuJoCo model is scaled = expression for the factor on the compiled value.
+    :param model: tables ``scale``, ``set``, ``length`` of what changes in its MuJoCo model = expression for the factor
+        or the value; see :class:`~hyperrl.physics.model_edit.ModelEdit`.
     """
 
     source: Path
@@ -43,7 +44,7 @@ class GymnasiumBase:
     attributes: tuple[tuple[AttributePath, Value], ...] = ()
     kwargs: Mapping[str, Any] | None = None
     wrappers: tuple[tuple[str, Mapping[str, Any]], ...] = ()
-    scale: tuple[tuple[str, Expression], ...] = ()
+    model: Mapping[str, Mapping[str, Expression]] = field(default_factory=dict)
 
     def spec(self) -> EnvSpec:
         """Return what Gymnasium's registry says of it; imports its module.
@@ -85,8 +86,8 @@ class GymnasiumBase:
             except ValueError as error:
                 reason = str(error).replace("the environment has", f"{self.id} has")
                 raise ValueError(f"{self.source}: [attributes] {path.text!r}: {reason}") from None
-        if self.scale:
-            self._model_scale(env.unwrapped)
+        if self.model:
+            self.model_edit(env.unwrapped)
         return env
 
     def physics(self, features: tuple[str, ...]) -> Physics:
@@ -98,40 +99,39 @@ class GymnasiumBase:
         with self._loading():
             from hyperrl.physics.mujoco import MujocoPhysics
 
-            return MujocoPhysics(self.make, dict(self.scale), features)
+            return MujocoPhysics(self.make, self.model_edit, features)
 
     def apply(self, env: gym.Env[Any, Any], context: Mapping[str, float]) -> None:
         """Set a context on the unwrapped environment."""
         for path, value in self.attributes:
             path.set(env, [e(context) for e in value] if isinstance(value, tuple) else value(context))
-        if self.scale:
-            model = env.get_wrapper_attr("model")
-            self._model_scale(env).apply(model, [factor(context) for _, factor in self.scale])
+        if self.model:
+            self.model_edit(env).apply_to(env, context)
 
-    def _model_scale(self, env: Any) -> ModelScale:
-        """Return what scales the environment's model. It is kept with the environment, for copies of both to agree."""
-        from hyperrl.physics.model_scale import ModelScale
+    def model_edit(self, env: Any) -> ModelEdit:
+        """Return what changes the environment's model. It is kept with the environment, for copies of both to agree."""
+        from hyperrl.physics.model_edit import ModelEdit
 
-        scale = getattr(env, _SCALE, None)
-        if scale is None:
+        edit = getattr(env, _EDIT, None)
+        if edit is None:
             try:
-                scale = ModelScale(env.model, [target for target, _ in self.scale])
+                edit = ModelEdit.of(env, **self.model)
             except AttributeError:
                 raise ValueError(f"{self.source}: [model] is about MuJoCo's, and {self.id} has no 'model'") from None
             except ValueError as error:
-                raise ValueError(f"{self.source}: [model.scale] {error}") from None
-            setattr(env, _SCALE, scale)
-        return scale
+                raise ValueError(f"{self.source}: {error}") from None
+            setattr(env, _EDIT, edit)
+        return edit
 
     @contextmanager
     def _loading(self) -> Iterator[None]:
         """Load a MuJoCo model quietly, and say what to install where that cannot be."""
-        if not self.scale:
+        if not self.model:
             yield
             return
         if find_spec("mujoco") is None or find_spec("mujoco.batch") is None:
             raise ValueError(f"{self.source}: {self.id} needs MuJoCo 3.17 or later: pip install 'mujoco>=3.17'")
-        from hyperrl.physics.model_scale import quiet
+        from hyperrl.physics.libmujoco import quiet
 
         with quiet():
             yield

@@ -37,8 +37,9 @@ class FamilyDefinition:
     :param attributes: path of an attribute of the base (``"gravity"``, ``"model.opt.gravity"``, ``"bodies[0].mass"``) =
         expression (or list of expressions) in the features.
     :param action_scale: the feature that multiplies a continuous action of the base, once clipped to the action space.
-    :param model: of a base that MuJoCo simulates: a table ``scale`` of what of its model is scaled (``"opt.gravity"``,
-        ``"body_mass.torso"``, ``"actuator_gear.*"``) = expression in the features for the factor.
+    :param model: of a base that MuJoCo simulates: tables of what changes in its model (``"opt.gravity"``,
+        ``"body_mass.torso"``, ``"actuator_gear.*"``) = expression in the features: ``scale`` for factors on the
+        compiled values, ``set`` for values, ``length`` for factors on the lengths of bodies.
     """
 
     id: str
@@ -82,6 +83,8 @@ class FamilySpec:
 @dataclass(frozen=True)
 class _ModelTable:
     scale: dict = field(default_factory=dict)
+    set: dict = field(default_factory=dict)
+    length: dict = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,8 @@ def spec_of(name: str, source: Path, table: Mapping[str, Any]) -> FamilySpec:
         _check_dynamics(definition)
         space = ContextSpace(tuple(_feature(key, value) for key, value in definition.features.items()))
         attributes = tuple(_attribute(key, value, space) for key, value in definition.attributes.items())
-        scale = _scale(build(_ModelTable, definition.model, "[model] ").scale, space)
+        tables = asdict(build(_ModelTable, definition.model, "[model] "))
+        model = {name: _changes(name, table, space) for name, table in tables.items() if table}
         if definition.plane is not None and len(definition.plane) != 2:
             raise ValueError(f"'plane' must name two features, got {definition.plane}")
         for feature in (*(definition.plane or ()), *filter(None, [definition.action_scale])):
@@ -123,7 +127,7 @@ def spec_of(name: str, source: Path, table: Mapping[str, Any]) -> FamilySpec:
         base = None
         if definition.base is not None:
             wrappers = tuple(map(_wrapper, definition.wrappers))
-            base = GymnasiumBase(source, definition.base, attributes, definition.base_kwargs, wrappers, scale)
+            base = GymnasiumBase(source, definition.base, attributes, definition.base_kwargs, wrappers, model)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
     return FamilySpec(name, source, definition, space, base)
@@ -144,11 +148,9 @@ def _check_dynamics(definition: FamilyDefinition) -> None:
     if definition.physics == MUJOCO:
         for key in ("attributes", "action_scale", "wrappers"):
             if getattr(definition, key):
-                raise ValueError(
-                    f"physics = 'mujoco' does not know of {key!r}: use [model.scale], or leave physics out"
-                )
+                raise ValueError(f"physics = 'mujoco' does not know of {key!r}: use [model], or leave physics out")
         if definition.base is None or not definition.model:
-            raise ValueError("physics = 'mujoco' needs 'base' and [model.scale]")
+            raise ValueError("physics = 'mujoco' needs 'base' and [model]")
 
 
 def _feature(name: str, table: Any) -> Feature:
@@ -202,13 +204,16 @@ def _attribute(path: str, value: Any, space: ContextSpace) -> tuple[AttributePat
         raise ValueError(f"[attributes] {path!r}: {error}") from None
 
 
-def _scale(table: dict[str, Any], space: ContextSpace, prefix: str = "") -> tuple[tuple[str, Expression], ...]:
-    """Read what of a model is scaled, in quotes or in tables (``body_mass.torso``); check it over the bounds."""
-    scale: list[tuple[str, Expression]] = []
-    for name, value in table.items():
-        target = prefix + name
+def _changes(name: str, table: dict[str, Any], space: ContextSpace, prefix: str = "") -> dict[str, Expression]:
+    """Read what of a model changes, in quotes or in tables (``body_mass.torso``); check it over the bounds.
+
+    :param name: ``scale``, ``set`` or ``length``.
+    """
+    changes: dict[str, Expression] = {}
+    for key, value in table.items():
+        target = prefix + key
         if isinstance(value, dict):
-            scale += _scale(value, space, f"{target}.")
+            changes |= _changes(name, value, space, f"{target}.")
             continue
         try:
             if not isinstance(value, str):
@@ -216,6 +221,6 @@ def _scale(table: dict[str, Any], space: ContextSpace, prefix: str = "") -> tupl
             expression = Expression(value, space.names)
             expression.check_over(space)
         except ValueError as error:
-            raise ValueError(f"[model.scale] {target!r}: {error}") from None
-        scale.append((target, expression))
-    return tuple(scale)
+            raise ValueError(f"[model.{name}] {target!r}: {error}") from None
+        changes[target] = expression
+    return changes

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
 import numpy as np
 
-from hyperrl.physics.model_scale import library
+from hyperrl.physics.libmujoco import library
 
 if TYPE_CHECKING:
     from mujoco.batch import Batch
@@ -40,6 +40,8 @@ class Body(ABC):
     """Whether the whole data of each simulation are read, see ``Batch.get_data``."""
     reads: ClassVar[tuple[str, ...]] = ()
     """The derived fields that are read of a batch, which fills those alone that were asked for before the step."""
+    begins_by: ClassVar[frozenset[str]] = frozenset()
+    """The fields of the model on which depends what is derived at an episode's start."""
 
     def __init__(self, env: Any) -> None:
         self.env = env
@@ -55,12 +57,14 @@ class Body(ABC):
         :param action: shape ``(n, a)``, of the action space's type.
         """
 
-    def begun(self, qpos: Array) -> Array:
-        """Return what MuJoCo derives at an episode's start, from positions ``(n, nq)``; shape ``(n, e)``.
+    def begun(self, model: Any, qpos: Array, qvel: Array) -> Array:
+        """Return what MuJoCo derives at an episode's start, shape ``(e,)``.
 
-        A context must not change it: no mass, friction or gear does.
+        :param model: the model in the episode's context.
+        :param qpos: positions, shape ``(nq,)``.
+        :param qvel: velocities, shape ``(nv,)``.
         """
-        return np.zeros((len(qpos), 0))
+        return np.zeros(0)
 
     def derived(self, batch: Batch) -> Array:
         """Return what MuJoCo has derived in a step, shape ``(n, e)``.
@@ -75,9 +79,13 @@ class Body(ABC):
         whole = np.concatenate([np.zeros((len(observation), hidden)), observation], axis=1)
         return whole[:, : self.env.model.nq], whole[:, self.env.model.nq :]
 
-    def derived_of(self, qpos: Array) -> Array:
-        """Return what MuJoCo has derived where positions ``(n, nq)`` are observed, NaN where that does not tell it."""
-        return self.begun(qpos)
+    def derived_of(self, qpos: Array, qvel: Array) -> Array:
+        """Return what MuJoCo has derived where positions ``(n, nq)`` and velocities ``(n, nv)`` are observed.
+
+        Its shape is ``(n, e)``. NaN stands for what they do not tell and the next reward needs.
+        """
+        rows = [self.begun(self.env.model, *row) for row in zip(qpos, qvel, strict=True)]
+        return np.array(rows).reshape(len(qpos), -1)
 
     @cached_property
     def _scratch(self) -> Any:
@@ -191,9 +199,9 @@ class Ant(Body):
         """Return the contact forces on the bodies, shape ``(n, 6 nbody)``."""
         return np.clip(now.derived[:, 2:], *self.env._contact_force_range)
 
-    def begun(self, qpos: Array) -> Array:
+    def begun(self, model: Any, qpos: Array, qvel: Array) -> Array:
         """The torso is at its free joint, and nothing touches."""
-        return np.concatenate([qpos[:, :2], np.zeros((len(qpos), 6 * self.env.model.nbody))], axis=1)
+        return np.concatenate([qpos[:2], np.zeros(6 * model.nbody)])
 
     def derived(self, batch: Batch) -> Array:
         """Where the torso is, and the forces, which Gymnasium has MuJoCo compute after the step."""
@@ -212,15 +220,16 @@ class Ant(Body):
         observed = self.env.model.nq - hidden + self.env.model.nv
         return super().state_of(observation[:, :observed])
 
-    def derived_of(self, qpos: Array) -> Array:
+    def derived_of(self, qpos: Array, qvel: Array) -> Array:
         """Neither the forces nor where the torso was before the last substep."""
-        return np.full_like(self.begun(qpos), np.nan)
+        return np.full((len(qpos), 2 + 6 * self.env.model.nbody), np.nan)
 
 
 class Reacher(Body):
     """An arm of two links, to touch a target. Derived is the way from the target to the fingertip."""
 
     reads = ("xpos",)
+    begins_by = frozenset({"body_pos"})
 
     def observe(self, now: Moment) -> Array:
         """(cosines and sines of both angles, target, angular velocities, way from the target in the plane)."""
@@ -234,15 +243,12 @@ class Reacher(Body):
         cost = -np.square(action).sum(axis=1) * self.env._reward_control_weight
         return near + cost, np.zeros(len(action), dtype=bool)
 
-    def begun(self, qpos: Array) -> Array:
+    def begun(self, model: Any, qpos: Array, qvel: Array) -> Array:
         """The way from the target by MuJoCo's kinematics."""
-        mujoco, data = library(), self._scratch
-        way = np.empty((len(qpos), 3))
-        for row, position in zip(way, qpos, strict=True):
-            data.qpos[:] = position
-            mujoco.mj_kinematics(self.env.model, data)
-            row[:] = data.body("fingertip").xpos - data.body("target").xpos
-        return way
+        data = self._scratch
+        data.qpos[:] = qpos
+        library().mj_kinematics(model, data)
+        return data.body("fingertip").xpos - data.body("target").xpos
 
     def derived(self, batch: Batch) -> Array:
         """The way from the target."""

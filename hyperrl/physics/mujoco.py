@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,8 @@ from torch import Tensor
 
 from hyperrl.physics.base import Context, Physics
 from hyperrl.physics.bodies import BODIES, Moment
-from hyperrl.physics.model_scale import ModelScale, library, quiet
+from hyperrl.physics.libmujoco import library, quiet
+from hyperrl.physics.model_edit import ModelEdit
 from hyperrl.utils.errors import nearest
 
 if TYPE_CHECKING:
@@ -32,11 +34,9 @@ class MujocoPhysics(Physics):
     none or huge, leads to a state of NaN; the other rows go on. It runs on the cpu.
 
     :param make: makes the environment.
-    :param scale: what of its model is scaled, by a factor in the features: see
-        :class:`~hyperrl.physics.model_scale.ModelScale`.
-    :param features: the features that the factors may name.
-    :raises ValueError: where what the environment observes and rewards is not known for many rows at once, and for a
-        field or a name that its model has not.
+    :param edit: returns what a context changes of the model of an unwrapped environment.
+    :param features: the features of the context.
+    :raises ValueError: where what the environment observes and rewards is not known for many rows at once.
 
     >>> from hyperrl import load_family
     >>> physics = load_family("hopper").physics()
@@ -54,10 +54,10 @@ class MujocoPhysics(Physics):
     def __init__(
         self,
         make: Callable[[], gym.Env[Any, Any]],
-        scale: Mapping[str, Callable[[Mapping[str, float]], float]],
+        edit: Callable[[Any], ModelEdit],
         features: Collection[str],
     ) -> None:
-        self._made_of = (make, scale, features)
+        self._made_of = (make, edit, features)
         self.features = tuple(features)
         env: Any = make().unwrapped
         kind = type(env).__name__
@@ -71,8 +71,8 @@ class MujocoPhysics(Physics):
         self.observation_space = env.observation_space
         self.action_space = env.action_space
         model = env.model
-        self._scale = ModelScale(model, list(scale))
-        self._factors = list(scale.values())
+        self._edit = edit(env)
+        self._begins_by_context = not self.body.begins_by.isdisjoint(self._edit.fields) or "qpos0" in self._edit.fields
         self._qpos, self._qvel = slice(1, 1 + model.nq), slice(1 + model.nq, 1 + model.nq + model.nv)
         mujoco = library()
         bits = mujoco.mjtState
@@ -87,19 +87,28 @@ class MujocoPhysics(Physics):
     def initial(self, uniform: Tensor, c: Context) -> Tensor:
         """Where the environment's own ``reset_model`` starts, whose random numbers begin at the two given."""
         _check_cpu(uniform)
+        env, model, init_qpos = self.env, self.env.model, self.env.init_qpos
+        contexts: Iterable[dict[str, float] | None] = [None] * len(uniform)
+        if self._begins_by_context:
+            contexts, env.model = self._contexts(self._columns(c)), copy.copy(model)
         states = np.zeros((len(uniform), self._size))  # without what is derived
+        derived = []
         words = (uniform.double().numpy() * 2.0**53).astype(np.uint64).tolist()
         caught: list[np.ndarray] = []
-        self.env.set_state = lambda qpos, qvel: caught.extend((qpos, qvel))
-        generator = self.env._np_random = np.random.Generator(np.random.PCG64(0))
+        env.set_state = lambda qpos, qvel: caught.extend((qpos, qvel))
+        generator = env._np_random = np.random.Generator(np.random.PCG64(0))
         begun: Any = generator.bit_generator.state
-        for row, (high, low) in zip(states, words, strict=True):
+        for row, (high, low), context in zip(states, words, contexts, strict=True):
+            if context is not None:
+                self._edit.apply_to(env, context)
             begun["state"]["state"] = (high << 75) + (low << 11)  # the upper bits of two words of 64
             generator.bit_generator.state = begun
-            self.env.reset_model()
+            env.reset_model()
             row[self._qpos], row[self._qvel] = caught
+            derived.append(self.body.begun(env.model, *caught))
             caught.clear()
-        states = np.concatenate([states, self.body.begun(states[:, self._qpos])], axis=1)
+        env.model, env.init_qpos = model, init_qpos
+        states = np.concatenate([states, np.array(derived).reshape(len(states), -1)], axis=1)
         return torch.from_numpy(states).to(uniform.dtype)
 
     def step(self, state: Tensor, action: Tensor, c: Context) -> tuple[Tensor, Tensor, Tensor]:
@@ -139,7 +148,7 @@ class MujocoPhysics(Physics):
         """A state at time 0, with velocities as far as they are observed."""
         states = np.zeros((len(observation), self._size))
         states[:, self._qpos], states[:, self._qvel] = self.body.state_of(observation.numpy())
-        states = np.concatenate([states, self.body.derived_of(states[:, self._qpos])], axis=1)
+        states = np.concatenate([states, self.body.derived_of(states[:, self._qpos], states[:, self._qvel])], axis=1)
         return torch.from_numpy(states).to(observation.dtype)
 
     def _moment(self, states: np.ndarray) -> Moment:
@@ -155,17 +164,23 @@ class MujocoPhysics(Physics):
             for field in self.body.reads:
                 getattr(self._batch, field)
             self._bound = np.full((len(self.features), n), np.nan)
-        columns = torch.stack([c[name] for name in self.features]).double().numpy()  # (d, n)
+        columns = self._columns(c)
         changed = (columns != self._bound).any(axis=0).nonzero()[0]
         if len(changed):
-            live = {field: self._batch.expand(field) for field in self._scale.fields}
-            for i in changed.tolist():
-                context = dict(zip(self.features, columns[:, i].tolist(), strict=True))
-                for field, value in self._scale.values([factor(context) for factor in self._factors]).items():
+            live = {field: self._batch.expand(field) for field in self._edit.fields}
+            for i, context in zip(changed.tolist(), self._contexts(columns[:, changed]), strict=True):
+                for field, value in self._edit.values(context).items():
                     live[field][i] = value
             self._batch.set_const(ids=changed)
             self._bound[:, changed] = columns[:, changed]
         return self._batch
+
+    def _columns(self, c: Context) -> np.ndarray:
+        """Return the features, shape ``(d, n)``."""
+        return torch.stack([c[name] for name in self.features]).double().numpy()
+
+    def _contexts(self, columns: np.ndarray) -> list[dict[str, float]]:
+        return [dict(zip(self.features, context, strict=True)) for context in columns.T.tolist()]
 
     @property
     def _stops(self) -> list[int]:

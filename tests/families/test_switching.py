@@ -163,7 +163,7 @@ def test_mujocos_rows_switch_as_the_environment_does_to_the_bit(name: str) -> No
     vec_env: Any = family.vec_env(2, switch=(2, 6), seed=1)
     observation = vec_env.reset()
     qpos, qvel = parts(vec_env.simulator.physics, vec_env.simulator.state)
-    envs = [single(name, vec_env.get_attr("context")[i], qpos[i], qvel[i]) for i in range(2)]
+    envs = [single(family, vec_env.get_attr("context")[i], qpos[i], qvel[i]) for i in range(2)]
     playing = [True, True]
     for i in range(40):
         action = actions(vec_env.simulator, i).numpy()

@@ -16,7 +16,7 @@ from numpy.testing import assert_array_equal
 
 import hyperrl
 from hyperrl.families.definition import family_spec
-from hyperrl.physics.model_scale import library
+from hyperrl.physics.libmujoco import library
 from hyperrl.utils.definitions import folder, names
 
 BASES = {
@@ -28,9 +28,9 @@ every_body = pytest.mark.parametrize("name", BASES)
 mujoco = library()
 
 
-def single(name: str, context: Any, qpos: np.ndarray, qvel: np.ndarray) -> Any:
+def single(family: hyperrl.Family, context: Any, qpos: np.ndarray, qvel: np.ndarray) -> Any:
     """The family's environment in a context, begun at a state."""
-    env: Any = hyperrl.load_family(name).make(context)
+    env: Any = family.make(context)
     env.reset(seed=0)
     begin(env.unwrapped.env.unwrapped, qpos, qvel)
     return env
@@ -77,23 +77,31 @@ def assert_same(one: list[tuple[Any, ...]], other: list[tuple[Any, ...]]) -> Non
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("context", [{}, None])
 def test_a_row_equals_the_environment_to_the_bit(name: str, threads: int, context: Any) -> None:
-    family, n = hyperrl.load_family(name), 5
-    contexts = family.context_space.default[None] if context == {} else family.context_space.sample("extrapolation", n)
+    family = hyperrl.load_family(name)
+    contexts = None if context == {} else family.context_space.sample("extrapolation", 5)
+    assert_rows_equal_environments(family, BASES[name], contexts, threads, steps=100)
+
+
+def assert_rows_equal_environments(family: hyperrl.Family, base: str, contexts: Any, threads: int, steps: int) -> None:
+    """Compare rows of the physics with the family's environments, or at the default context with Gymnasium's."""
+    default, n = contexts is None, 5 if contexts is None else len(contexts)
+    contexts = family.context_space.default[None] if default else contexts
     vec_env: Any = family.vec_env(n, contexts=contexts, seed=1, threads=threads)
     physics, rng = vec_env.simulator.physics, np.random.default_rng(0)
     first, ended = vec_env.reset(), np.zeros(n, dtype=bool)
     assert physics.threads == threads
     envs = []
     for i, (qpos, qvel) in enumerate(zip(*parts(physics, vec_env.simulator.state), strict=True)):
-        if context == {}:
-            env: Any = gym.make(BASES[name], disable_env_checker=True).unwrapped
+        if default:
+            env: Any = gym.make(base, disable_env_checker=True).unwrapped
             begin(env, qpos, qvel)
-            assert_array_equal(first["observation"][i], env._get_obs())
         else:
-            env = single(name, contexts[i], qpos, qvel)
+            env = single(family, contexts[i], qpos, qvel)
         envs.append(env)
+        inner = env if default else env.unwrapped.env.unwrapped
+        assert_array_equal(first["observation"][i], inner._get_obs())
     space = vec_env.action_space
-    for _ in range(100):
+    for _ in range(steps):
         actions = (rng.uniform(-1.2, 1.2, (n, *space.shape)) * space.high).astype(np.float32)  # some are clipped
         observation, reward, done, infos = vec_env.step(actions)
         for i in np.flatnonzero(~ended):
