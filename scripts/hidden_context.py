@@ -1,10 +1,13 @@
-"""Measure agents that are not told their context, one small file a cell, and make tables of the files."""
+"""Measure agents that are not told their context, one small file a cell, and write the tables of their page."""
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
+import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -12,30 +15,41 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
+from results import BLOCK, FILES, ROOT, shown
 from rich.console import Console
 
 import hyperrl
 from hyperrl.contexts import SPLITS, Vector
 from hyperrl.evaluation import estimate_iqm, find_reference, known_scores
+from hyperrl.evaluation.switches import after_switch
 from hyperrl.report.markdown import markdown_table
 from hyperrl.rollouts import Agent, rollout
 from hyperrl.utils.files import write_text
 
 STEPS = {"pendulum": 400_000, "cartpole": 250_000, "ode": 1_000_000, "double_integrator": 500_000}
-INFERRED = {"hidden": "train", "hidden-bounds": "bounds"}
-"""Agents that infer their context, and the contexts that their estimators learn in."""
+SWITCH = 50
+"""Steps between two contexts of an episode, where they change."""
+INFERRED: dict[str, dict[str, Any]] = {
+    "hidden": {},
+    "hidden-bounds": dict(contexts="bounds"),
+    "hidden-switch": dict(switch=SWITCH),
+}
+"""Agents that infer their context, and how their estimators learn."""
 TOLD = "hyper-ppo"
 AFTER = (1, 5, 20, 100)
 """Steps after which the estimator's intervals are compared with the truth."""
 FARTHER = (0.25, 0.5, 1.0)
 """Ends of classes of distances from the training range, in widths of it."""
-RESULTS = Path("docs/results/hidden-context")
+SINCE = (0, 5, 20, SWITCH)
+"""Edges of classes of steps since a switch."""
+PAGE = ROOT / "docs" / "hidden-context.md"
+RESULTS = FILES.parent / "hidden-context"
 RUNS = Path("runs/hidden-context")
 
 
 def run(
     families: tuple[str, ...] = tuple(STEPS),
-    agents: tuple[str, ...] = ("told", "hidden", "unaware-ppo", "hidden-bounds"),
+    agents: tuple[str, ...] = ("told", "hidden", "unaware-ppo", "hidden-switch", "hidden-bounds"),
     seeds: int = 5,
     steps: int = 1_500_000,
     runs: Path = RUNS,
@@ -45,8 +59,9 @@ def run(
 
     Args:
         families: Names of families.
-        agents: told, hidden (inferred, learnt in the training range), hidden-bounds (learnt in all of the bounds), and
-            recipes of agents that are not told their context, such as unaware-ppo.
+        agents: told, hidden (inferred, learnt in the training range), hidden-bounds (learnt in all of the bounds),
+            hidden-switch (learnt in episodes whose context changes), and recipes of agents that are not told their
+            context, such as unaware-ppo.
         seeds: Trainings of each; they begin at 1.
         steps: Environment steps that an estimator learns from.
         runs: Folder of the run folders.
@@ -65,21 +80,32 @@ def run(
                 console.print(f"{path}: {cell['seconds']:.0f} s")
 
 
-def tables(out: Path = RESULTS) -> None:
-    """Print the tables of docs/hidden-context.md from the files of results.
+def tables(check: bool = False) -> None:
+    """Write the tables of docs/hidden-context.md.
 
     Args:
-        out: Folder of the results.
+        check: Write nothing, and fail where a table differs.
     """
+    text = PAGE.read_text("utf-8")
+    new = filled(text)
+    if check:
+        sys.exit(f"run scripts/hidden-context tables: other figures in {PAGE}" if new != text else 0)
+    write_text(PAGE, new)
+
+
+def filled(text: str, out: Path = RESULTS) -> str:
+    """Renew the tables between ``<!-- results: NAME -->`` and ``<!-- end -->`` from the files of results."""
     cells: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for path in sorted(out.glob("*-[0-9]*.json")):
         cell = json.loads(path.read_text(encoding="utf-8"))
-        if "returns" in cell:
-            cells.setdefault((cell["family"], cell["agent"]), []).append(cell)
+        cells.setdefault((cell["family"], cell["agent"]), []).append(cell)
     families = [name for name in STEPS if any(name == family for family, _ in cells)]
-    for part in (_score_rows, _ratio_rows, _distance_rows, _calibration_rows, _time_rows):
-        header, rows = part(cells, families)
-        Console(width=200).print(markdown_table(header, rows), end="\n\n", markup=False)
+
+    def renew(match: re.Match[str]) -> str:
+        header, rows = TABLES[match["name"]](cells, families)
+        return match[1] + markdown_table(header, rows) + "\n" + match[4]
+
+    return BLOCK.sub(renew, text)
 
 
 def _cell(name: str, agent: str, seed: int, steps: int, runs: Path) -> dict[str, Any]:
@@ -95,14 +121,24 @@ def _cell(name: str, agent: str, seed: int, steps: int, runs: Path) -> dict[str,
     )
     begun = time.process_time()
     if agent in INFERRED:
-        model = hyperrl.infer_context(model, family, steps, seed, contexts=INFERRED[agent])
+        model = hyperrl.infer_context(model, family, steps, seed, **INFERRED[agent])
         cell |= dict(steps=steps)
     cell["seconds"] = round(time.process_time() - begun, 1)
     report = hyperrl.evaluate(model, family)
     cell["returns"] = {split: seen.returns.round(2).tolist() for split, seen in report.splits.items()}
+    cell["after_switch"] = _after_switch(model, family)
     if agent in INFERRED:
         cell["calibration"] = {split: _calibration(model, family, split) for split in SPLITS}
     return cell
+
+
+def _after_switch(model: Any, family: hyperrl.Family) -> dict[str, list[list[float]]]:
+    """Return the mean reward of a step, for each class of steps and each context: up to a switch, and after one."""
+    seen = after_switch(model, family, SWITCH)
+    return {
+        kind: [rewards[:, low:high].mean(axis=1).round(4).tolist() for low, high in itertools.pairwise(SINCE)]
+        for kind, rewards in (("first", seen.first), ("later", seen.later))
+    }
 
 
 def _calibration(model: Any, family: hyperrl.Family, split: str) -> dict[str, Any]:
@@ -160,9 +196,9 @@ def _score_rows(cells: Cells, families: Sequence[str]) -> Rows:
             family,
             split,
             *(
-                f"{estimate_iqm(_scores(cells[family, agent], split)[0])} ({len(cells[family, agent])})"
+                f"{shown(estimate_iqm(_scores(cells[family, agent], split)[0]))} ({len(cells[family, agent])})"
                 if (family, agent) in cells
-                else "-"
+                else "–"
                 for agent in agents
             ),
         )
@@ -200,17 +236,31 @@ def _distance_rows(cells: Cells, families: Sequence[str]) -> Rows:
         space = hyperrl.load_family(family).context_space
         edges = (0.0, *FARTHER)
         for low, high in zip(edges, FARTHER, strict=False):
-            row = [family, f"{low:g} to {high:g}"]
-            for agent in agents:
-                if (family, agent) not in cells:
-                    row.append("-")
-                    continue
-                scores, contexts = _scores(cells[family, agent], "extrapolation")
-                distance = space.beyond(contexts).max(axis=1)
-                of = (distance > low) & (distance <= high)
-                row.append(str(estimate_iqm(scores[:, of])) if of.sum() > 1 else "-")
-            rows.append(tuple(row))
+            found = ["–"] * len(agents)
+            for i, agent in enumerate(agents):
+                if (family, agent) in cells:
+                    scores, contexts = _scores(cells[family, agent], "extrapolation")
+                    distance = space.beyond(contexts).max(axis=1)
+                    of = (distance > low) & (distance <= high)
+                    found[i] = shown(estimate_iqm(scores[:, of])) if of.sum() > 1 else "–"
+            if set(found) != {"–"}:
+                rows.append((family, f"{low:g} to {high:g}", *found))
     return ("family", "distance", *agents), rows
+
+
+def _switch_rows(cells: Cells, families: Sequence[str]) -> Rows:
+    """The reward of a step, by steps since the episode began and since a switch."""
+    rows = []
+    for family in families:
+        for agent in _agents(cells):
+            measured = [cell["after_switch"] for cell in cells.get((family, agent), []) if "after_switch" in cell]
+            if measured:
+                rewards = np.array([one["first"] + one["later"] for one in measured])  # (seeds, classes, contexts)
+                means = (shown(estimate_iqm(of_class[..., None])) for of_class in rewards.swapaxes(0, 1))
+                rows.append((family, agent, str(len(measured)), *means))
+    classes = [f"{low + 1} to {high}" for low, high in itertools.pairwise(SINCE)]
+    titles = (f"{which} steps {since}" for since in ("of the episode", "after a switch") for which in classes)
+    return ("family", "agent", "seeds", *titles), rows
 
 
 def _calibration_rows(cells: Cells, families: Sequence[str]) -> Rows:
@@ -242,6 +292,16 @@ def _time_rows(cells: Cells, families: Sequence[str]) -> Rows:
         if (family, agent) in cells
     ]
     return ("family", "agent", "seconds of one core to learn the estimator"), rows
+
+
+TABLES: dict[str, Callable[[Cells, Sequence[str]], Rows]] = {
+    "hidden scores": _score_rows,
+    "hidden ratios": _ratio_rows,
+    "hidden distances": _distance_rows,
+    "hidden calibration": _calibration_rows,
+    "hidden switches": _switch_rows,
+    "hidden seconds": _time_rows,
+}
 
 
 if __name__ == "__main__":

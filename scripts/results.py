@@ -33,7 +33,7 @@ AGENTS = (
 HEADLINE = ("hyper-ppo", "adapter-ppo", "film-ppo", "concat-ppo", "unaware-ppo")
 NEEDED = {*HEADLINE, "concat-slow-ppo"}
 SEEDS = 5
-BLOCK = re.compile(r"(<!-- results: (?P<name>[\w -]+) -->\n)(?P<table>.*?)(\n<!-- end -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- results: (?P<name>[\w -]+) -->\n)(?P<table>.*?)(<!-- end -->)", re.DOTALL)
 
 Cell = Callable[[Comparison, str], str]
 """Makes an entry of a table of a comparison and the name of an agent in it."""
@@ -95,7 +95,7 @@ def filled(text: str, comparisons: Mapping[str, Comparison], suite: Mapping[str,
         rows = {family: [family, seeds(c), *cells(c)] for family, c in of.items()}
         made = {row[0]: markdown_table(row, []).splitlines()[0] for row in rows.values()}
         table = [*markdown_table(("family", "seeds", *head), []).splitlines(), *(kept | made).values()]
-        return match[1] + "\n".join(table) + match[4]
+        return match[1] + "\n".join(table) + "\n" + match[4]
 
     return BLOCK.sub(renew, text)
 

@@ -1,5 +1,6 @@
 """The pages of results say what the files of results hold."""
 
+import hidden_context
 import pytest
 import results
 
@@ -26,6 +27,12 @@ def test_the_tables_of_the_pages_are_those_of_the_files(
         text = page.read_text(encoding="utf-8")
         assert results.BLOCK.search(text)
         assert results.filled(text, comparisons, suite) == text, "run scripts/results"
+
+
+def test_the_tables_of_hidden_contexts_are_those_of_the_files() -> None:
+    text = hidden_context.PAGE.read_text(encoding="utf-8")
+    assert {match["name"] for match in results.BLOCK.finditer(text)} == hidden_context.TABLES.keys()
+    assert hidden_context.filled(text) == text, "run scripts/hidden-context tables"
 
 
 @pytest.mark.parametrize("sweep", ["results", "suite"])
