@@ -18,6 +18,10 @@ Interval = tuple[float, float]
 Vector = NDArray[np.float64]
 
 SPLITS = ("train", "interpolation", "extrapolation")
+MESH_SPLITS = ("mesh-train", "mesh-interpolation", "mesh-extrapolation")
+"""The same by the protocol of the Actuator Inversion Benchmark (Benad et al. 2026), see :meth:`ContextSpace.sample`."""
+MESH_VALUES = 50
+MESH_MARGIN = 0.01
 
 
 @dataclass(frozen=True)
@@ -260,18 +264,25 @@ class ContextSpace:
         hypercube, McKay et al. 1979). ``extrapolation`` does so over the outer bounds, and moves one feature of each
         context outside its training range, the features in turn.
 
-        :param split: ``"train"``, ``"interpolation"`` or ``"extrapolation"``.
+        The splits that begin with ``mesh-`` are those of Benad et al. (2026), the same for every seed. Each feature has
+        50 equidistant values: of ``mesh-train`` over the training range, of ``mesh-interpolation`` 1 % of its width
+        inside, of ``mesh-extrapolation`` outside, from 1 % of its width beyond the range to the bounds, as many below
+        as above. A choice has its values, and so has what the bounds leave no room for. Of all combinations, sorted by
+        the first feature, then by the second and so on, ``n`` equidistant ones are taken.
+
+        :param split: ``"train"``, ``"interpolation"``, ``"extrapolation"``, or one of them after ``"mesh-"``.
         :param n: how many contexts.
         :param seed: the same seed gives the same contexts.
         :raises ValueError: for an unknown split, or for extrapolation if the bounds leave no room.
         """
-        if split not in SPLITS:
-            raise ValueError(f"unknown split {split!r}: the splits are {list(SPLITS)}.{nearest(split, SPLITS)}")
+        known = SPLITS + MESH_SPLITS
+        if split not in known:
+            raise ValueError(f"unknown split {split!r}: the splits are {list(known)}.{nearest(split, known)}")
         if n < 1:
             raise ValueError(f"expected at least one context, got n={n}")
         if not isinstance(seed, np.random.Generator):
             check_seed(seed)
-            seed = np.random.default_rng([seed, SPLITS.index(split)])
+            seed = np.random.default_rng([seed, known.index(split)])
         k = len(self.relevant)
         if k < len(self):
             irrelevant = _tabulate([feature.train for feature in self.features[k:]])
@@ -281,6 +292,8 @@ class ContextSpace:
             return self.from_uniform(seed.random((n, len(self))))
         if split == "interpolation":
             return self.from_uniform(latin_hypercube(n, len(self), seed))
+        if split in ("mesh-train", "mesh-interpolation"):
+            return _equidistant([_values_inside(feature, split == "mesh-train") for feature in self.features], n)
         outside = {
             j: gaps for j, feature in enumerate(self.features) if (gaps := _difference(feature.bounds, feature.train))
         }
@@ -289,6 +302,8 @@ class ContextSpace:
                 f"no context lies outside the training range: the bounds of {list(self.names)} leave no room, "
                 "so evaluate on 'train' and 'interpolation' only"
             )
+        if split == "mesh-extrapolation":
+            return _equidistant([_values_outside(feature) for feature in self.features], n)
         contexts = self.from_uniform(latin_hypercube(n, len(self), seed), bounds=True)
         for rows, (j, gaps) in zip(np.array_split(seed.permutation(n), len(outside)), outside.items(), strict=True):
             contexts[rows, j] = _quantiles(_tabulate([gaps]), latin_hypercube(len(rows), 1, seed))[:, 0]
@@ -433,6 +448,55 @@ def _difference(bounds: Sequence[Interval], train: Sequence[Interval]) -> list[I
         if low <= high:
             gaps.append((low, high))
     return gaps
+
+
+def _values_inside(feature: Feature, to_the_ends: bool) -> Vector:
+    """Return a feature's values in the mesh of its training range, in increasing order."""
+    if feature.is_choice:
+        return np.array([low for low, _ in feature.train])
+    margin = 0.0 if to_the_ends else _margin(feature)
+    inner = [(low + min(margin, (high - low) / 2), high - min(margin, (high - low) / 2)) for low, high in feature.train]
+    return _quantiles(_tabulate([inner]), np.linspace(0, 1, MESH_VALUES)[:, None])[:, 0]
+
+
+def _values_outside(feature: Feature) -> Vector:
+    """Return a feature's values in the mesh outside its training range, in increasing order.
+
+    >>> length = Feature("length", "m", 1.0, train=((0.5, 1.5),), bounds=((0.1, 2.0),))
+    >>> _values_outside(length)[[0, 24, 25, 49]].round(4)
+    array([0.1 , 0.49, 1.51, 2.  ])
+    """
+    gaps = _difference(feature.bounds, feature.train)
+    if not gaps:
+        return _values_inside(feature, to_the_ends=True)
+    margin, ends = _margin(feature), {end for interval in feature.bounds for end in interval}
+    values = []
+    for (low, high), share in zip(gaps, np.array_split(np.arange(MESH_VALUES), len(gaps)), strict=True):
+        start, stop = low + margin * (low not in ends), high - margin * (high not in ends)
+        values.append(np.linspace(start, max(start, stop), len(share)).clip(low, high))
+    return np.concatenate(values)
+
+
+def _margin(feature: Feature) -> float:
+    return MESH_MARGIN * (feature.train[-1][1] - feature.train[0][0])
+
+
+def _equidistant(values: Sequence[Vector], n: int) -> Vector:
+    """Return ``n`` equidistant ones of the sorted combinations of each feature's values, shape ``(n, d)``.
+
+    >>> _equidistant([np.array([1.0, 2.0]), np.array([0.0, 0.5, 1.0])], 3)
+    array([[1., 0.],
+           [1., 1.],
+           [2., 1.]])
+    """
+    total = math.prod(map(len, values))
+    contexts = np.empty((n, len(values)))
+    for i, row in enumerate(contexts):
+        index = i * (total - 1) // max(n - 1, 1) if n <= total else i * total // n
+        for j in reversed(range(len(values))):
+            index, digit = divmod(index, len(values[j]))
+            row[j] = values[j][digit]
+    return contexts
 
 
 def latin_hypercube(n: int, d: int, rng: np.random.Generator) -> Vector:

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import tyro
 
-from hyperrl.contexts import SPLITS
+from hyperrl.contexts import MESH_SPLITS, SPLITS
 from hyperrl.evaluation import Report
+from hyperrl.evaluation.pooling import pooled_iqm
 from hyperrl.evaluation.statistics import Estimate, estimate_gap, estimate_improvement, estimate_iqm
 from hyperrl.experiments.comparison import Comparison, PooledComparison, compare_by_family
 from hyperrl.report import plots
@@ -20,7 +21,8 @@ from hyperrl.utils.files import write_text
 ROOT = Path(__file__).parents[1]
 FILES = ROOT / "docs" / "results" / "agents"
 SUITE = FILES.parent / "suite"
-PAGES = (ROOT / "docs" / "results.md", ROOT / "docs" / "extrapolation.md", ROOT / "README.md")
+AIB = FILES.parent / "aib"
+PAGES = (*(ROOT / "docs" / name for name in ("results.md", "extrapolation.md", "aib.md")), ROOT / "README.md")
 AGENTS = (
     "hyper-ppo",
     "hyper-full-ppo",
@@ -42,14 +44,16 @@ Cell = Callable[[Comparison, str], str]
 def main(check: bool = False) -> None:
     """Write the tables of the pages, and the pictures in docs/results/.
 
-    A row of a family without five seeds of each agent stays as it is. In the tables of the suite, all seeds count.
+    A row of a family without five seeds of each agent stays as it is. In the tables of the suite and of AIB, all seeds
+    count.
 
     Args:
         check: Write nothing, and fail where a table differs.
     """
-    comparisons, suite = load(), load_suite()
+    results = load_all()
+    comparisons = results["agents"]
     texts = {page: page.read_text("utf-8") for page in PAGES}
-    stale = {page: new for page, text in texts.items() if (new := filled(text, comparisons, suite)) != text}
+    stale = {page: new for page, text in texts.items() if (new := filled(text, results)) != text}
     if check:
         sys.exit(f"run scripts/results: other figures in {', '.join(map(str, stale))}" if stale else 0)
     for page, new in stale.items():
@@ -72,28 +76,42 @@ def load(folder: Path = FILES) -> dict[str, Comparison]:
     return {comparison.family.name: comparison for comparison in every if comparison.reports.keys() >= NEEDED}
 
 
-def load_suite(folder: Path = SUITE) -> dict[str, Comparison]:
-    """Read the files of the suite: a comparison by family, of as many seeds as there are."""
+def load_seeds(folder: Path) -> dict[str, Comparison]:
+    """Read files of results: a comparison by family, of as many seeds as there are."""
     reports = _reports(folder)
     return {comparison.family.name: comparison for comparison in compare_by_family(reports)} if reports else {}
 
 
+def load_all() -> dict[str, dict[str, Comparison]]:
+    """Read all files of results: a comparison by source and family."""
+    return {"agents": load(), "suite": load_seeds(SUITE), "aib": load_seeds(AIB)}
+
+
 def _reports(folder: Path) -> list[Report]:
     reports = [Report.load(path) for path in sorted(folder.glob("*.json"))]
-    order = {name: i for i, name in enumerate(AGENTS)}
+    order = {name: i for i, name in enumerate((*AGENTS, "aligned-ppo"))}
     return sorted(reports, key=lambda report: order[str(report.agent)])
 
 
-def filled(text: str, comparisons: Mapping[str, Comparison], suite: Mapping[str, Comparison] | None = None) -> str:
-    """Renew the tables between ``<!-- results: NAME -->`` and ``<!-- end -->``."""
+def filled(text: str, results: Mapping[str, Mapping[str, Comparison]]) -> str:
+    """Renew the tables between ``<!-- results: NAME -->`` and ``<!-- end -->``.
+
+    :param results: comparisons by source and family. A table whose name begins with a source's has that one's rows,
+        others those of ``"agents"``.
+    """
 
     def renew(match: re.Match[str]) -> str:
         name, old = match["name"], match["table"].splitlines()
         head, cells = TABLES[name]
         kept = {line.split("|")[1].strip(): line for line in old[2:]}
-        of = suite or {} if name.startswith("suite") else comparisons
+        source = name.split()[0]
+        of = results.get(source if source in results else "agents", {})
         rows = {family: [family, seeds(c), *cells(c)] for family, c in of.items()}
-        made = {row[0]: markdown_table(row, []).splitlines()[0] for row in rows.values()}
+        for title, families in AIB_GROUPS.items() if name in AIB_SPLITS else ():
+            group = [comparison for family, comparison in of.items() if family in families]
+            if len(group) > 1:
+                rows[title] = [title, "", *benchmark(AIB_SPLITS[name])(*group)]
+        made = {key: markdown_table(row, []).splitlines()[0] for key, row in rows.items()}
         table = [*markdown_table(("family", "seeds", *head), []).splitlines(), *(kept | made).values()]
         return match[1] + "\n".join(table) + "\n" + match[4]
 
@@ -113,6 +131,11 @@ def each(agents: Iterable[str], cell: Cell) -> Callable[[Comparison], list[str]]
 
 def score(split: str) -> Cell:
     return lambda comparison, agent: shown(estimate_iqm(comparison.values(agent, split)))
+
+
+def known_score(split: str) -> Cell:
+    """The score on a split whose contexts have references, beside others that have none."""
+    return lambda comparison, agent: shown(estimate_iqm(comparison.scores(agent, split)))
 
 
 def gap(split: str) -> Cell:
@@ -145,6 +168,30 @@ def better_concat(agents: Iterable[str], cell: Cell) -> Callable[[Comparison], l
     return row
 
 
+def benchmark(splits: Iterable[str]) -> Callable[..., list[str]]:
+    """Make a row of one or several families as AIB does.
+
+    The mean return over contexts and episodes is divided by what a reward of 1 at each step would give. Of the numbers
+    of all seeds and families, the interquartile mean is taken.
+    """
+
+    def row(*group: Comparison) -> list[str]:
+        cells = []
+        for agent in AIB_AGENTS:
+            if all(agent in comparison.agents for comparison in group):
+                played = [np.concatenate([c.returns(agent, split) for split in splits], axis=1) for c in group]
+                shares = [
+                    r.reshape(len(r), 1, -1) / (c.family.max_episode_steps or 1)
+                    for r, c in zip(played, group, strict=True)
+                ]
+                cells.append(shown(pooled_iqm(shares)))
+            else:
+                cells.append("–")
+        return cells
+
+    return row
+
+
 def _titles(agents: Iterable[str]) -> tuple[str, ...]:
     return tuple(f"`{agent}`" for agent in agents)
 
@@ -152,12 +199,23 @@ def _titles(agents: Iterable[str]) -> tuple[str, ...]:
 OUTSIDE = "extrapolation"
 SUITE_AGENTS = ("hyper-ppo", "adapter-ppo", "film-ppo", "concat-ppo", "concat-slow-ppo")
 GAPS = ("hyper-ppo", "hyper-full-ppo", "adapter-ppo", "film-ppo", "concat-ppo")
+AIB_AGENTS = (*SUITE_AGENTS, "unaware-ppo", "aligned-ppo")
+AIB_SPLITS = {**{f"aib {split}": (split,) for split in MESH_SPLITS}, "aib aggregated": MESH_SPLITS}
+"""The splits of each table that follows AIB's protocol."""
+AIB_GROUPS = {
+    "all": ("ode", "double_integrator", "double_integrator_friction"),
+    "overlapping": ("double_integrator_friction",),
+    "non-overlapping": ("ode", "double_integrator"),
+}
+"""The families over which AIB takes a mean: those on which one behaviour does well in every context, and the others."""
 TABLES: dict[str, tuple[tuple[str, ...], Callable[[Comparison], list[str]]]] = {
     "headline": (_titles(HEADLINE), better_concat(HEADLINE, score(OUTSIDE))),
     **{f"scores {split}": (_titles(AGENTS), each(AGENTS, score(split))) for split in SPLITS},
     "gap": (_titles(GAPS), better_concat(GAPS, gap(OUTSIDE))),
     "returns": (_titles(HEADLINE), better_concat(HEADLINE, returns(OUTSIDE))),
     **{f"suite {split}": (_titles(SUITE_AGENTS), each(SUITE_AGENTS, returns(split))) for split in SPLITS[1:]},
+    **{name: (_titles(AIB_AGENTS), benchmark(splits)) for name, splits in AIB_SPLITS.items()},
+    **{f"aib {split}": (_titles(AIB_AGENTS), each(AIB_AGENTS, known_score(split))) for split in SPLITS[1:]},
     "improvement": (_titles(HEADLINE[1:]), better_concat(HEADLINE[1:], improvement(OUTSIDE))),
 }
 """What each table of the pages holds: the head of its columns, and what makes a row of a family."""

@@ -1,3 +1,4 @@
+import itertools
 import pickle
 import re
 from types import SimpleNamespace
@@ -12,7 +13,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from stable_baselines3.common.utils import check_for_correct_spaces
 
 from hyperrl import load_family
-from hyperrl.contexts import SPLITS, ContextBox, ContextSpace, Feature
+from hyperrl.contexts import MESH_SPLITS, SPLITS, ContextBox, ContextSpace, Feature
 
 LENGTH = Feature("length", "m", 1.0, train=((0.5, 1.5),), bounds=((0.1, 2.0),))
 GAIN = Feature("gain", "1", 1.0, train=((-2, -0.5), (0.5, 2)), bounds=((-3, -0.25), (0.25, 3)))
@@ -90,6 +91,49 @@ def test_interpolation_is_equidistant_in_each_feature() -> None:
     assert_allclose(np.sort(mesh[:, 0]), np.linspace(0.55, 1.45, 10))
     assert_allclose(np.sort(mesh[:, 1]), [-1.85, -1.55, -1.25, -0.95, -0.65, 0.65, 0.95, 1.25, 1.55, 1.85])
     assert_array_equal(np.sort(mesh[:, 2]), [-1] * 5 + [1] * 5)
+
+
+@pytest.mark.parametrize("name", ["ode", "double_integrator", "double_integrator_friction"])
+def test_meshes_are_the_published_ones(name: str) -> None:
+    """As Benad et al. (2026) make them: linspace along each feature, product, sort, linspace of the indices."""
+    space = load_family(name).context_space
+    lines: dict[str, list[np.ndarray]] = {split: [] for split in MESH_SPLITS}
+    for feature in space.features:
+        (low, *_), (*_, high) = feature.train[0], feature.train[-1]
+        margin, start, end = 0.01 * (high - low), feature.bounds[0][0], feature.bounds[-1][1]
+        below, above = np.linspace(start, low - margin, 25), np.linspace(high + margin, end, 25)
+        of_split = np.linspace(low, high, 50), np.linspace(low + margin, high - margin, 50), np.r_[below, above]
+        for line, values in zip(lines.values(), of_split, strict=True):
+            line.append(np.array([-1.0, 1.0]) if feature.is_choice else values)
+    for split, line in lines.items():
+        mesh = np.array(sorted(itertools.product(*line)))
+        picked = mesh[np.linspace(0, len(mesh) - 1, 20, dtype=int)]
+        assert_allclose(space.sample(split, 20, seed=7), picked, rtol=1e-12)
+
+
+@given(spaces, st.integers(1, 30))
+def test_meshes_leave_the_training_range_with_every_feature_at_once(space: ContextSpace, n: int) -> None:
+    train, inner, outer = (space.sample(split, n) for split in MESH_SPLITS)
+    assert space.in_training_range(np.vstack([train, inner])).all()
+    assert_array_equal(space.matrix(outer), outer)  # within the bounds
+    _, half_width = space.center_and_half_width
+    assert (space.beyond(outer) > 0).all()
+    assert (np.abs(inner - train) <= 0.0201 * half_width).all()  # 1 % of the range: what is said of the protocol
+    assert_array_equal(space.sample("mesh-train", n, seed=1), train)
+
+
+def test_a_mesh_of_fewer_combinations_than_contexts_repeats_them() -> None:
+    contexts = ContextSpace((SIDE,)).sample("mesh-train", 5)
+    assert_array_equal(contexts, [[-1], [-1], [-1], [1], [1]])
+    with pytest.raises(ValueError, match="leave no room"):
+        ContextSpace((SIDE,)).sample("mesh-extrapolation", 3)
+
+
+def test_a_choice_stays_where_the_other_features_of_a_mesh_leave_the_training_range() -> None:
+    contexts = SPACE.sample("mesh-extrapolation", 50 * 50 * 2)
+    assert (SPACE.beyond(contexts)[:, :2] > 0).all()
+    for value in (-1, 1):
+        assert len(np.unique(contexts[contexts[:, 2] == value, :2], axis=0)) == 50 * 50
 
 
 def test_training_draws_fill_a_union_of_intervals_evenly() -> None:
@@ -171,7 +215,7 @@ def test_context_box_carries_its_space_through_a_pickle() -> None:
     assert box.contains(SPACE.sample("extrapolation", 1)[0].astype(np.float32))
 
 
-@pytest.mark.parametrize("split", ["train", "interpolation", "extrapolation"])
+@pytest.mark.parametrize("split", [*SPLITS, "mesh-extrapolation"])
 def test_irrelevant_features_leave_the_others_as_they_are(split: str) -> None:
     space = load_family("pendulum").context_space
     more = space.with_irrelevant(20)

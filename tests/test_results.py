@@ -1,32 +1,31 @@
 """The pages of results say what the files of results hold."""
 
 import hidden_context
+import numpy as np
 import pytest
 import results
+from numpy.testing import assert_allclose
 
+from hyperrl import load_family
+from hyperrl.evaluation import Report, Split
+from hyperrl.evaluation.statistics import interquartile_mean
 from hyperrl.experiments.comparison import Comparison
 from hyperrl.experiments.sweeps import read_sweep
 
 ROOT = results.ROOT
+SOURCES = {"results": "agents", "suite": "suite", "aib": "aib"}
 
 
 @pytest.fixture(scope="module")
-def comparisons() -> dict[str, Comparison]:
-    return results.load()
+def every() -> dict[str, dict[str, Comparison]]:
+    return results.load_all()
 
 
-@pytest.fixture(scope="module")
-def suite() -> dict[str, Comparison]:
-    return results.load_suite()
-
-
-def test_the_tables_of_the_pages_are_those_of_the_files(
-    comparisons: dict[str, Comparison], suite: dict[str, Comparison]
-) -> None:
+def test_the_tables_of_the_pages_are_those_of_the_files(every: dict[str, dict[str, Comparison]]) -> None:
     for page in results.PAGES:
         text = page.read_text(encoding="utf-8")
         assert results.BLOCK.search(text)
-        assert results.filled(text, comparisons, suite) == text, "run scripts/results"
+        assert results.filled(text, every) == text, "run scripts/results"
 
 
 def test_the_tables_of_hidden_contexts_are_those_of_the_files() -> None:
@@ -35,26 +34,46 @@ def test_the_tables_of_hidden_contexts_are_those_of_the_files() -> None:
     assert hidden_context.filled(text) == text, "run scripts/hidden-context tables"
 
 
-@pytest.mark.parametrize("sweep", ["results", "suite"])
-def test_every_file_is_of_a_cell_of_the_sweep(
-    sweep: str, comparisons: dict[str, Comparison], suite: dict[str, Comparison]
-) -> None:
+@pytest.mark.parametrize("sweep", SOURCES)
+def test_every_file_is_of_a_cell_of_the_sweep(sweep: str, every: dict[str, dict[str, Comparison]]) -> None:
     cells = {cell.name: cell for cell in read_sweep(ROOT / "scripts" / "sweeps" / f"{sweep}.toml")}
-    for name, comparison in (comparisons if sweep == "results" else suite).items():
+    for name, comparison in every[SOURCES[sweep]].items():
         for label, reports in comparison.reports.items():
             for report in reports:
                 assert report.training is not None
                 assert not cells[f"{name}-{label}-{report.seed}"].training.differences(report.training)
 
 
-@pytest.mark.parametrize("name", [name for name in results.TABLES if name != "headline" and "suite" not in name])
-def test_a_row_is_renewed_and_one_without_files_stays(name: str, comparisons: dict[str, Comparison]) -> None:
+@pytest.mark.parametrize(
+    "name", [name for name in results.TABLES if name.split()[0] not in ("headline", "suite", "aib")]
+)
+def test_a_row_is_renewed_and_one_without_files_stays(name: str, every: dict[str, dict[str, Comparison]]) -> None:
     head, cells = results.TABLES[name]
-    family = next(iter(comparisons))
+    family = next(iter(every["agents"]))
     table = f"| head |\n| --- |\n| {family} | 1 | old |\n| elsewhere | 9 | 0.5 |"
     old = f"a\n<!-- results: {name} -->\n{table}\n<!-- end -->\nb"
-    lines = results.filled(old, comparisons).splitlines()
+    lines = results.filled(old, every).splitlines()
     assert (lines[0], lines[-1]) == ("a", "b")
     assert lines[2].count("|") == len(head) + 3
-    assert lines[4].removesuffix(" |").split(" | ")[2:] == cells(comparisons[family])
+    assert lines[4].removesuffix(" |").split(" | ")[2:] == cells(every["agents"][family])
     assert "| elsewhere | 9 | 0.5 |" in lines
+
+
+def test_the_benchmark_takes_the_interquartile_mean_of_means_over_contexts() -> None:
+    rng = np.random.default_rng(0)
+    returns = {name: rng.uniform(0, 90, (4, 20, 10)) for name in ("ode", "double_integrator")}
+    of = {}
+    for name, played in returns.items():
+        contexts = load_family(name).context_space.sample("mesh-extrapolation", 20)
+        reports = [
+            Report(name, {"mesh-extrapolation": Split(contexts, seed)}, agent="hyper-ppo", seed=i)
+            for i, seed in enumerate(played)
+        ]
+        of[name] = Comparison(reports)
+    page = "<!-- results: aib mesh-extrapolation -->\n| |\n| --- |\n<!-- end -->"
+    rows = [line.split(" | ") for line in results.filled(page, {"aib": of}).splitlines()[3:-1]]
+    of_seeds = [*returns["ode"].mean((1, 2)) / 200, *returns["double_integrator"].mean((1, 2)) / 100]
+    assert [row[0].removeprefix("| ") for row in rows] == ["ode", "double_integrator", "all", "non-overlapping"]
+    for row, of_row in zip(rows, (of_seeds[:4], of_seeds[4:], of_seeds, of_seeds), strict=True):
+        assert_allclose(float(row[2].split()[0]), interquartile_mean(of_row), atol=5e-4)
+        assert row[3] == "–"

@@ -53,7 +53,8 @@ def evaluate(
         algorithm: For a zip: what trained it, such as PPO or mypackage.algorithms:MyPPO. Default: found from the zip.
         normalizer: For a zip: file that VecNormalize.save wrote, where it was trained with normalised observations.
         hidden: Hide the context: the agent infers it while it acts, once `hyperrl infer` has learnt how.
-        splits: Any of train, interpolation (inside the training range, not trained on), extrapolation (outside it).
+        splits: Any of train, interpolation (inside the training range, not trained on), extrapolation (outside it), and
+            the same of the Actuator Inversion Benchmark: mesh-train, mesh-interpolation, mesh-extrapolation.
         contexts: Number of contexts per split.
         episodes: Number of episodes per context.
         seed: Seed of contexts and initial states.

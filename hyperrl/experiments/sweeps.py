@@ -41,6 +41,8 @@ class SweepDefinition:
     :param seeds: how many trainings of each agent, with seeds from 0, or a list of seeds.
     :param set: overrides of all agents, see :func:`~hyperrl.training.agent_spec`.
     :param contexts: train on a fixed set of that many contexts; a fresh one each episode by default.
+    :param split: where these contexts come from, see :meth:`ContextSpace.sample`; those of ``"train"`` are drawn by the
+        seed of the training.
     :param irrelevant: numbers of irrelevant features, each of which makes cells of its own.
     :param evaluate: arguments of :func:`hyperrl.evaluate`, such as ``contexts`` and ``episodes``.
     :param results: folder for the files of results, relative to the file.
@@ -52,6 +54,7 @@ class SweepDefinition:
     seeds: int | list = 5
     set: dict = field(default_factory=dict)
     contexts: int | None = None
+    split: str = "train"
     irrelevant: list = field(default_factory=lambda: [0])
     evaluate: dict = field(default_factory=dict)
     results: str | None = None
@@ -65,7 +68,7 @@ class Cell:
     :param agent: the recipe with its overrides.
     :param seed: seed of the training.
     :param steps: environment steps.
-    :param contexts: number of fixed contexts, or ``None``.
+    :param contexts: number of fixed contexts, or which, or ``None``.
     :param irrelevant: number of irrelevant features.
     :param evaluation: arguments of :func:`hyperrl.evaluate`.
     """
@@ -74,7 +77,7 @@ class Cell:
     agent: AgentSpec
     seed: int
     steps: int
-    contexts: int | None
+    contexts: int | tuple[tuple[float, ...], ...] | None
     irrelevant: int
     evaluation: Mapping[str, Any]
 
@@ -174,9 +177,16 @@ def cells(definition: SweepDefinition, folder: str | Path = ".") -> list[Cell]:
     for key in definition.evaluate:
         if key not in valid:
             raise ValueError(f"'evaluate': unknown key {key!r}: the keys are {list(valid)}.{nearest(key, valid)}")
+    points = {(f, k): _contexts(definition, f, k) for f in families for k in definition.irrelevant}
     made = [
         Cell(
-            family, agent, seed, _steps(definition, family), definition.contexts, irrelevant, dict(definition.evaluate)
+            family,
+            agent,
+            seed,
+            _steps(definition, family),
+            points[family, irrelevant],
+            irrelevant,
+            dict(definition.evaluate),
         )
         for seed in seeds  # first, so that an interrupted sweep has as many trainings of one agent as of another
         for family in families
@@ -346,6 +356,16 @@ def _agent(entry: Any, common: Mapping[str, Any], folder: str | Path) -> AgentSp
             raise ValueError(f"'agents': unknown key {key!r}: the keys are {list(valid)}.{nearest(key, valid)}")
     spec = agent_spec(_located(entry["recipe"], folder), {**common, **entry.get("set", {})})
     return replace(spec, name=entry.get("name", spec.name))
+
+
+def _contexts(definition: SweepDefinition, family: str, irrelevant: int) -> int | tuple[tuple[float, ...], ...] | None:
+    """Return how many fixed contexts there are on a family, or which."""
+    if definition.split == "train":
+        return definition.contexts
+    if definition.contexts is None:
+        raise ValueError(f"'split' = {definition.split!r} says where 'contexts' come from: give their number too")
+    space = load_family(family).with_irrelevant(irrelevant).context_space
+    return tuple(map(tuple, space.sample(definition.split, definition.contexts).tolist()))
 
 
 def _steps(definition: SweepDefinition, family: str) -> int:

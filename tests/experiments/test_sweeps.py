@@ -43,6 +43,14 @@ def test_a_sweep_is_families_by_agents_by_seeds(tmp_path: Path) -> None:
     assert len(read_sweep(write(tmp_path, FILE + "irrelevant = [0, 2]"))) == 16
 
 
+def test_fixed_contexts_of_a_split_are_those_of_every_seed(tmp_path: Path) -> None:
+    cells = read_sweep(write(tmp_path, FILE + 'contexts = 5\nsplit = "mesh-train"\nirrelevant = [0, 1]'))
+    for cell in cells:
+        fixed = cell.load_family().context_space.sample("mesh-train", 5)
+        assert_array_equal(cell.contexts, fixed)
+        assert_array_equal(cell.training.contexts, fixed)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
@@ -55,6 +63,12 @@ def test_a_sweep_is_families_by_agents_by_seeds(tmp_path: Path) -> None:
         ('name = "small", ', 'names = "small", ', "unknown key 'names'.* Did you mean 'name'"),
         ('name = "small"', 'name = "hyper-ppo"', "must have names of their own"),
         ("families = [", "families = [[", "not valid TOML"),
+        ("seeds =", 'split = "mesh-train"\nseeds =', "'split' = 'mesh-train' says where 'contexts' come from"),
+        (
+            "seeds =",
+            'contexts = 2\nsplit = "mesh-trian"\nseeds =',
+            "unknown split 'mesh-trian'.* Did you mean 'mesh-train'",
+        ),
         ("episodes = 2", "episode = 2", "'evaluate': unknown key 'episode'.* Did you mean 'episodes'"),
     ],
 )
