@@ -127,13 +127,13 @@ class TensorRolloutBuffer(RolloutBuffer):
         self.tensors["episode_starts"].copy_(torch.cat([first_starts[None], ended[:-1]]))
         rewards, values, advantages = (self.tensors[name] for name in ("rewards", "values", "advantages"))
         going = 1.0 - ended.to(values.dtype)  # (T, n)
-        next_values = last_values.flatten()
-        advantage = torch.zeros_like(next_values)
-        for t in reversed(range(self.buffer_size)):
-            delta = torch.addcmul(rewards[t] - values[t], next_values, going[t], value=self.gamma)
-            advantage = torch.addcmul(delta, going[t], advantage, value=self.gamma * self.gae_lambda)
-            advantages[t] = advantage
-            next_values = values[t]
+        next_values = torch.cat([values[1:], last_values.view(1, -1)])  # (T, n)
+        torch.add(rewards - values, going * next_values, alpha=self.gamma, out=advantages)
+        weights = (going * (self.gamma * self.gae_lambda)).unbind()
+        later, *earlier = reversed(advantages.unbind())
+        for advantage, weight in zip(earlier, weights[-2::-1], strict=True):
+            advantage.addcmul_(weight, later)
+            later = advantage
         torch.add(advantages, values, out=self.tensors["returns"])
 
     def tabulate(self) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.distributions import DiagGaussianDistribution
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.utils import explained_variance
 from stable_baselines3.common.vec_env import VecEnv
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from hyperrl.device.acting import Acting
 from hyperrl.device.buffer import TensorRolloutBuffer
+from hyperrl.device.gaussian import Gaussian
 from hyperrl.device.minibatch import Measures, Settings, Switches, gradient, learnt_parameters
 from hyperrl.device.statistics import Normalizer
 from hyperrl.device.tape import NotStaticError, Tape
@@ -54,6 +56,8 @@ class DevicePPO(PPO):
         if is_default and self.env is not None and has_tensors(self.env):
             self.rollout_buffer_class = TensorRolloutBuffer
         super()._setup_model()
+        if type(self.policy.action_dist) is DiagGaussianDistribution:
+            self.policy.action_dist = Gaussian(self.policy.action_dist.action_dim)
         self._tapes: dict[Any, _Update] = {}
         self._recorded_acting: tuple[tuple[int, ...], Acting] | None = None
         self._is_recorded = _is_static(self.policy)

@@ -30,14 +30,12 @@ class RunningMoments:
 
     def update(self, rows: Tensor) -> None:
         """Take rows ``(n, *shape)`` into account."""
-        rows = rows.double()
-        n = rows.shape[0]
-        mean = rows.mean(0)
-        total = self.count + n
+        var, mean = torch.var_mean(rows.double(), 0, correction=0)
         delta = mean - self.mean
-        squares = self.var * self.count + (rows - mean).square().sum(0) + delta.square() * (self.count * n / total)
-        self.mean = self.mean + delta * (n / total)
-        self.var = squares / total
+        total = self.count + len(rows)
+        share = len(rows) / total
+        self.mean = torch.add(self.mean, delta, alpha=share)
+        self.var = self.var.lerp(var, share).addcmul_(delta, delta, value=share * (1 - share))
         self.count = total
 
     def export(self) -> None:
@@ -69,11 +67,11 @@ class Normalizer:
         if source.training:
             for key, moments in self._observed.items():
                 moments.update(step.observation[key])
-            self._returns = self._returns * source.gamma + reward
+            self._returns = torch.add(reward, self._returns, alpha=source.gamma)
             self._of_returns.update(self._returns)
         if source.norm_reward:
-            scaled = reward / (self._of_returns.var + source.epsilon).sqrt()
-            reward = scaled.clamp(-source.clip_reward, source.clip_reward).float()
+            scaled = reward * (self._of_returns.var + source.epsilon).rsqrt()
+            reward = scaled.clamp_(-source.clip_reward, source.clip_reward).float()
         self._returns = self._returns.masked_fill(step.ended, 0.0)
         observation = self._normalized(step.observation)
         last = observation if step.last is step.observation else self._normalized(step.last)

@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from hyperrl.device.kernels import faster
+
 aten: Final = torch.ops.aten
 ZEROS: Final = (aten.zeros.default, aten.zeros_like.default, aten.new_zeros.default)
 DYNAMIC: Final = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)
@@ -171,6 +173,9 @@ def _into(function: Any, args: Any, kwargs: Any, result: Any) -> tuple[Any, tupl
         return aten.zero_.default._op, (result,), {}
     if function in COPIES:
         return aten.copy_.default._op, (result, args[0]), {}
+    quick = faster(function, args, result)
+    if quick is not None:
+        return quick, (*args, result), {}
     names, variant = _out_variant(function)
     if variant is not None:
         results = [result] if isinstance(result, Tensor) else result

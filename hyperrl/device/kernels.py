@@ -1,0 +1,64 @@
+"""Operations that a replay on a CPU computes in another way than torch does, because it takes less time.
+
+Results are the same but for rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+aten: Final = torch.ops.aten
+NARROW: Final = range(2, 16)
+"""Numbers of columns for which torch's product with a transposed matrix takes three times as long as need be."""
+
+
+def faster(function: Any, args: tuple[Any, ...], result: Any) -> Callable[..., None] | None:
+    """Return what computes an operation in less time, a function of ``(*args, result)``; ``None`` where nothing does.
+
+    :param function: an operation of aten.
+    :param args: what it is given.
+    :param result: what it gives, in memory that shares nothing with ``args``.
+    """
+    if not isinstance(result, Tensor) or not result.is_cpu:
+        return None
+    if function is aten.tanh.default and result.is_floating_point():
+        return tanh
+    if function is aten.mm.default:
+        a, b = args
+        if b.shape[1] in NARROW and a.shape[0] >= NARROW.stop and a.stride(0) == 1:
+            return narrow_product
+    return None
+
+
+def tanh(x: Tensor, out: Tensor) -> None:
+    """Compute ``tanh x`` as ``2·σ(2x) - 1``, whose absolute error is below 2e-7 in float32.
+
+    >>> x, out = torch.linspace(-3, 3, 7), torch.empty(7)
+    >>> tanh(x, out)
+    >>> torch.allclose(out, x.tanh(), rtol=0, atol=2e-7)
+    True
+    """
+    torch.mul(x, 2.0, out=out)
+    out.sigmoid_()
+    torch.add(_minus_one(out.dtype), out, alpha=2.0, out=out)
+
+
+def narrow_product(a: Tensor, b: Tensor, out: Tensor) -> None:
+    """Compute ``(m, k)·(k, n)`` as the transpose of ``bᵀ·aᵀ``.
+
+    >>> a, b, out = torch.ones(2, 20).t(), torch.ones(2, 3), torch.empty(20, 3)
+    >>> narrow_product(a, b, out)
+    >>> out.unique()
+    tensor([2.])
+    """
+    out.copy_((b.t() @ a.t()).t())
+
+
+@cache
+def _minus_one(dtype: torch.dtype) -> Tensor:
+    return torch.tensor(-1.0, dtype=dtype)
