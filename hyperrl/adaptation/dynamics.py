@@ -138,7 +138,7 @@ def learn_dynamics(
     :raises ValueError: for observations or actions of other kinds than :class:`Dynamics` takes, or too few transitions.
 
     >>> from hyperrl import load_family
-    >>> dynamics = learn_dynamics(load_family("ode"), transitions=20_000, steps=10)
+    >>> dynamics = learn_dynamics(load_family("ode"), transitions=3_300, steps=10)
     >>> [x.shape for x in dynamics(torch.zeros(5, 1), torch.zeros(5, 2), torch.ones(5, 2))]
     [torch.Size([5]), torch.Size([5])]
     """

@@ -242,11 +242,11 @@ def test_the_same_seed_gives_the_same_numbers_and_an_unknown_context_is_never_re
     family, context = hyperrl.load_family("ode"), {"c0": -4, "c1": 2}
     model = agent(family=family)
     before = copy.deepcopy(model.policy.state_dict())
-    run = lambda env, seed: numbers(adapt(model, env, method, 2, evaluations=1, seed=seed))  # noqa: E731
+    run = lambda env, seed: numbers(adapt(model, env, method, 1, evaluations=1, seed=seed))  # noqa: E731
     first = run(family.make(context=context), 0)
-    assert first["after"] == [0, 1, 2]
-    assert first["steps"] == [0, 200, 400]
-    assert len(first["episode_returns"]) == 2
+    assert first["after"] == [0, 1]
+    assert first["steps"] == [0, 200]
+    assert len(first["episode_returns"]) == 1
     assert run(family.make(context=context), 0) == first
     assert run(family.make(context=context), 1)["episode_returns"] != first["episode_returns"]
     unread = run(Liar(family.make(context=context)), 0) == first

@@ -3,6 +3,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,13 @@ from tests.policies.test_policies_actor_critic import HYPER
 LENGTH = CONTEXT.vector({"length": 0.7})
 
 
+def exported(variants: Iterable[str], in_onnx: str) -> list[Any]:
+    """Each variant as pt2, a second of work, and as ONNX, six seconds: of these only one is fast."""
+    marked = lambda variant: () if variant == in_onnx else pytest.mark.slow  # noqa: E731
+    names = [*variants]
+    return [*((v, "pt2") for v in names), *(pytest.param(v, "onnx", marks=marked(v)) for v in names)]
+
+
 def run(path: Path, *inputs: np.ndarray) -> np.ndarray:
     """What a user without hyperrl does with a file."""
     if path.suffix == ".onnx":
@@ -56,7 +64,7 @@ def test_a_frozen_policy_acts_as_the_model_does(format: str, action: str, tmp_pa
     assert not re.search(rb"/(home|work|root|tmp|usr)/", path.read_bytes())
 
 
-@pytest.mark.parametrize(("variant", "format"), [*((v, "onnx") for v in HYPER if v != "gSDE"), ("low_rank", "pt2")])
+@pytest.mark.parametrize(("variant", "format"), exported((v for v in HYPER if v != "gSDE"), in_onnx="low_rank"))
 def test_an_open_policy_takes_any_batch_of_contexts(variant: str, format: str, tmp_path: Path) -> None:
     model = trained(variant, toy("lopsided box"))
     path = tmp_path / f"policy.{format}"
@@ -70,35 +78,42 @@ def test_an_open_policy_takes_any_batch_of_contexts(variant: str, format: str, t
 
 
 @pytest.mark.parametrize("name", POLICY_OF)
-def test_every_algorithm(name: str, tmp_path: Path) -> None:
+def test_every_algorithm_in_one_context(name: str, tmp_path: Path) -> None:
     model = test_policies.trained(name)
     whole, rest = observe(model, LENGTH, 33)
     expected = model.predict(whole, deterministic=True)[0]
-    frozen = tmp_path / "policy.safetensors"
-    export.save(model, frozen, LENGTH, "safetensors")
-    assert_allclose(run(frozen, rest), expected, rtol=0, atol=1e-5)
+    export.save(model, tmp_path / "policy.safetensors", LENGTH, "safetensors")
+    assert_allclose(run(tmp_path / "policy.safetensors", rest), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "format"), exported(POLICY_OF, in_onnx="SAC"))
+def test_every_algorithm_in_any_context(name: str, format: str, tmp_path: Path) -> None:
+    model = test_policies.trained(name)
+    whole, rest = observe(model, LENGTH, 33)
     contexts = np.concatenate([CONTEXT.sample("extrapolation", 30, 3), [LENGTH] * 3]).astype(np.float32)
     several = dict(whole, context=contexts) if isinstance(whole, dict) else np.concatenate([contexts, rest], axis=1)
     expected = model.predict(several, deterministic=True)[0]
-    for format in ("pt2", "onnx"):
-        left_open = tmp_path / f"policy.{format}"
-        export.save(model, left_open, format=format)
-        assert_allclose(run(left_open, rest, contexts), expected, rtol=0, atol=1e-5)
-        assert_allclose(run(left_open, rest[:1], contexts[:1]), expected[:1], rtol=0, atol=1e-5)
+    path = tmp_path / f"policy.{format}"
+    export.save(model, path, format=format)
+    assert_allclose(run(path, rest, contexts), expected, rtol=0, atol=1e-5)
+    assert_allclose(run(path, rest[:1], contexts[:1]), expected[:1], rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("policy", [ConcatPolicy, FilmPolicy, UnawarePolicy])
-def test_policies_whose_weights_are_not_generated(policy: Any, tmp_path: Path) -> None:
+OTHERS = {"concat": ConcatPolicy, "film": FilmPolicy, "unaware": UnawarePolicy}
+
+
+@pytest.mark.parametrize(("name", "format"), exported(OTHERS, in_onnx="film"))
+def test_policies_whose_weights_are_not_generated(name: str, format: str, tmp_path: Path) -> None:
+    policy: Any = OTHERS[name]
     model = PPO(policy, toy("lopsided box"), n_steps=16, batch_size=16, learning_rate=1e-2, device="cpu").learn(64)
     whole, rest = observe(model, LENGTH, 33)
     contexts = CONTEXT.sample("extrapolation", 33, 3).astype(np.float32)
-    for format in ("pt2", "onnx"):
-        export.save(model, tmp_path / f"open.{format}", format=format)
-        expected = model.predict(dict(whole, context=contexts), deterministic=True)[0]
-        assert_allclose(run(tmp_path / f"open.{format}", rest, contexts), expected, rtol=0, atol=1e-5)
-        export.save(model, tmp_path / f"frozen.{format}", LENGTH, format=format)
-        expected = model.predict(whole, deterministic=True)[0]
-        assert_allclose(run(tmp_path / f"frozen.{format}", rest), expected, rtol=0, atol=1e-5)
+    export.save(model, tmp_path / f"open.{format}", format=format)
+    expected = model.predict(dict(whole, context=contexts), deterministic=True)[0]
+    assert_allclose(run(tmp_path / f"open.{format}", rest, contexts), expected, rtol=0, atol=1e-5)
+    export.save(model, tmp_path / f"frozen.{format}", LENGTH, format=format)
+    expected = model.predict(whole, deterministic=True)[0]
+    assert_allclose(run(tmp_path / f"frozen.{format}", rest), expected, rtol=0, atol=1e-5)
 
 
 def test_penalties_have_no_part_in_what_is_exported(tmp_path: Path) -> None:
