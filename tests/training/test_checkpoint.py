@@ -35,6 +35,7 @@ policy = "hyper"
 n_envs = 4
 [hyperparameters]
 learning_starts = 16
+train_freq = 4
 batch_size = 16
 buffer_size = 400
 """

@@ -11,6 +11,7 @@ PROGRAM = """
 import sys
 from pathlib import Path
 import torch
+import torch._dynamo, torch.utils.tensorboard  # before the forks, each of which would import them
 torch.set_num_threads(1)
 import hyperrl
 from hyperrl.training.loop import train
