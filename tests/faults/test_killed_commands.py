@@ -13,7 +13,7 @@ TESTS = Path(__file__).parents[1]
 PROGRAM = """
 import contextlib, io, os, random, shutil, signal, sys, time
 from pathlib import Path
-import torch
+import torch, torch._dynamo, torch.utils.tensorboard  # before the forks, each of which would import them
 torch.set_num_threads(1)
 import hyperrl
 from hyperrl.cli.main import main
