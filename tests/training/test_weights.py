@@ -19,19 +19,9 @@ from hyperrl.training.recipe import agent_spec
 from hyperrl.training.run import Run
 from hyperrl.training.weights import load_weights, save_weights
 from hyperrl.utils.definitions import names
-from tests.training.test_training import SMALL
+from tests.training.test_training import small
 
 FAMILY = hyperrl.load_family("pendulum")
-
-
-def small(agent: str, folder: Path) -> Path:
-    """Write a packaged recipe with small rollouts."""
-    recipe = folder / f"{agent}.toml"
-    text = agent_spec(agent).source.read_text()
-    for old, new in SMALL.items():
-        text = text.replace(old, new)
-    recipe.write_text(text)
-    return recipe
 
 
 def same(one: Any, other: Any) -> bool:
