@@ -61,7 +61,7 @@ def test_a_file_for_the_zoo_says_what_the_recipe_says(algorithm: Any) -> None:
 
 
 @needs_zoo
-@every_algorithm
+@pytest.mark.parametrize("algorithm", [PPO, pytest.param(SAC, marks=pytest.mark.slow)], ids=["ppo", "sac"])
 def test_it_trains_continues_and_plays(algorithm: Any, tmp_path: Path) -> None:
     evaluation = ("--eval-freq", 200, "--eval-episodes", 1)
     zoo(tmp_path, "train", algorithm, *config(algorithm), "-n", 300, *evaluation)
@@ -79,6 +79,7 @@ def test_it_trains_continues_and_plays(algorithm: Any, tmp_path: Path) -> None:
 
 
 @needs_zoo
+@pytest.mark.slow
 def test_its_search_leaves_policy_kwargs_out_and_the_policy_finds_the_context(tmp_path: Path) -> None:
     search = ("-optimize", "--n-trials", 1, "--n-evaluations", 1, "--no-optim-plots", "--optimization-log-path", "best")
     zoo(tmp_path, "train", PPO, *config(PPO), "-n", 300, "--eval-episodes", 1, *search)
