@@ -6,6 +6,7 @@ import re
 import shlex
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,8 @@ def test_what_a_page_says_runs(
         monkeypatch.setattr(algorithm, "learn", _briefly(algorithm.learn))
     monkeypatch.setattr(hyperrl.adaptation.dynamics, "learn_dynamics", _few_transitions)
     monkeypatch.setattr(hyperrl.adaptation.dynamics, "HELD_OUT", 2)
+    monkeypatch.setattr(hyperrl, "evaluate", partial(hyperrl.evaluate, contexts=3, episodes=2))
+    monkeypatch.setattr(hyperrl, "adapt", partial(hyperrl.adapt, evaluations=2))
     namespace: dict[str, Any] = {"__name__": page.stem}
     text = page.read_text(encoding="utf-8")
     for block in BLOCK.finditer(text):
@@ -106,7 +109,7 @@ def test_each_promise_of_reliability_names_a_test_that_exists() -> None:
 
 def _few_transitions(family: Any, model: Any, transitions: int) -> Dynamics:
     """Learn dynamics from few transitions."""
-    return learn_dynamics(family, model, min(transitions, 12_800), steps=20)
+    return learn_dynamics(family, model, min(transitions, 6_400), steps=20)
 
 
 def _briefly(learn: Any) -> Any:
