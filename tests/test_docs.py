@@ -60,6 +60,7 @@ def test_what_a_page_says_runs(
     monkeypatch.setattr(hyperrl.adaptation.dynamics, "learn_dynamics", _few_transitions)
     monkeypatch.setattr(hyperrl.adaptation.dynamics, "HELD_OUT", 2)
     monkeypatch.setattr(hyperrl, "evaluate", partial(hyperrl.evaluate, contexts=3, episodes=2))
+    monkeypatch.setattr(hyperrl, "infer_context", partial(hyperrl.infer_context, steps=1))
     monkeypatch.setattr(hyperrl, "adapt", partial(hyperrl.adapt, evaluations=2))
     namespace: dict[str, Any] = {"__name__": page.stem}
     text = page.read_text(encoding="utf-8")
