@@ -37,6 +37,7 @@ class GymnasiumBase:
     :param wrappers: wrappers to put around it, the innermost first: ``"module:Class"`` and its keyword arguments.
     :param model: tables ``scale``, ``set``, ``length`` of what changes in its MuJoCo model = expression for the factor
         or the value; see :class:`~hyperrl.physics.model_edit.ModelEdit`.
+    :param simulated: whether MuJoCo is needed.
     """
 
     source: Path
@@ -45,6 +46,7 @@ class GymnasiumBase:
     kwargs: Mapping[str, Any] | None = None
     wrappers: tuple[tuple[str, Mapping[str, Any]], ...] = ()
     model: Mapping[str, Mapping[str, Expression]] = field(default_factory=dict)
+    simulated: bool = False
 
     def spec(self) -> EnvSpec:
         """Return what Gymnasium's registry says of it; imports its module.
@@ -99,7 +101,8 @@ class GymnasiumBase:
         with self._loading():
             from hyperrl.physics.mujoco import MujocoPhysics
 
-            return MujocoPhysics(self.make, self.model_edit, features)
+            attributes: Any = {path.text: value for path, value in self.attributes}
+            return MujocoPhysics(self.make, self.model_edit, attributes, features)
 
     def apply(self, env: gym.Env[Any, Any], context: Mapping[str, float]) -> None:
         """Set a context on the unwrapped environment."""
@@ -126,7 +129,7 @@ class GymnasiumBase:
     @contextmanager
     def _loading(self) -> Iterator[None]:
         """Load a MuJoCo model quietly, and say what to install where that cannot be."""
-        if not self.model:
+        if not self.simulated:
             yield
             return
         if find_spec("mujoco") is None or find_spec("mujoco.batch") is None:

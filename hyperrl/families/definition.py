@@ -32,7 +32,7 @@ class FamilyDefinition:
     :param wrappers: wrappers of the base, the innermost first: ``"module:Class"``, or a table of ``wrapper =
         "module:Class"`` and its keyword arguments.
     :param physics: the name of the same dynamics in :mod:`hyperrl.physics`, or of the only ones, without a base;
-        ``"mujoco"`` where the base is one of Gymnasium's MuJoCo environments.
+        ``"mujoco"`` where the base is one of Gymnasium's MuJoCo environments, or of :mod:`hyperrl.physics.tasks`.
     :param max_episode_steps: the time limit; that of the base by default.
     :param attributes: path of an attribute of the base (``"gravity"``, ``"model.opt.gravity"``, ``"bodies[0].mass"``) =
         expression (or list of expressions) in the features.
@@ -127,7 +127,10 @@ def spec_of(name: str, source: Path, table: Mapping[str, Any]) -> FamilySpec:
         base = None
         if definition.base is not None:
             wrappers = tuple(map(_wrapper, definition.wrappers))
-            base = GymnasiumBase(source, definition.base, attributes, definition.base_kwargs, wrappers, model)
+            simulated = bool(model) or definition.physics == MUJOCO
+            base = GymnasiumBase(
+                source, definition.base, attributes, definition.base_kwargs, wrappers, model, simulated
+            )
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
     return FamilySpec(name, source, definition, space, base)
@@ -146,11 +149,14 @@ def _check_dynamics(definition: FamilyDefinition) -> None:
             if getattr(definition, key):
                 raise ValueError(f"{key!r} is about the environment of 'base', and there is none")
     if definition.physics == MUJOCO:
-        for key in ("attributes", "action_scale", "wrappers"):
+        for key in ("action_scale", "wrappers"):
             if getattr(definition, key):
                 raise ValueError(f"physics = 'mujoco' does not know of {key!r}: use [model], or leave physics out")
-        if definition.base is None or not definition.model:
-            raise ValueError("physics = 'mujoco' needs 'base' and [model]")
+        for key, value in definition.attributes.items():
+            if isinstance(value, list):
+                raise ValueError(f"[attributes] {key!r}: with physics = 'mujoco' it takes one expression, got {value}")
+        if definition.base is None:
+            raise ValueError("physics = 'mujoco' needs 'base'")
 
 
 def _feature(name: str, table: Any) -> Feature:

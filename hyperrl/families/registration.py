@@ -6,7 +6,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import gymnasium as gym
 from gymnasium.wrappers import TimeLimit
@@ -17,6 +17,10 @@ from hyperrl.utils.definitions import Entry, catalogue
 
 if TYPE_CHECKING:
     from hyperrl.simulation.vector_env import BatchedVectorEnv
+
+
+TASKS: Final = {"HalfCheetahVelocity": "HalfCheetah-v5", "AntHeading": "Ant-v5", "ReacherGoal": "Reacher-v5"}
+"""Name of an environment in :mod:`hyperrl.physics.tasks` = the id of Gymnasium's that it varies."""
 
 
 def make_registered(
@@ -67,11 +71,15 @@ def make_registered_vector(
 
 
 def register() -> None:
-    """Register every family of the catalogue with Gymnasium, but those whose id is taken.
+    """Register the bases in :mod:`hyperrl.physics.tasks`, and every family of the catalogue whose id is not taken.
 
     Only the first lines of a file are read, and no module that it names is imported. A faulty file is passed over, or
     registered where its id can be read: its fault is said when the family is used.
     """
+    for name, original in TASKS.items():
+        if (task := f"hyperrl/{name}-v5") not in gym.registry:
+            limit = gym.spec(original).max_episode_steps
+            gym.register(task, entry_point=f"hyperrl.physics.tasks:{name}Env", max_episode_steps=limit)
     for entries in catalogue("envs").values():
         for i, entry in enumerate(entries):
             try:

@@ -6,6 +6,7 @@ The weights and limits of each are those of one environment of the kind, its pro
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
@@ -28,6 +29,8 @@ class Moment(NamedTuple):
     """Velocities, shape ``(n, nv)``."""
     derived: Array
     """What MuJoCo has derived from them and the environment reads, see :meth:`Body.derived`, shape ``(n, e)``."""
+    task: Mapping[str, Array] = {}
+    """The environment's attributes of :attr:`Body.tasks` that contexts set = their values, shape ``(n,)``."""
 
 
 class Body(ABC):
@@ -40,6 +43,8 @@ class Body(ABC):
     """Whether the whole data of each simulation are read, see ``Batch.get_data``."""
     reads: ClassVar[tuple[str, ...]] = ()
     """The derived fields that are read of a batch, which fills those alone that were asked for before the step."""
+    tasks: ClassVar[tuple[str, ...]] = ()
+    """The environment's attributes that the reward depends on and a context may set."""
     begins_by: ClassVar[frozenset[str]] = frozenset()
     """The fields of the model on which depends what is derived at an episode's start."""
 
@@ -119,11 +124,27 @@ class HalfCheetah(Body):
 
     def forward(self, before: Moment, after: Moment) -> Array:
         """Return the reward of speed."""
-        return self.env._forward_reward_weight * ((after.qpos[:, 0] - before.qpos[:, 0]) / self.env.dt)
+        return self.env._forward_reward_weight * self.speed(before, after)
+
+    def speed(self, before: Moment, after: Moment) -> Array:
+        """Return the speed along the track."""
+        return (after.qpos[:, 0] - before.qpos[:, 0]) / self.env.dt
 
     def cost(self, action: Array) -> Array:
         """Return the cost of control, in the action's precision."""
         return self.env._ctrl_cost_weight * np.sum(np.square(action), axis=1)
+
+
+class HalfCheetahVelocity(HalfCheetah):
+    """Half of a cheetah, to run at a speed."""
+
+    tasks = ("target_speed",)
+
+    def forward(self, before: Moment, after: Moment) -> Array:
+        """Beyond the speed, the reward falls as it rose."""
+        speed = self.speed(before, after)
+        excess = np.maximum(speed - after.task["target_speed"], 0)
+        return self.env._forward_reward_weight * (speed - 2 * excess)
 
 
 class Walker2d(HalfCheetah):
@@ -189,11 +210,15 @@ class Ant(Body):
         healthy = np.isfinite(np.concatenate([after.qpos, after.qvel], axis=1)).all(axis=1)
         low, high = env._healthy_z_range
         healthy &= (low <= after.qpos[:, 2]) & (after.qpos[:, 2] <= high)
-        speed = (after.derived[:, 0] - before.derived[:, 0]) / env.dt
-        rewards = speed * env._forward_reward_weight + healthy * env._healthy_reward
+        velocity = (after.derived[:, :2] - before.derived[:, :2]) / env.dt
+        rewards = self.speed(velocity, after) * env._forward_reward_weight + healthy * env._healthy_reward
         control = env._ctrl_cost_weight * np.sum(np.square(action), axis=1)
         contact = env._contact_cost_weight * np.sum(np.square(self.forces(after)), axis=1)
         return rewards - (control + contact), ~healthy & env._terminate_when_unhealthy
+
+    def speed(self, velocity: Array, after: Moment) -> Array:
+        """Return the speed that is rewarded, of velocities ``(n, 2)``."""
+        return velocity[:, 0]
 
     def forces(self, now: Moment) -> Array:
         """Return the contact forces on the bodies, shape ``(n, 6 nbody)``."""
@@ -205,14 +230,20 @@ class Ant(Body):
 
     def derived(self, batch: Batch) -> Array:
         """Where the torso is, and the forces, which Gymnasium has MuJoCo compute after the step."""
-        mujoco, model, data = library(), self.env.model, self._scratch
-        torso = model.body(self.env._main_body).id
-        rows = np.empty((batch.nsim, 2 + 6 * model.nbody))
-        for i, row in enumerate(rows):
-            batch.get_data(i, data)
-            mujoco.mj_rnePostConstraint(model, data)
-            row[:2], row[2:] = data.xpos[torso, :2], data.cfrc_ext.ravel()
-        return rows
+        rows = []
+        for i, mass in enumerate(batch.expand("body_mass")):
+            batch.get_data(i, self._scratch)
+            library().mj_rnePostConstraint(self.env.model, self._scratch)
+            rows.append(self.read(self._scratch, mass))
+        return np.array(rows)
+
+    def read(self, data: Any, mass: Array) -> Array:
+        """Return what is read of one simulation, shape ``(e,)``.
+
+        :param mass: the masses of its bodies, shape ``(nbody,)``.
+        """
+        torso = self.env.model.body(self.env._main_body).id
+        return np.concatenate([data.xpos[torso, :2], data.cfrc_ext.ravel()])
 
     def state_of(self, observation: Array) -> tuple[Array, Array]:
         """Return positions and velocities that are observed so, at the origin of the plane."""
@@ -223,6 +254,76 @@ class Ant(Body):
     def derived_of(self, qpos: Array, qvel: Array) -> Array:
         """Neither the forces nor where the torso was before the last substep."""
         return np.full((len(qpos), 2 + 6 * self.env.model.nbody), np.nan)
+
+
+class AntHeading(Ant):
+    """A body on four legs, to walk in a direction."""
+
+    tasks = ("direction",)
+
+    def speed(self, velocity: Array, after: Moment) -> Array:
+        """The speed in the direction."""
+        direction = after.task["direction"]
+        return velocity[:, 0] * np.cos(direction) + velocity[:, 1] * np.sin(direction)
+
+
+class Humanoid(Ant):
+    """A body on two legs and with arms, to walk forward.
+
+    Derived are the place of the center of mass in the plane, the contact forces on all bodies, then their inertias and
+    velocities about the center of mass, and the torques of the motors.
+    """
+
+    begins_by = frozenset({"body_mass", "body_pos"})
+
+    def observe(self, now: Moment) -> Array:
+        """All but the place in the plane; of what is derived, all but the center of mass."""
+        env, nbody = self.env, self.env.model.nbody
+        hidden = 2 * env._exclude_current_positions_from_observation
+        ends = 2 + np.cumsum([6 * nbody, 10 * (nbody - 1), 6 * (nbody - 1)])
+        _, inertias, velocities, torques = np.split(now.derived, ends, axis=1)
+        seen = [now.qpos[:, hidden:], now.qvel]
+        seen += [inertias] * (env._include_cinert_in_observation is True)
+        seen += [velocities] * (env._include_cvel_in_observation is True)
+        seen += [torques] * (env._include_qfrc_actuator_in_observation is True)
+        seen += [self.forces(now)[:, 6:]] * (env._include_cfrc_ext_in_observation is True)
+        return np.concatenate(seen, axis=1)
+
+    def outcome(self, before: Moment, after: Moment, action: Array) -> tuple[Array, Array]:
+        """Speed and a reward for being upright, less the costs of control and of contacts."""
+        env = self.env
+        low, high = env._healthy_z_range
+        healthy = (low < after.qpos[:, 2]) & (after.qpos[:, 2] < high)
+        speed = (after.derived[:, 0] - before.derived[:, 0]) / env.dt
+        rewards = env._forward_reward_weight * speed + healthy * env._healthy_reward
+        control = env._ctrl_cost_weight * np.sum(np.square(action.astype(np.float64)), axis=1)
+        contact = env._contact_cost_weight * np.sum(np.square(self.forces(after)), axis=1)
+        costs = control + np.clip(contact, *env._contact_cost_range)
+        return rewards - costs, ~healthy & env._terminate_when_unhealthy
+
+    def forces(self, now: Moment) -> Array:
+        """Return the contact forces on the bodies, shape ``(n, 6 nbody)``."""
+        return now.derived[:, 2 : 2 + 6 * self.env.model.nbody]
+
+    def begun(self, model: Any, qpos: Array, qvel: Array) -> Array:
+        """Neither contacts nor motors have acted."""
+        mujoco, data = library(), self._scratch
+        mujoco.mj_resetData(model, data)
+        data.qpos, data.qvel = qpos, qvel
+        for derive in (mujoco.mj_kinematics, mujoco.mj_comPos, mujoco.mj_comVel):
+            derive(model, data)
+        return self.read(data, model.body_mass)
+
+    def read(self, data: Any, mass: Array) -> Array:
+        """What is read of one simulation."""
+        center = (np.sum(mass[:, None] * data.xipos, axis=0) / np.sum(mass))[:2]
+        motors = data.qfrc_actuator[6:]  # not at the root
+        return np.concatenate([center, *map(np.ravel, (data.cfrc_ext, data.cinert[1:], data.cvel[1:], motors))])
+
+    def derived_of(self, qpos: Array, qvel: Array) -> Array:
+        """Nothing is derived from the state after the last substep."""
+        nbody = self.env.model.nbody
+        return np.full((len(qpos), 2 + 6 * nbody + 16 * (nbody - 1) + self.env.model.nv - 6), np.nan)
 
 
 class Reacher(Body):
@@ -267,6 +368,38 @@ class Reacher(Body):
         return np.concatenate([angles, target], 1), np.concatenate([speeds, np.zeros_like(speeds)], 1)
 
 
+class ReacherGoal(Reacher):
+    """An arm of two links, to touch a point that it does not observe. Derived is the place of the fingertip."""
+
+    tasks = ("goal_x", "goal_y")
+    begins_by = frozenset()
+
+    def observe(self, now: Moment) -> Array:
+        """(cosines and sines of both angles, angular velocities)."""
+        angles = now.qpos[:, :2]
+        return np.concatenate([np.cos(angles), np.sin(angles), now.qvel[:, :2]], axis=1)
+
+    def outcome(self, before: Moment, after: Moment, action: Array) -> tuple[Array, Array]:
+        """The costs of distance and of control."""
+        height = np.full(len(action), self.env.model.body("target").pos[2])
+        goal = np.stack([after.task["goal_x"], after.task["goal_y"], height], axis=1)
+        return super().outcome(before, after._replace(derived=after.derived - goal), action)
+
+    def begun(self, model: Any, qpos: Array, qvel: Array) -> Array:
+        """Nothing of it is observed or rewarded."""
+        return np.zeros(3)
+
+    def derived(self, batch: Batch) -> Array:
+        """The place of the fingertip."""
+        return batch.xpos[:, self.env.model.body("fingertip").id]
+
+    def state_of(self, observation: Array) -> tuple[Array, Array]:
+        """Return positions and velocities that are observed so, the target anywhere."""
+        unseen = np.zeros((len(observation), 2))
+        cos_sin, speeds = np.split(observation, [4], axis=1)
+        return super().state_of(np.concatenate([cos_sin, unseen, speeds, unseen], axis=1))
+
+
 BODIES: Final[dict[str, type[Body]]] = {
     "InvertedPendulumEnv": InvertedPendulum,
     "HopperEnv": Hopper,
@@ -275,8 +408,12 @@ BODIES: Final[dict[str, type[Body]]] = {
     "SwimmerEnv": Swimmer,
     "AntEnv": Ant,
     "ReacherEnv": Reacher,
+    "HumanoidEnv": Humanoid,
+    "HalfCheetahVelocityEnv": HalfCheetahVelocity,
+    "AntHeadingEnv": AntHeading,
+    "ReacherGoalEnv": ReacherGoal,
 }
-"""Class of an environment in ``gymnasium.envs.mujoco`` = what it observes and rewards."""
+"""Class in ``gymnasium.envs.mujoco`` or :mod:`hyperrl.physics.tasks` = what the environment observes and rewards."""
 
 
 def _within(value: Array, limits: tuple[float, float]) -> Array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from hyperrl.physics.base import Context, Physics
 from hyperrl.physics.bodies import BODIES, Moment
 from hyperrl.physics.libmujoco import library, quiet
-from hyperrl.physics.model_edit import ModelEdit
+from hyperrl.physics.model_edit import ModelEdit, Value
 from hyperrl.utils.errors import nearest
 
 if TYPE_CHECKING:
@@ -35,8 +35,10 @@ class MujocoPhysics(Physics):
 
     :param make: makes the environment.
     :param edit: returns what a context changes of the model of an unwrapped environment.
+    :param attributes: attribute of the environment on which its reward depends = its value in a context.
     :param features: the features of the context.
-    :raises ValueError: where what the environment observes and rewards is not known for many rows at once.
+    :raises ValueError: where what the environment observes and rewards is not known for many rows at once, and for an
+        attribute on which the reward does not depend.
 
     >>> from hyperrl import load_family
     >>> physics = load_family("hopper").physics()
@@ -55,19 +57,27 @@ class MujocoPhysics(Physics):
         self,
         make: Callable[[], gym.Env[Any, Any]],
         edit: Callable[[Any], ModelEdit],
+        attributes: Mapping[str, Value],
         features: Collection[str],
     ) -> None:
-        self._made_of = (make, edit, features)
+        self._made_of = (make, edit, attributes, features)
         self.features = tuple(features)
         env: Any = make().unwrapped
         kind = type(env).__name__
-        if kind not in BODIES or not type(env).__module__.startswith("gymnasium.envs.mujoco."):
+        if kind not in BODIES or not type(env).__module__.startswith(("gymnasium.envs.mujoco.", "hyperrl.physics.")):
             raise ValueError(
                 f"physics = 'mujoco' knows what Gymnasium's {list(BODIES)} of version 5 observe and reward, and got "
                 f"{type(env).__module__}.{kind}: leave it out.{nearest(kind, BODIES)}"
             )
         self.env = env
         self.body = BODIES[kind](env)
+        for name in attributes:
+            if name not in self.body.tasks:
+                raise ValueError(
+                    f"[attributes] {name!r}: physics = 'mujoco' knows those of {kind} that its reward depends on, "
+                    f"{list(self.body.tasks)}: use [model], or leave physics out.{nearest(name, self.body.tasks)}"
+                )
+        self._attributes = attributes
         self.observation_space = env.observation_space
         self.action_space = env.action_space
         model = env.model
@@ -80,6 +90,7 @@ class MujocoPhysics(Physics):
         self._size = mujoco.mj_stateSize(model, int(kept))
         self._batch: Batch | None = None
         self._bound = np.empty((len(self.features), 0))  # the contexts of its simulations, (d, n)
+        self._task: dict[str, np.ndarray] = {}  # and the environment's attributes in them, (n,) each
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), self._made_of, {"threads": self.threads}
@@ -133,7 +144,7 @@ class MujocoPhysics(Physics):
         whole = np.concatenate([batch.state[:, : self._size], self.body.derived(batch)], axis=1)
         after = np.where(goes_on[:, None], whole, np.nan)
         acted = controls.astype(self.action_space.dtype)
-        reward, terminated = self.body.outcome(self._moment(before), self._moment(after), acted)
+        reward, terminated = self.body.outcome(self._moment(before), self._moment(after, self._task), acted)
         return (
             torch.from_numpy(after).to(state.dtype),
             torch.from_numpy(reward).to(state.dtype),
@@ -151,8 +162,8 @@ class MujocoPhysics(Physics):
         states = np.concatenate([states, self.body.derived_of(states[:, self._qpos], states[:, self._qvel])], axis=1)
         return torch.from_numpy(states).to(observation.dtype)
 
-    def _moment(self, states: np.ndarray) -> Moment:
-        return Moment(states[:, self._qpos], states[:, self._qvel], states[:, self._size :])
+    def _moment(self, states: np.ndarray, task: Mapping[str, np.ndarray] | None = None) -> Moment:
+        return Moment(states[:, self._qpos], states[:, self._qvel], states[:, self._size :], task or {})
 
     def _bind(self, c: Context, n: int) -> Batch:
         """Return the batch of ``n`` simulations, the model of each as its context says."""
@@ -164,6 +175,7 @@ class MujocoPhysics(Physics):
             for field in self.body.reads:
                 getattr(self._batch, field)
             self._bound = np.full((len(self.features), n), np.nan)
+            self._task = {name: np.full(n, getattr(self.env, name)) for name in self.body.tasks}
         columns = self._columns(c)
         changed = (columns != self._bound).any(axis=0).nonzero()[0]
         if len(changed):
@@ -171,7 +183,10 @@ class MujocoPhysics(Physics):
             for i, context in zip(changed.tolist(), self._contexts(columns[:, changed]), strict=True):
                 for field, value in self._edit.values(context).items():
                     live[field][i] = value
-            self._batch.set_const(ids=changed)
+                for name, value in self._attributes.items():
+                    self._task[name][i] = value(context)
+            if live:
+                self._batch.set_const(ids=changed)
             self._bound[:, changed] = columns[:, changed]
         return self._batch
 

@@ -149,7 +149,7 @@ def test_fresh_contexts_are_uniform_in_the_training_range(name):
 def test_one_episode_says_nothing_about_the_next(name):
     vec_env = make(name, 4000, seed=1)
     first, second = (np.concatenate(list(vec_env.reset().values()), axis=1) for _ in range(2))
-    first, second = (values[:, values.std(axis=0) > 0] for values in (first, second))
+    first, second = (values[:, values.std(axis=0) > 1e-9] for values in (first, second))
     k = first.shape[1]
     across = np.corrcoef(first.T, second.T)[:k, k:]
     assert abs(across).max() < 0.08
@@ -225,7 +225,15 @@ def test_the_time_limit_is_the_familys(name):
         lengths += [info["episode"]["l"] for info in vec_env.step(action)[3] if "episode" in info]
     assert lengths
     assert max(lengths) <= limit
-    if name not in ("cartpole", "inverted_pendulum", "hopper", "walker2d", "ant"):  # which fall
+    if name not in (
+        "cartpole",
+        "inverted_pendulum",
+        "hopper",
+        "walker2d",
+        "ant",
+        "ant_direction",
+        "humanoid",
+    ):  # which fall
         assert limit in lengths
 
 
