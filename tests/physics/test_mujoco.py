@@ -179,6 +179,23 @@ def test_an_edited_model_equals_one_compiled_from_a_changed_definition(
     assert not np.array_equal(edited.data.qpos, qpos)
 
 
+@pytest.mark.parametrize(("name", "seconds"), [("half_cheetah", 6), ("ant", 4), ("hopper", 6)])
+def test_contacts_bear_the_weight_at_rest(name: str, seconds: float) -> None:
+    context = {"gravity": 4.0, "torso_mass": 2.0, "friction": 0.7}
+    env: Any = hyperrl.load_family(name).make(context)
+    env.reset(seed=0)
+    model, data = env.unwrapped.env.unwrapped.model, env.unwrapped.env.unwrapped.data
+    mujoco.mj_step(model, data, nstep=round(seconds / model.opt.timestep))
+    assert abs(data.qvel).max() < 1e-3
+    upward, force = 0.0, np.zeros(6)
+    for i in range(data.ncon):
+        mujoco.mj_contactForce(model, data, i, force)
+        upward += data.contact[i].frame.reshape(3, 3)[:, 2] @ force[:3]
+    original: Any = gym.make(BASES[name]).unwrapped
+    mass = original.model.body_mass.sum() + original.model.body("torso").mass.item()  # twice the torso
+    assert upward == pytest.approx(4.0 * mass, rel=1e-6)
+
+
 @every_edited_body
 def test_a_factor_of_minus_one_is_the_opposite_action(name: str) -> None:
     family = hyperrl.load_family(name)
