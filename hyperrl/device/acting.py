@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final, final
 
 import torch
@@ -23,10 +24,18 @@ class Acting:
     :param policy: in evaluation mode.
     :param observation: of ``n`` environments.
     :param is_recorded: replay a tape where the policy's computations allow it.
+    :param forward: what computes actions, values and log-probabilities of an observation, if not the policy.
     """
 
-    def __init__(self, policy: ActorCriticPolicy, observation: Observation, is_recorded: bool) -> None:
+    def __init__(
+        self,
+        policy: ActorCriticPolicy,
+        observation: Observation,
+        is_recorded: bool,
+        forward: Callable[[Observation], tuple[Tensor, Tensor, Tensor]] | None = None,
+    ) -> None:
         self.policy: Final = policy
+        self._forward: Final[Callable[..., tuple[Tensor, Tensor, Tensor]]] = forward or policy
         space = policy.action_space
         self._bounds = None
         if isinstance(space, spaces.Box):
@@ -60,7 +69,7 @@ class Acting:
     def _record(self) -> None:
         policy, state = self.policy, torch.get_rng_state()
         given: dict[str, Any] = {}
-        if isinstance(policy, HyperPolicy):
+        if isinstance(policy, HyperPolicy) and self._forward is policy:
             if not isinstance(policy.actor.head, FactoredHead):
                 return  # whole weights are generated for distinct contexts alone, and kept
             contexts = self._observation[policy.context_key]
@@ -75,7 +84,7 @@ class Acting:
         torch.set_rng_state(state)  # what was sampled was sampled for nobody
 
     def _act(self, observation: Observation, **given: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        actions, values, log_probs = self.policy(observation, **given)
+        actions, values, log_probs = self._forward(observation, **given)
         applied = actions
         if self._bounds is not None:
             low, high = self._bounds

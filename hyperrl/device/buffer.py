@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import Any, final
 
 import numpy as np
@@ -136,31 +136,41 @@ class TensorRolloutBuffer(RolloutBuffer):
             later = advantage
         torch.add(advantages, values, out=self.tensors["returns"])
 
-    def tabulate(self) -> Tensor:
-        """Number the contexts that the rollout met, and return their table ``(K, d)``, in the buffer's order.
+    def tabulate(self, agents: int = 1) -> Tensor:
+        """Number the contexts that each agent's rollout met, and return their tables ``(G, K, d)``, in its order.
 
-        ``context_index`` is each row's place in it, int64 ``(T·n,)``. K is a power of two, so that there are few sizes:
-        the rest of the table repeats the first context.
+        ``context_index`` is each row's place in its agent's, int64 ``(T·n,)``. K is a power of two, so that there are
+        few sizes: the rest of a table repeats its first context.
+
+        :param agents: how many agents G the environments belong to, as many one after another to each.
         """
         changed = self.flags["ended"] | self.flags["switched"]
         begun = torch.cat([torch.ones_like(changed[:1]), changed[:-1]])  # (T, n): another context than the row before
-        number = begun.T.flatten().cumsum(0).view(self.n_envs, -1).T - 1  # (T, n), environment by environment
-        self.context_index.copy_(number.reshape(-1))
-        contexts = self.observed[self.context_key].transpose(0, 1)[begun.T]  # (contexts, d)
-        capacity = max(8, 1 << (len(contexts) - 1).bit_length())
+        contexts = self.observed[self.context_key].transpose(0, 1)[begun.T]  # (contexts, d), environment by environment
+        begun = begun.T.reshape(agents, -1)  # (G, n·T/G)
+        number = begun.flatten().cumsum(0).view(agents, -1) - 1
+        first = number[:, :1]
+        number = number - first
+        self.context_index.copy_(number.view(self.n_envs, -1).T.reshape(-1))
+        capacity = max(8, 1 << int(number[:, -1].max()).bit_length())
         if capacity not in self._tables:
-            self._tables[capacity] = contexts.new_empty(capacity, contexts.shape[1])
+            self._tables[capacity] = contexts.new_empty(agents, capacity, contexts.shape[1])
         table = self._tables[capacity]
-        table[:] = contexts[0]
-        table[: len(contexts)] = contexts
+        table[:] = contexts[first]
+        table[begun.nonzero()[:, 0], number[begun]] = contexts
         return table
 
-    def shuffled(self) -> Tensor:
-        """Draw an order of the rows as Stable-Baselines3 does, from numpy's global generator: int64 ``(T·n,)``."""
-        order = torch.from_numpy(np.random.permutation(self.buffer_size * self.n_envs)).to(self.device)  # noqa: NPY002
-        return (
-            order % self.buffer_size * self.n_envs + order // self.buffer_size
-        )  # its rows are environment by environment
+    def shuffled(self, generators: Sequence[Any] = (np.random,)) -> Tensor:
+        """Draw an order of each agent's rows as Stable-Baselines3 does: int64 ``(G, T·n/G)``.
+
+        :param generators: of numpy, one for each agent; ``None`` leaves its rows as they are.
+        """
+        n = self.n_envs // len(generators)
+        size = self.buffer_size * n
+        orders = [torch.from_numpy(g.permutation(size)) if g is not None else torch.arange(size) for g in generators]
+        order = torch.stack(orders).to(self.device)  # its rows are environment by environment
+        first = torch.arange(0, self.n_envs, n, device=self.device)[:, None]
+        return order % self.buffer_size * self.n_envs + order // self.buffer_size + first
 
     def flat(self, name: str) -> Tensor:
         """Return a tensor of the buffer as rows ``(T·n, …)``."""
@@ -169,7 +179,7 @@ class TensorRolloutBuffer(RolloutBuffer):
     def get(self, batch_size: int | None = None) -> Generator[DictRolloutBufferSamples, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Yield minibatches in a random order, as Stable-Baselines3's buffer does."""
         names = ("actions", "values", "log_probs", "advantages", "returns")
-        for rows in self.shuffled().split(batch_size or self.buffer_size * self.n_envs):
+        for rows in self.shuffled()[0].split(batch_size or self.buffer_size * self.n_envs):
             observations = {key: entry.flatten(0, 1)[rows] for key, entry in self.observed.items()}
             yield DictRolloutBufferSamples(observations, *(self.flat(name)[rows] for name in names))
 

@@ -1,15 +1,14 @@
-"""PPO's loss on a minibatch and its gradient, as one computation without shapes or choices that depend on values."""
+"""PPO's loss on minibatches and its gradient, as one computation without shapes or choices that depend on values."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import Tensor
 
 from hyperrl.device.buffer import TensorRolloutBuffer
-from hyperrl.policies import HyperPolicy
+from hyperrl.device.networks import Networks
 
 
 class Settings(NamedTuple):
@@ -54,7 +53,7 @@ class Measures(NamedTuple):
 
 
 def gradient(
-    policy: ActorCriticPolicy,
+    networks: Networks,
     buffer: TensorRolloutBuffer,
     rows: Tensor,
     table: Tensor | None,
@@ -62,22 +61,27 @@ def gradient(
     switches: Switches,
     into: Tensor,
 ) -> Tensor:
-    """Compute the loss of some rows of a buffer, write its clipped gradient, and return :class:`Measures`, ``(5,)``.
+    """Compute the losses of G agents on a minibatch of each, write their clipped gradients, return :class:`Measures`.
 
-    :param rows: which rows of the flat buffer, int64 of shape ``(B,)``.
-    :param table: the rollout's contexts, shape ``(K, d)``, where the policy takes them so.
-    :param into: where the gradient goes: all parameters that are learnt, one after another, flat.
+    :param rows: which rows of the flat buffer, int64 of shape ``(G, B)``.
+    :param table: the contexts of each agent's rollout, shape ``(G, K, d)``, where policies take them so.
+    :param into: where the gradients go, shape ``(G, P)``: all parameters that are learnt, one after another, flat.
+    :return: the measures of each agent, shape ``(G, 5)``.
     """
+    g, b = rows.shape
+    rows = rows.flatten()
     observation = {key: entry.flatten(0, 1).index_select(0, rows) for key, entry in buffer.observed.items()}
-    actions, old_values, old_log_prob, advantages, returns = (
+    actions, *others = (
         buffer.flat(name).index_select(0, rows) for name in ("actions", "values", "log_probs", "advantages", "returns")
     )
-    values, log_prob, entropy = policy.evaluate_actions(observation, actions, **condition(policy, buffer, rows, table))
-    values = values.flatten()
-    share = 1 / len(rows)
+    old_values, old_log_prob, advantages, returns = (other.view(g, b) for other in others)
+    index = None if table is None else buffer.context_index.index_select(0, rows)
+    values, log_prob, entropy = networks.evaluate(observation, actions, table, index)  # (G, B)
+    share = 1 / b
     with torch.no_grad():
-        if switches.normalizes_advantage and len(rows) > 1:
-            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+        if switches.normalizes_advantage and b > 1:
+            deviation = advantages.std(1, keepdim=True) + 1e-8
+            advantages = (advantages - advantages.mean(1, keepdim=True)) / deviation
         log_ratio = log_prob - old_log_prob
         ratio = log_ratio.exp()
         gain, clipped_gain = advantages * ratio, advantages * ratio.clamp(settings.least, settings.most)
@@ -97,32 +101,13 @@ def gradient(
             elif entropy.requires_grad:
                 outputs.append(entropy)
                 derivatives.append(torch.zeros_like(entropy) - settings.ent_coef * share)
-    found = torch.autograd.grad(
-        outputs, learnt_parameters(policy), derivatives, allow_unused=True, materialize_grads=True
-    )
+    found = torch.autograd.grad(outputs, networks.learnt(), derivatives, allow_unused=True, materialize_grads=True)
     with torch.no_grad():
-        torch.cat([part.flatten() for part in found], out=into)
-        norm = torch.linalg.vector_norm(into)
+        torch.cat([part.reshape(g, -1) for part in found], dim=1, out=into)
+        norm = torch.linalg.vector_norm(into, dim=1, keepdim=True)
         into.mul_((settings.max_grad_norm / (norm + 1e-6)).clamp(max=1.0))
         change = ratio - 1
         outside = (change.abs() > settings.clip_range).to(ratio.dtype)
         lost = -torch.min(gain, clipped_gain)
         order = log_prob if entropy is None else -entropy
-        return torch.stack([lost, error.square(), order, outside, change - log_ratio]).mean(1)
-
-
-def condition(
-    policy: ActorCriticPolicy, buffer: TensorRolloutBuffer, rows: Tensor, table: Tensor | None
-) -> dict[str, Any]:
-    """Return the argument that tells a policy the contexts of rows by their places in a table."""
-    if table is None or not isinstance(policy, HyperPolicy):
-        return {}
-    index = buffer.context_index.index_select(0, rows)
-    if len(table) >= len(rows):  # fewer sets of weights are generated if each row has its own
-        table, index = table.index_select(0, index), torch.arange(len(rows), device=rows.device)
-    return dict(condition=policy.condition(table, index))
-
-
-def learnt_parameters(policy: ActorCriticPolicy) -> list[torch.nn.Parameter]:
-    """Return the parameters that have gradients."""
-    return [parameter for parameter in policy.parameters() if parameter.requires_grad]
+        return torch.stack([lost, error.square(), order, outside, change - log_ratio], dim=1).mean(2)

@@ -82,9 +82,10 @@ class Groups:
         chunks = -(counts // -self.size)  # (K,) chunks of each context; 0 if it has no rows
         if static:
             most = (batch + contexts * (self.size - 1)) // self.size
-            places = torch.arange(most, device=index.device)
             # Chunks beyond those that are needed belong to the last context, and no row is in them.
-            context = torch.searchsorted(chunks.cumsum(0), places, right=True).clamp(max=contexts - 1)
+            ends = chunks.cumsum(0).clamp(max=most)  # (K,)
+            ended = index.new_zeros(most + 1).scatter_add(0, ends, torch.ones_like(ends)).cumsum(0)  # before each place
+            context = ended[:most].clamp(max=contexts - 1)
         else:
             context = torch.repeat_interleave(torch.arange(contexts, device=index.device), chunks)
         self.context: Final = context  # (C,)
@@ -94,14 +95,14 @@ class Groups:
         first_chunk = torch.cumsum(chunks, 0) - chunks  # (K,)
         rank = torch.arange(batch, device=index.device) - first_row[index[order]]  # (B,) place within its context
         slot = first_chunk[index[order]] * self.size + rank  # (B,)
-        self.slot: Final = torch.empty_like(order).index_copy_(0, order, slot)
+        self.slot: Final = torch.zeros_like(order).scatter(0, order, slot)
         # Fill an empty place with a row of its context: at another value, such as zero, the target may not be finite.
         row = order  # (C·size,)
         if len(self.context) * self.size > batch:
             row = (
                 order[first_row[self.context].clamp(max=batch - 1)]
                 .repeat_interleave(self.size)
-                .index_copy_(0, slot, order)
+                .scatter(0, slot, order)
             )
         self.row: Final = row
 

@@ -13,6 +13,7 @@ from typing import Final, final
 
 import torch
 from torch import Tensor, nn
+from torch._C._functorch import is_batchedtensor
 from torch.nn import functional
 
 from hyperrl.hypernet.grouping import Groups
@@ -399,7 +400,8 @@ def _split(flat: Tensor, shapes: Shapes) -> dict[str, Tensor]:
 
 def _accumulate(y: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """Return ``y + a·b`` and overwrite y, ``(B, out), (B, n), (n, out)``; otherwise y would be copied first."""
-    if torch.is_autocast_enabled(y.device.type):  # which does not choose dtypes for operations in place
+    # Autocast does not choose dtypes for operations in place, and vmap computes this one in a loop.
+    if torch.is_autocast_enabled(y.device.type) or is_batchedtensor(y):
         return torch.addmm(y, a, b)
     return y.addmm_(a, b)
 

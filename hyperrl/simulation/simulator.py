@@ -133,6 +133,11 @@ class Simulator:
         """The contexts of the episodes under way, float64 of shape ``(n, d)``."""
         return self._columns.T.clone(memory_format=torch.contiguous_format)
 
+    @property
+    def has_fixed_contexts(self) -> bool:
+        """Whether contexts are those of a fixed set, and not fresh draws."""
+        return self._fixed is not None
+
     def seed(self, seeds: Sequence[int | None]) -> None:
         """Seed each environment and count its episodes from 0 again; ``None`` leaves it as it is; shape ``(n,)``."""
         given = [(i, signed(seed)) for i, seed in enumerate(seeds) if seed is not None]

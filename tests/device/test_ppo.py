@@ -20,8 +20,9 @@ from toy import perturb
 import hyperrl
 from hyperrl.device import DevicePPO
 from hyperrl.device.buffer import TensorRolloutBuffer
-from hyperrl.device.ppo import _Update
+from hyperrl.device.networks import Networks
 from hyperrl.device.statistics import Normalizer
+from hyperrl.device.updating import _Minibatch, _settings
 from hyperrl.hypernet import HEADS
 from hyperrl.policies import ContextExtractor, FilmPolicy
 from hyperrl.policies.tracing import unvalidated
@@ -91,7 +92,7 @@ def test_an_update_is_stable_baselines3s(
         np.random.seed(0)  # noqa: NPY002
         (DevicePPO if model is ours else PPO).train(model)
     assert ours._is_recorded
-    assert ours._tapes.keys() == {key for key in ours._tapes if key[0] in (24, 128 % 24)}
+    assert {rows for rows, *_ in ours._updates._minibatches} <= {24, 128 % 24}
     assert ours._n_updates == theirs._n_updates
     for mine, other in zip(ours.policy.parameters(), theirs.policy.parameters(), strict=True):
         assert_allclose(mine.detach(), other.detach(), rtol=0, atol=1e-6)
@@ -144,7 +145,7 @@ def test_statistics_are_vec_normalizes() -> None:
     for vec_env in (one, other):
         vec_env.seed(1)
         vec_env.reset()
-    normalizer = Normalizer(one, torch.device("cpu"))
+    normalizer = Normalizer([one], torch.device("cpu"))
     generator = np.random.default_rng(0)
     for _ in range(50):
         actions = generator.integers(2, size=8)
@@ -175,10 +176,10 @@ def test_a_minibatch_is_one_graph(policy: str) -> None:
     """Traced without values, in which numbers and sizes that depend on them would be symbols."""
     model = rolled_out(make(DevicePPO, "cartpole", policy))
     model.policy.set_training_mode(True)
-    _, switches = model._settings()
-    update = _Update(model, 48, model.rollout_buffer.tabulate(), switches, ())
+    buffer, (_, switches) = model.rollout_buffer, _settings(model)
+    minibatch = _Minibatch(Networks([model.policy]), buffer, 48, buffer.tabulate(), switches)
     with unvalidated():
-        graph = make_fx(lambda: update._compute(), tracing_mode="fake", _allow_non_fake_inputs=True)().graph
+        graph = make_fx(lambda: minibatch.compute(), tracing_mode="fake", _allow_non_fake_inputs=True)().graph
     values = tree_leaves([node.meta["val"] for node in graph.nodes if node.meta.get("val") is not None])
     assert len(values) > 100
     assert all(isinstance(value, Tensor) and all(type(size) is int for size in value.shape) for value in values)
@@ -198,14 +199,14 @@ def test_contexts_outside_the_training_range_are_recorded_too(monkeypatch: pytes
         in_float64(model, monkeypatch)
         np.random.seed(0)  # noqa: NPY002
         cls.train(model)
-    assert not any(key[2].is_inside for key in models[0]._tapes)
+    assert not any(key[2].is_inside for key in models[0]._updates._minibatches)
     for mine, other in zip(*(model.policy.parameters() for model in models), strict=True):
         assert_allclose(mine.detach(), other.detach(), rtol=0, atol=1e-6)
 
 
 def test_the_table_holds_each_context_of_the_rollout() -> None:
     buffer = rolled_out(make(DevicePPO, "cartpole", "low_rank", n_steps=40)).rollout_buffer
-    table = buffer.tabulate()
+    (table,) = buffer.tabulate()
     contexts = buffer.observed["context"].flatten(0, 1)
     assert torch.equal(table[buffer.context_index], contexts)
     assert len(torch.unique(buffer.context_index)) == len(torch.unique(contexts, dim=0)) > 8
@@ -290,7 +291,7 @@ def test_foreign_environments_with_the_tensor_interface() -> None:
     model.learn(512)
     buffer = model.rollout_buffer
     assert len(buffer.cut_short()[0]) == 8 * 6
-    assert torch.equal(buffer.tabulate()[buffer.context_index], buffer.observed["context"].flatten(0, 1))
+    assert torch.equal(buffer.tabulate()[0][buffer.context_index], buffer.observed["context"].flatten(0, 1))
 
 
 @pytest.mark.parametrize("options", [dict(use_sde=True, sde_sample_freq=4), dict(policy_kwargs=dict(similarity=0.1))])
