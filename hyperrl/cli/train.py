@@ -18,6 +18,7 @@ def train(
     overrides: Annotated[tuple[str, ...], arg(name="set", metavar="KEY=VALUE")] = (),
     steps: int = 500_000,
     seed: int = 0,
+    seeds: int = 1,
     contexts: int | None = None,
     irrelevant: int = 0,
     resume: bool = False,
@@ -36,6 +37,7 @@ def train(
             hyperparameters, keys of the recipe's file, and arguments of the policy behind `policy.`.
         steps: Environment steps to train for, rounded up to whole rollouts.
         seed: Seed of networks, contexts and initial states.
+        seeds: Train so many seeds from `seed` on side by side, in one batch, and write a run folder of each.
         contexts: Train on a fixed set of this many contexts. Default: a fresh one each episode.
         irrelevant: Append this many features to the context on which nothing depends.
         resume: Continue an interrupted training of the same folder; begin where there is none.
@@ -48,15 +50,31 @@ def train(
     from hyperrl.families.family import load_family
     from hyperrl.training.loop import train
     from hyperrl.training.recipe import agent_spec, read_overrides
+    from hyperrl.training.seeds import train_seeds
 
     set_threads(threads)
     loaded = load_family(family)
-    if out is None:
-        suffix = f"-irrelevant{irrelevant}" if irrelevant else ""
-        out = Path("runs") / f"{loaded.name}-{Path(agent).stem}{suffix}-{seed}"
+    suffix = f"-irrelevant{irrelevant}" if irrelevant else ""
+    name = f"{loaded.name}-{Path(agent).stem}{suffix}"
+    spec = agent_spec(agent, read_overrides(overrides))
+    if seeds > 1:
+        given = {
+            "out": out is not None,
+            "contexts": contexts is not None,
+            "resume": resume,
+            "trainer": trainer == "sb3",
+        }
+        if refused := [f"--{option}" for option, is_given in given.items() if is_given]:
+            raise ValueError(f"--seeds {seeds} trains side by side: leave out {' and '.join(refused)}")
+        numbers = range(seed, seed + seeds)
+        outs = [Path("runs") / f"{name}-{number}" for number in numbers]
+        train_seeds(loaded.with_irrelevant(irrelevant), spec, steps, numbers, outs, device=device)
+        say(f"Wrote {outs[0]} to {outs[-1]}. Next: hyperrl evaluate {outs[0]}")
+        return
+    out = out or Path("runs") / f"{name}-{seed}"
     train(
         loaded.with_irrelevant(irrelevant),
-        agent_spec(agent, read_overrides(overrides)),
+        spec,
         steps,
         seed,
         out,

@@ -63,7 +63,7 @@ class SideBySide:
             state = torch.cuda.get_rng_state(model.device) if on_gpu else torch.get_rng_state()
             self._noise_generators.append(torch.Generator(model.device))
             self._noise_generators[-1].set_state(state)
-            self._shufflers.append(np.random.RandomState())  # noqa: NPY002
+            self._shufflers.append(np.random.RandomState())
             self._shufflers[-1].set_state(np.random.get_state())  # noqa: NPY002
         first = self.models[0]
         self.n: Final = first.n_envs

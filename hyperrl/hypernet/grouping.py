@@ -100,9 +100,7 @@ class Groups:
         row = order  # (C·size,)
         if len(self.context) * self.size > batch:
             row = (
-                order[first_row[self.context].clamp(max=batch - 1)]
-                .repeat_interleave(self.size)
-                .scatter(0, slot, order)
+                order[first_row[self.context].clamp(max=batch - 1)].repeat_interleave(self.size).scatter(0, slot, order)
             )
         self.row: Final = row
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hyperrl.training.record import Training as Training
     from hyperrl.training.run import Run as Run
     from hyperrl.training.run import group_runs as group_runs
+    from hyperrl.training.seeds import train_seeds as train_seeds
 
 __getattr__, __dir__ = attach(
     __name__,
@@ -43,5 +44,6 @@ __getattr__, __dir__ = attach(
             "Run",
             "group_runs",
         ),
+        "seeds": ("train_seeds",),
     },
 )

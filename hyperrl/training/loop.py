@@ -93,7 +93,7 @@ def train(
         checkpoint = Checkpoint(run.checkpoint, checkpoint_seconds, diagnostics, state)
         del state  # its model and replay buffer need not lie in memory while the training goes on
         callbacks.append(checkpoint)
-        model.set_logger(Logger(str(run.path), [TensorBoardOutputFormat(str(run.path))]))
+        log_to(model, run)
         try:
             remaining = steps - model.num_timesteps
             if remaining > 0:
@@ -104,15 +104,28 @@ def train(
             raise
         finally:
             model.logger.close()
-        save_weights(model, spec, run.path / WEIGHTS)
-        model.save(run.path / MODEL)
-        normalizer = model.get_vec_normalize_env()
-        if normalizer is not None:
-            normalizer.save(str(run.path / NORMALIZER))
-        aligned, encoder = find_aligned(model), None
-        if aligned is not None:
-            aligned.save(run.path / ENCODER)
-            encoder = sha256_of(aligned.dynamics)
-        run.finish(Result(describe_model(model), round(checkpoint.elapsed, 1), str(model.device), encoder))
+        write_model(run, model, spec, checkpoint.elapsed)
         run.publish()
     return model
+
+
+def write_model(run: UnfinishedRun, model: BaseAlgorithm, agent: AgentSpec, seconds: float) -> None:
+    """Write a trained model into its run folder.
+
+    :param seconds: how long the training took.
+    """
+    save_weights(model, agent, run.path / WEIGHTS)
+    model.save(run.path / MODEL)
+    normalizer = model.get_vec_normalize_env()
+    if normalizer is not None:
+        normalizer.save(str(run.path / NORMALIZER))
+    aligned, encoder = find_aligned(model), None
+    if aligned is not None:
+        aligned.save(run.path / ENCODER)
+        encoder = sha256_of(aligned.dynamics)
+    run.finish(Result(describe_model(model), round(seconds, 1), str(model.device), encoder))
+
+
+def log_to(model: BaseAlgorithm, run: UnfinishedRun) -> None:
+    """Log a training into its run folder."""
+    model.set_logger(Logger(str(run.path), [TensorBoardOutputFormat(str(run.path))]))

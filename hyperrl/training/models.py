@@ -75,7 +75,10 @@ def build(
         policy, policy_kwargs = policy_class(definition.policy, definition.algorithm)
         hyperparameters = _hyperparameters(algorithm, definition.hyperparameters)
         policy_kwargs |= arguments(policy, with_classes(definition.policy_kwargs), "policy_kwargs", hidden=SPACES)
-        vec_env: VecEnv = family.vec_env(definition.n_envs, contexts=contexts, seed=seed, switch=definition.switch)
+        of_device = "auto" if trainer == "device" and place.type == "cuda" else "cpu"  # where MuJoCo stays
+        vec_env: VecEnv = family.vec_env(
+            definition.n_envs, contexts=contexts, seed=seed, switch=definition.switch, device=of_device
+        )
         if definition.observe_last_step:
             if definition.alignment is not None:
                 raise ValueError("'alignment' encodes the last actions: leave out 'observe_last_step'")

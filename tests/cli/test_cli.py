@@ -149,6 +149,15 @@ def test_export(hyperrl: Command, tmp_path: Path) -> None:
     assert (tmp_path / "open.pt2").is_file()
 
 
+def test_seeds_are_trained_side_by_side(hyperrl: Command) -> None:
+    small = ("n_envs=2", "n_steps=4", "batch_size=8", "n_epochs=1", "policy.net_arch=[4]")
+    arguments = ("train", "pendulum", "hyper-ppo", "--set", *small, "--steps", 1, "--seeds", 2, "--device", "cpu")
+    hyperrl(*arguments, "--seed", 5)
+    assert Path("runs/pendulum-hyper-ppo-5/run.json").exists()
+    assert Path("runs/pendulum-hyper-ppo-6/run.json").exists()
+    assert "leave out --out and --resume" in hyperrl(*arguments, "--out", "x", "--resume", expect=2)
+
+
 def test_commands_play_recurrent_agents_and_show_that_they_work(
     hyperrl: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

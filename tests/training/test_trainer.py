@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.callbacks import BaseCallback
 
 import hyperrl
-from hyperrl.training import Run, agent_spec, build
+from hyperrl.training import Run, agent_spec, build, train_seeds
 
 SMALL: dict[str, Any] = {"n_envs": 8, "n_steps": 16, "batch_size": 64, "n_epochs": 2, "policy.net_arch": [8]}
 
@@ -62,3 +62,38 @@ def test_a_run_says_what_trained_it_and_is_resumed_so(tmp_path: Path) -> None:
     observation = hyperrl.load_family("pendulum").vec_env(4, seed=3).reset()
     expected = whole.predict(observation, deterministic=True)[0]
     assert_array_equal(loaded.predict(observation, deterministic=True)[0], expected)
+
+
+def test_seeds_side_by_side_leave_a_run_folder_each(tmp_path: Path) -> None:
+    spec = agent_spec("hyper-ppo", SMALL | {"target_kl": None})
+    outs = [tmp_path / "a", tmp_path / "b"]
+    models = train_seeds("pendulum", spec, steps=256, seeds=[3, 1], outs=outs, device="cpu")
+    for model, seed, out in zip(models, (3, 1), outs, strict=True):
+        run = Run.open(out)
+        assert (run.training.seed, run.record.trainer, model.num_timesteps) == (seed, "device", 256)
+        alone: Any = hyperrl.train("pendulum", spec, steps=256, seed=seed, device="cpu")
+        written: Any = run.model("cpu")
+        for mine, other in zip(written.policy.parameters(), alone.policy.parameters(), strict=True):
+            assert_allclose(mine.detach(), other.detach(), rtol=0, atol=1e-4)
+        assert_allclose(written.get_vec_normalize_env().ret_rms.var, alone.env.ret_rms.var, rtol=1e-3)
+        assert not list(tmp_path.glob("*.partial"))
+
+
+@pytest.mark.parametrize(
+    ("family", "arguments", "message"),
+    [
+        ("pendulum", dict(seeds=[1, 1]), r"expected seeds, no two alike, got seeds=\[1, 1\]"),
+        ("pendulum", dict(seeds=[1, 2], outs=["x"]), "expected a run folder for each of 2 seeds, got 1"),
+        ("pendulum", dict(seeds=[1, 2], steps=0), "expected at least one step, got steps=0"),
+    ],
+)
+def test_wrong_seeds_are_named(family: str, arguments: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        train_seeds(family, "hyper-ppo", **arguments)
+
+
+def test_seeds_that_fail_leave_nothing(tmp_path: Path) -> None:
+    spec = agent_spec("hyper-ppo", SMALL | {"use_sde": True})
+    with pytest.raises(ValueError, match="without gSDE"):
+        train_seeds("pendulum", spec, steps=256, seeds=[0, 1], outs=[tmp_path / "a", tmp_path / "b"], device="cpu")
+    assert not [path for path in tmp_path.iterdir() if not path.name.startswith(".")]
