@@ -177,7 +177,8 @@ def test_a_minibatch_is_one_graph(policy: str) -> None:
     model = rolled_out(make(DevicePPO, "cartpole", policy))
     model.policy.set_training_mode(True)
     buffer, (_, switches) = model.rollout_buffer, _settings(model)
-    minibatch = _Minibatch(Networks([model.policy]), buffer, 48, buffer.tabulate(), switches)
+    table = buffer.tabulate() if isinstance(model.policy, hyperrl.HyperPolicy) else None
+    minibatch = _Minibatch(Networks([model.policy]), buffer, 48, table, switches)
     with unvalidated():
         graph = make_fx(lambda: minibatch.compute(), tracing_mode="fake", _allow_non_fake_inputs=True)().graph
     values = tree_leaves([node.meta["val"] for node in graph.nodes if node.meta.get("val") is not None])
@@ -211,6 +212,15 @@ def test_the_table_holds_each_context_of_the_rollout() -> None:
     assert torch.equal(table[buffer.context_index], contexts)
     assert len(torch.unique(buffer.context_index)) == len(torch.unique(contexts, dim=0)) > 8
     assert len(table) == 2 ** int(np.ceil(np.log2(len(torch.unique(contexts, dim=0)))))
+
+
+def test_a_large_buffer_takes_little_memory() -> None:
+    """16,384 environments × 32 steps: 95 bytes a row, far from 2 GiB."""
+    vec_env = hyperrl.load_family("pendulum").vec_env(1)
+    buffer = TensorRolloutBuffer(32, vec_env.observation_space, vec_env.action_space, "cpu", n_envs=16_384)
+    stored = (buffer.tensors, buffer.flags, buffer.observed, buffer.last)
+    tensors = [buffer.context_index, *(tensor for group in stored for tensor in group.values())]
+    assert sum(tensor.nbytes for tensor in tensors) == 95 * 32 * 16_384
 
 
 def test_each_loads_the_others_zips(tmp_path: Path) -> None:
