@@ -42,8 +42,9 @@ def test_each_learns_what_it_learns_alone(name: str, policy: str, options: dict[
         perturb(model.policy)
         return model
 
-    agents = SideBySide(make, [0, 1, 2], family.vec_env(12))  # pyright: ignore[reportArgumentType]
+    agents = SideBySide(make, [0, 1, 2], family.vec_env(12))
     agents.learn(160)
+    mine: Any
     for seed, mine in enumerate(agents.models):
         alone: Any = make(seed).learn(160)
         assert mine._n_updates == alone._n_updates
@@ -51,7 +52,7 @@ def test_each_learns_what_it_learns_alone(name: str, policy: str, options: dict[
         for one, other in zip(mine.policy.parameters(), alone.policy.parameters(), strict=True):
             assert_allclose(one.detach(), other.detach(), rtol=0, atol=1e-4)
             assert one.untyped_storage().nbytes() == one.numel() * 4  # a file of it holds no other agent's
-        assert_allclose(mine.env.ret_rms.var, alone.env.ret_rms.var, rtol=1e-3)  # pyright: ignore[reportOptionalMemberAccess]
+        assert_allclose(mine.env.ret_rms.var, alone.env.ret_rms.var, rtol=1e-3)
         assert [e["l"] for e in mine.ep_info_buffer or ()] == [e["l"] for e in alone.ep_info_buffer]
     parameters = [torch.cat([p.detach().flatten() for p in model.policy.parameters()]) for model in agents.models]
     assert not torch.allclose(parameters[0], parameters[1], atol=1e-2)
@@ -72,4 +73,4 @@ def test_what_cannot_stand_side_by_side_is_named(options: dict[str, Any], contex
         return DevicePPO(hyperrl.HyperPolicy, family.vec_env(2, contexts=contexts), seed=seed, **SMALL | options)
 
     with pytest.raises(ValueError, match=message):
-        SideBySide(make, [0, 1], family.vec_env(4))  # pyright: ignore[reportArgumentType]
+        SideBySide(make, [0, 1], family.vec_env(4))
