@@ -202,11 +202,9 @@ GAPS = ("hyper-ppo", "hyper-full-ppo", "adapter-ppo", "film-ppo", "concat-ppo")
 AIB_AGENTS = (*SUITE_AGENTS, "unaware-ppo", "aligned-ppo")
 AIB_SPLITS = {**{f"aib {split}": (split,) for split in MESH_SPLITS}, "aib aggregated": MESH_SPLITS}
 """The splits of each table that follows AIB's protocol."""
-AIB_GROUPS = {
-    "all": ("ode", "double_integrator", "double_integrator_friction"),
-    "overlapping": ("double_integrator_friction",),
-    "non-overlapping": ("ode", "double_integrator"),
-}
+_OVERLAPPING = ("double_integrator_friction", "ball_in_cup_catch", "walker_walk")
+_INVERTED = ("ode", "double_integrator", "cartpole_balance", "cheetah_run", "reacher_easy", "reacher_hard")
+AIB_GROUPS = {"all": _OVERLAPPING + _INVERTED, "overlapping": _OVERLAPPING, "non-overlapping": _INVERTED}
 """The families over which AIB takes a mean: those on which one behaviour does well in every context, and the others."""
 TABLES: dict[str, tuple[tuple[str, ...], Callable[[Comparison], list[str]]]] = {
     "headline": (_titles(HEADLINE), better_concat(HEADLINE, score(OUTSIDE))),

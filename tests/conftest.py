@@ -1,11 +1,30 @@
 import os
+from importlib.util import find_spec
 
 os.environ.setdefault("MPLBACKEND", "agg")
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 
+import pytest
 import torch
 from hypothesis import settings
 
 torch.set_num_threads(1)  # the tests run in several processes
 settings.register_profile("hyperrl", deadline=None, max_examples=50, derandomize=True)
 settings.load_profile("hyperrl")
+
+SUITE = ("ball_in_cup_catch", "cartpole_balance", "cheetah_run", "reacher_easy", "reacher_hard", "walker_walk")
+"""The families that need dm_control."""
+if find_spec("dm_control") is None:  # it has no wheels for the newest Python; the tests take families from this list
+    from hyperrl.utils import definitions
+
+    every = definitions.names
+    definitions.names = lambda kind: [name for name in every(kind) if name not in SUITE]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of the tests of every family, those of one task of the suite are fast; tests/physics/test_suite.py has all."""
+    slow = [name for name in SUITE if name != "reacher_easy"]
+    for item in items:
+        params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+        if item.path.name != "test_suite.py" and any(isinstance(v, str) and v in slow for v in params.values()):
+            item.add_marker(pytest.mark.slow)

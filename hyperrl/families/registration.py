@@ -21,6 +21,16 @@ if TYPE_CHECKING:
 
 TASKS: Final = {"HalfCheetahVelocity": "HalfCheetah-v5", "AntHeading": "Ant-v5", "ReacherGoal": "Reacher-v5"}
 """Name of an environment in :mod:`hyperrl.physics.tasks` = the id of Gymnasium's that it varies."""
+SUITE: Final = {
+    "cartpole": ("balance",),
+    "ball_in_cup": ("catch",),
+    "walker": ("walk",),
+    "cheetah": ("run",),
+    "reacher": ("easy", "hard"),
+}
+"""Domain = tasks of it that :mod:`hyperrl.physics.suite` makes."""
+SUITE_STEPS: Final = 1000
+"""Steps of an episode of the suite."""
 
 
 def make_registered(
@@ -71,7 +81,7 @@ def make_registered_vector(
 
 
 def register() -> None:
-    """Register the bases in :mod:`hyperrl.physics.tasks`, and every family of the catalogue whose id is not taken.
+    """Register the bases in :mod:`hyperrl.physics`, and every family of the catalogue whose id is not taken.
 
     Only the first lines of a file are read, and no module that it names is imported. A faulty file is passed over, or
     registered where its id can be read: its fault is said when the family is used.
@@ -80,6 +90,12 @@ def register() -> None:
         if (task := f"hyperrl/{name}-v5") not in gym.registry:
             limit = gym.spec(original).max_episode_steps
             gym.register(task, entry_point=f"hyperrl.physics.tasks:{name}Env", max_episode_steps=limit)
+    for domain, tasks in SUITE.items():
+        for task in tasks:
+            if (suite := f"ControlSuite/{domain}-{task}-v0") not in gym.registry:
+                kwargs = {"domain": domain, "task": task}
+                entry = "hyperrl.physics.suite:SuiteEnv"
+                gym.register(suite, entry_point=entry, max_episode_steps=SUITE_STEPS, kwargs=kwargs)
     for entries in catalogue("envs").values():
         for i, entry in enumerate(entries):
             try:

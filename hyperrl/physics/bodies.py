@@ -45,8 +45,12 @@ class Body(ABC):
     """The derived fields that are read of a batch, which fills those alone that were asked for before the step."""
     tasks: ClassVar[tuple[str, ...]] = ()
     """The environment's attributes that the reward depends on and a context may set."""
-    begins_by: ClassVar[frozenset[str]] = frozenset()
-    """The fields of the model on which depends what is derived at an episode's start."""
+    begins_by: ClassVar[frozenset[str] | None] = frozenset()
+    """The fields of the model on which an episode's start depends; ``None`` for all."""
+    begins_forward: ClassVar[bool] = True
+    """Whether an episode's first step begins with ``mj_forward``, as in Gymnasium's environments."""
+    stage: ClassVar[str] = "mjSTAGE_NONE"
+    """Up to where MuJoCo derives from the state after a step, see ``Batch.step``."""
 
     def __init__(self, env: Any) -> None:
         self.env = env
@@ -62,6 +66,18 @@ class Body(ABC):
         :param action: shape ``(n, a)``, of the action space's type.
         """
 
+    def start(self, env: Any, state: Array) -> Array:
+        """Let an episode of an environment begin, and return what is derived, shape ``(e,)``.
+
+        :param env: the environment, in the episode's context.
+        :param state: zeros, of :func:`~hyperrl.physics.libmujoco.state_bits`; becomes the state.
+        """
+        caught: list[Array] = []
+        env.set_state = lambda qpos, qvel: caught.extend((qpos, qvel))
+        env.reset_model()
+        state[1 : 1 + sum(map(len, caught))] = np.concatenate(caught)
+        return self.begun(env.model, *caught)
+
     def begun(self, model: Any, qpos: Array, qvel: Array) -> Array:
         """Return what MuJoCo derives at an episode's start, shape ``(e,)``.
 
@@ -71,10 +87,12 @@ class Body(ABC):
         """
         return np.zeros(0)
 
-    def derived(self, batch: Batch) -> Array:
+    def derived(self, batch: Batch, before: Moment) -> Array:
         """Return what MuJoCo has derived in a step, shape ``(n, e)``.
 
         As in Gymnasium's environments it is of the last substep's beginning.
+
+        :param before: what was known before the step.
         """
         return np.zeros((batch.nsim, 0))
 
@@ -228,7 +246,7 @@ class Ant(Body):
         """The torso is at its free joint, and nothing touches."""
         return np.concatenate([qpos[:2], np.zeros(6 * model.nbody)])
 
-    def derived(self, batch: Batch) -> Array:
+    def derived(self, batch: Batch, before: Moment) -> Array:
         """Where the torso is, and the forces, which Gymnasium has MuJoCo compute after the step."""
         rows = []
         for i, mass in enumerate(batch.expand("body_mass")):
@@ -351,7 +369,7 @@ class Reacher(Body):
         library().mj_kinematics(model, data)
         return data.body("fingertip").xpos - data.body("target").xpos
 
-    def derived(self, batch: Batch) -> Array:
+    def derived(self, batch: Batch, before: Moment) -> Array:
         """The way from the target."""
         model = self.env.model
         return batch.xpos[:, model.body("fingertip").id] - batch.xpos[:, model.body("target").id]
@@ -389,7 +407,7 @@ class ReacherGoal(Reacher):
         """Nothing of it is observed or rewarded."""
         return np.zeros(3)
 
-    def derived(self, batch: Batch) -> Array:
+    def derived(self, batch: Batch, before: Moment) -> Array:
         """The place of the fingertip."""
         return batch.xpos[:, self.env.model.body("fingertip").id]
 

@@ -13,6 +13,13 @@ def library() -> Any:
     return import_module("mujoco")
 
 
+def state_bits() -> int:
+    """Return MuJoCo's name for what is kept of a simulation: time, positions, velocities, activations, warm start."""
+    bits = library().mjtState
+    kept = bits.mjSTATE_TIME | bits.mjSTATE_QPOS | bits.mjSTATE_QVEL | bits.mjSTATE_ACT | bits.mjSTATE_WARMSTART
+    return int(kept)
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Keep MuJoCo from writing warnings to a log file in the working folder."""

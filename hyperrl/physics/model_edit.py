@@ -17,6 +17,7 @@ OPTIONS: Final = ("opt.gravity", "opt.wind", "opt.density", "opt.viscosity")
 """The options of a model that may be changed."""
 FIELDS: Final = (
     "body_mass",
+    "body_pos",
     "geom_friction",
     "jnt_stiffness",
     "dof_damping",
@@ -27,7 +28,7 @@ FIELDS: Final = (
     "tendon_damping",
     "tendon_range",
 )
-"""The fields of a model that may be changed: those on which no shape, place or bounding volume depends."""
+"""The fields of a model that may be changed: those on which no shape or bounding volume depends."""
 _THINGS: Final = {
     "body": ("body", "nbody"),
     "geom": ("geom", "ngeom"),
@@ -185,9 +186,21 @@ def _named(table: str, model: Any, target: str) -> tuple[str, Any]:
         field, where = _resolve(model, target, whole=table == "scale")
         if table == "set" and field == "body_mass" and not np.all(model.body_mass[where]):
             raise ValueError("where the compiled mass is 0, there is no inertia to go with another")
+        if field == "body_pos":
+            _check_joints(model, where)
     except ValueError as error:
         raise ValueError(f"[model.{table}] {target!r}: {error}") from None
     return field, where
+
+
+def _check_joints(model: Any, where: Any) -> None:
+    """Refuse the place of a body that has a free joint, which says it, or of the world."""
+    rows = where[0] if isinstance(where, tuple) else where
+    free = library().mjtJoint.mjJNT_FREE
+    for body in np.atleast_1d(rows):
+        first = model.body_jntadr[body]
+        if body == 0 or (first >= 0 and model.jnt_type[first] == free):
+            raise ValueError(f"the body {model.body(body).name!r} is not held at a place on another body")
 
 
 def _resolve(model: Any, target: str, whole: bool) -> tuple[str, Any]:

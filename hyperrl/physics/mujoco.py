@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
@@ -14,9 +13,11 @@ import torch
 from torch import Tensor
 
 from hyperrl.physics.base import Context, Physics
-from hyperrl.physics.bodies import BODIES, Moment
-from hyperrl.physics.libmujoco import library, quiet
+from hyperrl.physics.bodies import BODIES, Body, Moment
+from hyperrl.physics.libmujoco import library, quiet, state_bits
 from hyperrl.physics.model_edit import ModelEdit, Value
+from hyperrl.physics.suite import SuiteEnv
+from hyperrl.physics.suite_tasks import SUITE_TASKS
 from hyperrl.utils.errors import nearest
 
 if TYPE_CHECKING:
@@ -63,31 +64,26 @@ class MujocoPhysics(Physics):
         self._made_of = (make, edit, attributes, features)
         self.features = tuple(features)
         env: Any = make().unwrapped
-        kind = type(env).__name__
-        if kind not in BODIES or not type(env).__module__.startswith(("gymnasium.envs.mujoco.", "hyperrl.physics.")):
-            raise ValueError(
-                f"physics = 'mujoco' knows what Gymnasium's {list(BODIES)} of version 5 observe and reward, and got "
-                f"{type(env).__module__}.{kind}: leave it out.{nearest(kind, BODIES)}"
-            )
         self.env = env
-        self.body = BODIES[kind](env)
+        self.body = _body(env)
         for name in attributes:
             if name not in self.body.tasks:
                 raise ValueError(
-                    f"[attributes] {name!r}: physics = 'mujoco' knows those of {kind} that its reward depends on, "
-                    f"{list(self.body.tasks)}: use [model], or leave physics out.{nearest(name, self.body.tasks)}"
+                    f"[attributes] {name!r}: physics = 'mujoco' knows those of {type(env).__name__} that its reward "
+                    f"depends on, {list(self.body.tasks)}: use [model], or leave physics out."
+                    f"{nearest(name, self.body.tasks)}"
                 )
         self._attributes = attributes
         self.observation_space = env.observation_space
         self.action_space = env.action_space
         model = env.model
         self._edit = edit(env)
-        self._begins_by_context = not self.body.begins_by.isdisjoint(self._edit.fields) or "qpos0" in self._edit.fields
+        begins_by, fields = self.body.begins_by, self._edit.fields
+        self._begins_by_context = begins_by is None or not begins_by.isdisjoint(fields) or "qpos0" in fields
+        self._starter: Any = make().unwrapped if self._begins_by_context else env
+        """Where episodes begin; where that depends on the context, with a model of its own."""
         self._qpos, self._qvel = slice(1, 1 + model.nq), slice(1 + model.nq, 1 + model.nq + model.nv)
-        mujoco = library()
-        bits = mujoco.mjtState
-        kept = bits.mjSTATE_TIME | bits.mjSTATE_QPOS | bits.mjSTATE_QVEL | bits.mjSTATE_ACT | bits.mjSTATE_WARMSTART
-        self._size = mujoco.mj_stateSize(model, int(kept))
+        self._size = library().mj_stateSize(model, state_bits())
         self._batch: Batch | None = None
         self._bound = np.empty((len(self.features), 0))  # the contexts of its simulations, (d, n)
         self._task: dict[str, np.ndarray] = {}  # and the environment's attributes in them, (n,) each
@@ -98,15 +94,13 @@ class MujocoPhysics(Physics):
     def initial(self, uniform: Tensor, c: Context) -> Tensor:
         """Where the environment's own ``reset_model`` starts, whose random numbers begin at the two given."""
         _check_cpu(uniform)
-        env, model, init_qpos = self.env, self.env.model, self.env.init_qpos
+        env = self._starter
         contexts: Iterable[dict[str, float] | None] = [None] * len(uniform)
         if self._begins_by_context:
-            contexts, env.model = self._contexts(self._columns(c)), copy.copy(model)
+            contexts = self._contexts(self._columns(c))
         states = np.zeros((len(uniform), self._size))  # without what is derived
         derived = []
         words = (uniform.double().numpy() * 2.0**53).astype(np.uint64).tolist()
-        caught: list[np.ndarray] = []
-        env.set_state = lambda qpos, qvel: caught.extend((qpos, qvel))
         generator = env._np_random = np.random.Generator(np.random.PCG64(0))
         begun: Any = generator.bit_generator.state
         for row, (high, low), context in zip(states, words, contexts, strict=True):
@@ -114,11 +108,7 @@ class MujocoPhysics(Physics):
                 self._edit.apply_to(env, context)
             begun["state"]["state"] = (high << 75) + (low << 11)  # the upper bits of two words of 64
             generator.bit_generator.state = begun
-            env.reset_model()
-            row[self._qpos], row[self._qvel] = caught
-            derived.append(self.body.begun(env.model, *caught))
-            caught.clear()
-        env.model, env.init_qpos = model, init_qpos
+            derived.append(self.body.start(env, row))
         states = np.concatenate([states, np.array(derived).reshape(len(states), -1)], axis=1)
         return torch.from_numpy(states).to(uniform.dtype)
 
@@ -133,15 +123,17 @@ class MujocoPhysics(Physics):
         batch.ctrl = controls
         batch.warning[:] = 0
         goes_on: Any = np.isfinite(before).all(axis=1) & np.isfinite(controls).all(axis=1)
-        step = partial(batch.step, nstep=self.env.frame_skip)
+        first = (before[:, 0] == 0) & self.body.begins_forward
+        stage = getattr(library().mjtStage, self.body.stage).value
+        step = partial(batch.step, nstep=self.env.frame_skip, stage=stage)
         with quiet():
-            for call, rows in ((batch.forward, before[:, 0] == 0), (step, True)):  # Gymnasium begins with mj_forward
+            for call, rows in ((batch.forward, first), (step, True)):
                 try:
                     call(ids=goes_on & rows)
                 except SimulationError as error:
                     goes_on[error.ids] = False
         goes_on &= (batch.warning[:, self._stops, 1] == 0).all(axis=1)
-        whole = np.concatenate([batch.state[:, : self._size], self.body.derived(batch)], axis=1)
+        whole = np.concatenate([batch.state[:, : self._size], self.body.derived(batch, self._moment(before))], axis=1)
         after = np.where(goes_on[:, None], whole, np.nan)
         acted = controls.astype(self.action_space.dtype)
         reward, terminated = self.body.outcome(self._moment(before), self._moment(after, self._task), acted)
@@ -202,6 +194,22 @@ class MujocoPhysics(Physics):
         """The warnings with which MuJoCo gives a simulation up."""
         kinds = library().mjtWarning
         return [int(kind) for kind in (kinds.mjWARN_BADQPOS, kinds.mjWARN_BADQVEL, kinds.mjWARN_BADQACC)]
+
+
+def _body(env: Any) -> Body:
+    """Return what an environment observes and rewards.
+
+    :raises ValueError: where that is not known.
+    """
+    if isinstance(env, SuiteEnv) and env.name in SUITE_TASKS:
+        return SUITE_TASKS[env.name](env)
+    kind, module = type(env).__name__, type(env).__module__
+    if kind in BODIES and module.startswith(("gymnasium.envs.mujoco.", "hyperrl.physics.")):
+        return BODIES[kind](env)
+    raise ValueError(
+        f"physics = 'mujoco' knows what Gymnasium's {list(BODIES)} of version 5 and the tasks {list(SUITE_TASKS)} of "
+        f"the Control Suite observe and reward, and got {module}.{kind}: leave it out.{nearest(kind, BODIES)}"
+    )
 
 
 def _check_cpu(tensor: Tensor) -> None:

@@ -22,7 +22,9 @@ from hyperrl.utils.definitions import folder, names
 BASES = {
     name: spec.definition.base
     for name in names("envs")
-    if (spec := family_spec(name)).definition.physics == "mujoco" and spec.definition.base is not None
+    if (spec := family_spec(name)).definition.physics == "mujoco"
+    and spec.definition.base is not None
+    and "ControlSuite" not in spec.definition.base  # tests/physics/test_suite.py
 }
 every_body = pytest.mark.parametrize("name", BASES)
 EDITED = [name for name in BASES if family_spec(name).definition.model]
