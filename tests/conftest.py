@@ -22,9 +22,8 @@ if find_spec("dm_control") is None:  # it has no wheels for the newest Python; t
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of the tests of every family, those of one task of the suite are fast; tests/physics/test_suite.py has all."""
-    slow = [name for name in SUITE if name != "reacher_easy"]
+    """Of the tests of every family, those of the suite, of a thousand steps, are slow; test_suite.py is fast."""
     for item in items:
         params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
-        if item.path.name != "test_suite.py" and any(isinstance(v, str) and v in slow for v in params.values()):
+        if item.path.name != "test_suite.py" and any(isinstance(v, str) and v in SUITE for v in params.values()):
             item.add_marker(pytest.mark.slow)

@@ -108,7 +108,7 @@ class MujocoPhysics(Physics):
                 self._edit.apply_to(env, context)
             begun["state"]["state"] = (high << 75) + (low << 11)  # the upper bits of two words of 64
             generator.bit_generator.state = begun
-            derived.append(self.body.start(env, row))
+            derived.append(np.array(self.body.start(env, row)))  # a copy: the next row overwrites MuJoCo's arrays
         states = np.concatenate([states, np.array(derived).reshape(len(states), -1)], axis=1)
         return torch.from_numpy(states).to(uniform.dtype)
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from gymnasium import spaces
 from numpy.testing import assert_allclose, assert_array_equal
+from packaged import IN_TORCH
 from sb3_contrib import RecurrentPPO
 from stable_baselines3 import DQN, PPO, SAC
 from stable_baselines3.common.vec_env import VecExtractDictObs, VecNormalize
@@ -63,7 +64,7 @@ def seen(family: hyperrl.Family, context: Vector, seed: int = 0) -> Transitions:
     return Transitions(*(np.array(part) for part in zip(*steps, strict=True)))
 
 
-@pytest.mark.parametrize("name", [name for name in BATCHED if hyperrl.load_family(name).physics().in_torch])
+@pytest.mark.parametrize("name", IN_TORCH)
 def test_one_episode_identifies_the_context(name: str) -> None:
     family = hyperrl.load_family(name)
     hidden = np.array([feature in HIDDEN.get(name, ()) for feature in family.context_space.names])

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from outside import hyperrl
 from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.vec_env import VecNormalize
 
@@ -14,6 +13,7 @@ from hyperrl import HyperPolicy, load_family
 from hyperrl.evaluation import evaluate
 from hyperrl.evaluation.report import Report
 from hyperrl.policies import ConcatPolicy
+from tests.cli.conftest import Command
 
 FAMILY = load_family("pendulum")
 QUICK = ("--family", "pendulum", "--contexts", 2, "--episodes", 1, "--no-progress")
@@ -28,38 +28,38 @@ def agent(tmp_path: Path) -> Any:
     return model
 
 
-def test_evaluate_and_the_same_in_python(agent: Any, tmp_path: Path) -> None:
-    hyperrl(tmp_path, "evaluate", "agent.zip", *QUICK, *NO_PICTURES)
+def test_evaluate_and_the_same_in_python(agent: Any, tmp_path: Path, hyperrl: Command) -> None:
+    hyperrl("evaluate", "agent.zip", *QUICK, *NO_PICTURES)
     report = Report.load(tmp_path / "agent.evaluation.json")
     assert (report.agent, report.seed, report.training) == ("agent", 3, None)
     expected = evaluate(agent, FAMILY, contexts=2, episodes=1)
     for split, found in report.splits.items():
         np.testing.assert_allclose(found.returns, expected.splits[split].returns, rtol=1e-5)
-    assert "is never overwritten" in hyperrl(tmp_path, "evaluate", "agent.zip", *QUICK, expect=2)
+    assert "is never overwritten" in hyperrl("evaluate", "agent.zip", *QUICK, expect=2)
 
 
-def test_export_adapt_and_record(agent: Any, tmp_path: Path) -> None:
-    hyperrl(tmp_path, "export", "agent.zip", "--context", "length=0.7", "--format", "safetensors")
+def test_export_adapt_and_record(agent: Any, tmp_path: Path, hyperrl: Command) -> None:
+    hyperrl("export", "agent.zip", "--context", "length=0.7", "--format", "safetensors")
     assert (tmp_path / "agent.policy.safetensors").is_file()
-    hyperrl(tmp_path, "adapt", "agent.zip", *QUICK, "--seeds", 1, "--evaluations", 1, "--method", "identify")
+    hyperrl("adapt", "agent.zip", *QUICK, "--seeds", 1, "--evaluations", 1, "--method", "identify")
     assert json.loads((tmp_path / "agent.adaptation" / "adaptation.json").read_text())
-    hyperrl(tmp_path, "record", "agent.zip", "--family", "pendulum", "--contexts", 1, "--out", "film.gif")
+    hyperrl("record", "agent.zip", "--family", "pendulum", "--contexts", 1, "--out", "film.gif")
     assert (tmp_path / "film.gif").is_file()
 
 
-def test_a_normalizer_of_observations(tmp_path: Path) -> None:
+def test_a_normalizer_of_observations(tmp_path: Path, hyperrl: Command) -> None:
     env = VecNormalize(FAMILY.vec_env(2), norm_obs_keys=["observation"])
     model = A2C(ConcatPolicy, env, device="cpu").learn(100)
     model.save(tmp_path / "agent.zip")
     env.save(str(tmp_path / "normalizer.pkl"))
     given = (*QUICK, *NO_PICTURES, "--splits", "train")
-    hyperrl(tmp_path, "evaluate", "agent.zip", *given, "--normalizer", "normalizer.pkl")
+    hyperrl("evaluate", "agent.zip", *given, "--normalizer", "normalizer.pkl")
     found = Report.load(tmp_path / "agent.evaluation.json").splits["train"].returns
     expected = evaluate(model, FAMILY, ("train",), contexts=2, episodes=1).splits["train"].returns
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
-def test_mistakes_are_one_sentence(agent: Any, tmp_path: Path) -> None:
+def test_mistakes_are_one_sentence(agent: Any, tmp_path: Path, hyperrl: Command) -> None:
     (tmp_path / "text.zip").write_text("no zip")
     for arguments, message in (
         (("evaluate", "agent.zip"), "agent.zip does not say of which family it is: give --family"),
@@ -72,6 +72,6 @@ def test_mistakes_are_one_sentence(agent: Any, tmp_path: Path) -> None:
         (("adapt", "agent.zip", *QUICK, "--contexts", 0), "expected at least one context, got --contexts 0"),
         (("adapt", "agent.zip", *QUICK, "--contexts", -1), "expected at least one context, got --contexts -1"),
     ):
-        printed = hyperrl(tmp_path, *arguments, expect=2)
+        printed = hyperrl(*arguments, expect=2)
         assert message in " ".join(printed.split())
         assert "Traceback" not in printed

@@ -169,6 +169,7 @@ def test_nothing_beats_the_optimum_of_the_ode() -> None:
     assert np.all(ratio >= 0.98)
 
 
+@pytest.mark.slow
 def test_specialists_are_trained_once(family: Family, tmp_path: Path) -> None:
     quick = tmp_path / "quick.toml"
     quick.write_text(QUICK)

@@ -248,6 +248,7 @@ def test_two_searches_never_write_to_one_folder(quick: Path, tmp_path: Path, sco
     assert refused
 
 
+@pytest.mark.slow
 def test_trials_that_run_side_by_side_share_one_search(quick: Path, tmp_path: Path) -> None:
     out = tmp_path / "search"
     tune_on_engine("pendulum", quick, 6, 256, out=out, device="cpu", engine=LocalEngine(2))

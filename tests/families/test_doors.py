@@ -181,6 +181,7 @@ def test_a_family_made_in_python_goes_everywhere(project: Path) -> None:
     assert (project / "film.gif").is_file()
 
 
+@pytest.mark.slow
 def test_a_family_made_in_python_on_the_command_line(project: Path) -> None:
     hyperrl(project, "train", "rooms:ROOM", "quick.toml", "--steps", "32", "--no-progress")
     hyperrl(project, "evaluate", "runs/python_room-quick-0", "--contexts", "2", "--episodes", "2", "--no-progress")
@@ -239,6 +240,7 @@ def test_folders_of_the_users_own(project: Path) -> None:
     script(project, program, HYPERRL_PATH=path)
 
 
+@pytest.mark.slow
 def test_definitions_that_packages_offer(project: Path, package: Path) -> None:
     listed = hyperrl(project, "list", paths=(package,))
     assert "family warm_room (of plants: " in listed
@@ -268,6 +270,7 @@ HALF = {
 }
 
 
+@pytest.mark.slow
 def test_a_half_written_file_breaks_nothing_but_itself(project: Path) -> None:
     (project / "mine" / "envs").mkdir(parents=True)
     for name, text in HALF.items():

@@ -8,16 +8,14 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_array_equal
+from packaged import FAMILIES, IN_TORCH
 
-import hyperrl
 from hyperrl.simulation.simulator import Simulator
 from hyperrl.training import agent_spec
 from hyperrl.training.models import build
-from hyperrl.utils.definitions import names
 from tests.physics.test_mujoco import BASES as MUJOCO
 from tests.physics.test_mujoco import parts, single
 
-FAMILIES = {name: hyperrl.load_family(name) for name in names("envs")}
 WITH_PHYSICS = [name for name, family in FAMILIES.items() if family.has_physics]
 every_family = pytest.mark.parametrize("name", FAMILIES)
 every_physics = pytest.mark.parametrize("name", WITH_PHYSICS)
@@ -134,7 +132,7 @@ def test_gymnasiums_environments_switch_as_the_batched_ones_do(name: str) -> Non
             break
 
 
-@pytest.mark.parametrize("name", [name for name in FAMILIES if name not in MUJOCO])
+@pytest.mark.parametrize("name", IN_TORCH)
 def test_a_switched_environment_steps_as_one_that_began_there(name: str) -> None:
     family = FAMILIES[name]
     one, two = family.context_space.sample("extrapolation", 2)

@@ -235,7 +235,7 @@ def test_forged_weights_are_an_error_in_words(data: st.DataObject) -> None:
         path.write_bytes(content)
 
 
-@settings(max_examples=15, suppress_health_check=list(HealthCheck))
+@settings(max_examples=4, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_a_damaged_journal_is_named_or_goes_on(data: st.DataObject) -> None:
     path, content, _ = journal()

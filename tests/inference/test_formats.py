@@ -28,7 +28,7 @@ def run(path: Path) -> Any:
     return lambda *inputs: session.run(None, dict(zip(("observation", "reward", "state"), inputs, strict=True)))
 
 
-CASES = [("action multidiscrete", "onnx"), ("SAC", "onnx"), ("normalised", "pt2")]
+CASES = [pytest.param("action multidiscrete", "onnx", marks=pytest.mark.slow), ("SAC", "onnx"), ("normalised", "pt2")]
 
 
 @pytest.mark.parametrize(("kind", "format"), CASES)

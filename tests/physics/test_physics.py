@@ -12,16 +12,14 @@ import torch
 from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from packaged import FAMILIES, IN_TORCH
 
 import hyperrl
 from hyperrl import physics
 from hyperrl.simulation.simulator import Simulator
-from hyperrl.utils.definitions import names
 
-FAMILIES = {name: hyperrl.load_family(name) for name in names("envs")}
-WITH_PHYSICS = [name for name, family in FAMILIES.items() if family.has_physics and family.physics().in_torch]
-WITH_BOTH = [name for name in WITH_PHYSICS if FAMILIES[name].has_base]
-WITHOUT_BASE = [name for name in WITH_PHYSICS if not FAMILIES[name].has_base]
+WITH_BOTH = [name for name in IN_TORCH if FAMILIES[name].has_base]
+WITHOUT_BASE = [name for name in IN_TORCH if not FAMILIES[name].has_base]
 ENVS: dict[str, Any] = {name: FAMILIES[name].make() for name in WITH_BOTH}
 unit = st.floats(0, 1, exclude_max=True)
 seeds = st.integers(0, 2**32 - 1)
@@ -352,7 +350,7 @@ def test_double_integrators_start_in_every_corner():
     assert {tuple(corner) for corner in position.sign().tolist()} == {(-1, -1), (-1, 1), (1, -1), (1, 1)}
 
 
-@pytest.mark.parametrize("name", WITH_PHYSICS)
+@pytest.mark.parametrize("name", IN_TORCH)
 def test_every_feature_changes_the_dynamics(name):
     family, rng, n = FAMILIES[name], np.random.default_rng(0), 500
     dynamics, space = family.physics(), family.context_space
@@ -367,7 +365,7 @@ def test_every_feature_changes_the_dynamics(name):
         assert max(differences) > 1e-5, feature.name
 
 
-@pytest.mark.parametrize("name", WITH_PHYSICS)
+@pytest.mark.parametrize("name", IN_TORCH)
 def test_rows_are_independent_and_arguments_stay_as_they_are(name):
     family, rng = FAMILIES[name], np.random.default_rng(1)
     dynamics, space = family.physics(), family.context_space
@@ -385,7 +383,7 @@ def test_rows_are_independent_and_arguments_stay_as_they_are(name):
     assert together[0].data_ptr() != state.data_ptr()
 
 
-@pytest.mark.parametrize("name", WITH_PHYSICS)
+@pytest.mark.parametrize("name", IN_TORCH)
 def test_single_precision_stays_single_precision(name):
     family = FAMILIES[name]
     dynamics = family.physics()
@@ -396,7 +394,7 @@ def test_single_precision_stays_single_precision(name):
     assert (state.dtype, reward.dtype, terminated.dtype) == (torch.float32, torch.float32, torch.bool)
 
 
-@pytest.mark.parametrize("name", WITH_PHYSICS)
+@pytest.mark.parametrize("name", IN_TORCH)
 def test_nothing_is_made_on_another_device(name):
     family = FAMILIES[name]
     dynamics = family.physics()

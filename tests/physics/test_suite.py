@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
 import hyperrl
@@ -25,6 +26,18 @@ def test_the_tasks_are_those_that_are_registered() -> None:
 
 def flat(observation: Any) -> np.ndarray:
     return np.concatenate([np.ravel(value) for value in observation.values()])
+
+
+@every_task
+def test_rows_begin_as_each_would_alone(name: str) -> None:
+    family = hyperrl.load_family(name)
+    physics, space = family.physics(), family.context_space
+    contexts, numbers = torch.tensor(space.sample("train", 3, 0)), torch.rand(3, physics.uniforms, dtype=torch.float64)
+    columns = dict(zip(space.names, contexts.T, strict=True))
+    together = physics.initial(numbers, columns)
+    for i, row in enumerate(together):
+        alone = physics.initial(numbers[i : i + 1], {feature: values[i : i + 1] for feature, values in columns.items()})
+        assert_array_equal(row, alone[0])
 
 
 @every_task

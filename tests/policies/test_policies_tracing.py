@@ -50,7 +50,12 @@ def test_a_traced_policy_acts_alike_for_any_number_of_rows(name: str, head: str)
 
 @pytest.mark.parametrize(
     ("name", "head", "dynamo"),
-    [("PPO", "low_rank", True), ("SAC", "low_rank", True), ("DQN", "full", True), ("TD3", "full", False)],
+    [
+        ("PPO", "low_rank", True),
+        pytest.param("SAC", "low_rank", True, marks=pytest.mark.slow),
+        pytest.param("DQN", "full", True, marks=pytest.mark.slow),
+        ("TD3", "full", False),
+    ],
 )
 def test_a_policy_goes_through_torchs_onnx_exporters(name: str, head: str, dynamo: bool) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")

@@ -10,6 +10,7 @@ import pytest
 import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
+from packaged import FAMILIES, IN_TORCH, PHYSICS
 from stable_baselines3 import A2C, PPO, SAC
 from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.evaluation import evaluate_policy
@@ -19,15 +20,13 @@ import hyperrl
 from hyperrl.simulation.arrays import to_tensor
 from hyperrl.simulation.simulator import Simulator
 from hyperrl.simulation.vec_env import BatchedVecEnv
-from hyperrl.utils.definitions import folder, names
+from hyperrl.utils.definitions import folder
 from hyperrl.utils.seeding import stream
 
-FAMILIES = {name: hyperrl.load_family(name) for name in names("envs")}
-WITH_PHYSICS = [name for name, family in FAMILIES.items() if family.has_physics]
-CONTINUOUS = [name for name in WITH_PHYSICS if isinstance(FAMILIES[name].physics().action_space, spaces.Box)]
+CONTINUOUS = [name for name, physics in PHYSICS.items() if isinstance(physics.action_space, spaces.Box)]
 N = 6
 
-every_family = pytest.mark.parametrize("name", WITH_PHYSICS)
+every_family = pytest.mark.parametrize("name", PHYSICS)
 
 
 def make(name, n_envs=N, **kwargs) -> Any:
@@ -479,7 +478,7 @@ def test_gymnasiums_vector_environment_seeds_options_and_errors():
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("name", [name for name in WITH_PHYSICS if FAMILIES[name].physics().in_torch])
+@pytest.mark.parametrize("name", IN_TORCH)
 def test_the_device_gives_what_the_processor_gives(name):
     cpu, cuda = short(name, 64), short(name, 64, device="cuda")
     for vec_env in (cpu, cuda):

@@ -10,16 +10,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from packaged import FAMILIES, IN_TORCH, PHYSICS
 
-import hyperrl
 from hyperrl.contexts import ContextSpace, Feature
 from hyperrl.simulation.draws import signed, splitmix64, training_contexts, uniform
 from hyperrl.simulation.simulator import Simulator, Step
-from hyperrl.utils.definitions import names
 
-FAMILIES = {name: family for name in names("envs") if (family := hyperrl.load_family(name)).has_physics}
-every_family = pytest.mark.parametrize("name", FAMILIES)
-ON_DEVICES = [name for name, family in FAMILIES.items() if family.physics().in_torch]
+every_family = pytest.mark.parametrize("name", PHYSICS)
 WORD = 2**64
 words = st.integers(0, WORD - 1)
 
@@ -87,7 +84,7 @@ def test_contexts_of_tensors_are_those_of_arrays(ranges: Any, seed: int) -> None
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.sampled_from(sorted(FAMILIES)), st.integers(-(2**70), 2**70), st.integers(1, 5), st.integers(0, 20))
+@given(st.sampled_from([*IN_TORCH, "hopper"]), st.integers(-(2**70), 2**70), st.integers(1, 5), st.integers(0, 20))
 def test_a_seed_alone_gives_the_contexts_and_starts_of_a_row(name: str, seed: int, n: int, episodes: int) -> None:
     simulator, space = make(name, n, steps=1), FAMILIES[name].context_space
     simulator.seed([*range(n - 1), seed])
@@ -143,7 +140,7 @@ def test_a_row_depends_on_no_other(name: str) -> None:
         assert torch.equal(few.episode, many.episode[:2])
 
 
-@pytest.mark.parametrize("name", ON_DEVICES)
+@pytest.mark.parametrize("name", IN_TORCH)
 @pytest.mark.parametrize("steps", [3, None])
 def test_everything_is_a_tensor_on_its_device_and_nothing_waits_for_it(name: str, steps: int | None) -> None:
     # A tensor of the device "meta" has no values: whatever looks at one raises.
@@ -227,7 +224,7 @@ def test_resets_go_on_where_steps_left_off(name: str) -> None:
 
 @every_family
 def test_a_copy_goes_on_alike_and_holds_no_more_than_it_must(name: str) -> None:
-    n = 200 if FAMILIES[name].physics().in_torch else 20
+    n = 200 if name in IN_TORCH else 20
     simulator = make(name, n)
     simulator.reset()
     action = actions(simulator)
