@@ -234,15 +234,16 @@ def _distance_rows(cells: Cells, families: Sequence[str]) -> Rows:
     rows = []
     for family in families:
         space = hyperrl.load_family(family).context_space
-        edges = (0.0, *FARTHER)
-        for low, high in zip(edges, FARTHER, strict=False):
+        measured = {
+            agent: _scores(cells[family, agent], "extrapolation") for agent in agents if (family, agent) in cells
+        }
+        for low, high in itertools.pairwise((0.0, *FARTHER)):
             found = ["–"] * len(agents)
-            for i, agent in enumerate(agents):
-                if (family, agent) in cells:
-                    scores, contexts = _scores(cells[family, agent], "extrapolation")
-                    distance = space.beyond(contexts).max(axis=1)
-                    of = (distance > low) & (distance <= high)
-                    found[i] = shown(estimate_iqm(scores[:, of])) if of.sum() > 1 else "–"
+            for agent, (scores, contexts) in measured.items():
+                distance = space.beyond(contexts).max(axis=1)
+                of = (distance > low) & (distance <= high)
+                if of.sum() > 1:
+                    found[agents.index(agent)] = shown(estimate_iqm(scores[:, of]))
             if set(found) != {"–"}:
                 rows.append((family, f"{low:g} to {high:g}", *found))
     return ("family", "distance", *agents), rows

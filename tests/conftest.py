@@ -8,11 +8,13 @@ import pytest
 import torch
 from hypothesis import settings
 
+from hyperrl.families import registration
+
 torch.set_num_threads(1)  # the tests run in several processes
 settings.register_profile("hyperrl", deadline=None, max_examples=50, derandomize=True)
 settings.load_profile("hyperrl")
 
-SUITE = ("ball_in_cup_catch", "cartpole_balance", "cheetah_run", "reacher_easy", "reacher_hard", "walker_walk")
+SUITE = {f"{domain}_{task}" for domain, tasks in registration.SUITE.items() for task in tasks}
 """The families that need dm_control."""
 if find_spec("dm_control") is None:  # it has no wheels for the newest Python; the tests take families from this list
     from hyperrl.utils import definitions

@@ -50,7 +50,6 @@ def train(
     from hyperrl.families.family import load_family
     from hyperrl.training.loop import train
     from hyperrl.training.recipe import agent_spec, read_overrides
-    from hyperrl.training.seeds import train_seeds
 
     set_threads(threads)
     loaded = load_family(family)
@@ -58,6 +57,8 @@ def train(
     name = f"{loaded.name}-{Path(agent).stem}{suffix}"
     spec = agent_spec(agent, read_overrides(overrides))
     if seeds > 1:
+        from hyperrl.training.seeds import train_seeds
+
         given = {
             "out": out is not None,
             "contexts": contexts is not None,

@@ -166,10 +166,10 @@ class DevicePPO(PPO):
 
     def _updates_of(self, buffer: TensorRolloutBuffer) -> Updates:
         """Return what updates from a buffer, with what has been recorded."""
-        networks = Networks([self.policy])
-        if self._updates is None or self._updates.buffer is not buffer or self._updates.places != places(networks):
-            self._updates = Updates([self], networks, buffer)
-        return self._updates
+        known = self._updates
+        if known is None or known.buffer is not buffer or known.places != places([self.policy]):
+            known = self._updates = Updates([self], Networks([self.policy]), buffer)
+        return known
 
     def _log(self, measured: Measured, values: Tensor, returns: Tensor) -> None:
         mean, last = (Measures(*row.tolist()) for row in (measured.measures.mean(0), measured.measures[-1]))
@@ -197,7 +197,7 @@ class DevicePPO(PPO):
 
     def _acting(self, observation: Observation) -> Acting:
         """Return what acts, recorded at the first rollout."""
-        parameters = places(Networks([self.policy]))
+        parameters = places([self.policy])
         if self._recorded_acting is None or self._recorded_acting[0] != parameters:
             with torch.no_grad(), unvalidated():
                 self._recorded_acting = parameters, Acting(self.policy, observation, self._is_recorded)

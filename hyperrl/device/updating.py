@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple, final
 
 import numpy as np
 import torch
 from stable_baselines3 import PPO
-from torch import Tensor
+from torch import Tensor, nn
 
 from hyperrl.device.buffer import TensorRolloutBuffer
 from hyperrl.device.minibatch import Settings, Switches, gradient
@@ -41,7 +41,7 @@ class Updates:
         self.models = models
         self.networks = networks
         self.buffer = buffer
-        self.places = places(networks)
+        self.places = places(networks.policies)
         """Where the parameters lie: what was recorded of others is of no use."""
         self._minibatches: dict[Any, _Minibatch] = {}
 
@@ -188,9 +188,9 @@ class _OptimizerStep:
         return ()
 
 
-def places(networks: Networks) -> tuple[int, ...]:
+def places(policies: Iterable[nn.Module]) -> tuple[int, ...]:
     """Return where the parameters of policies lie."""
-    return tuple(parameter.data_ptr() for policy in networks.policies for parameter in policy.parameters())
+    return tuple(parameter.data_ptr() for policy in policies for parameter in policy.parameters())
 
 
 def _settings(model: Any) -> tuple[Settings, Switches]:
@@ -216,7 +216,7 @@ def _is_inside(policy: Any, table: Tensor | None) -> bool:
 
 
 @contextmanager
-def _without_hooks(policy: torch.nn.Module) -> Iterator[None]:
+def _without_hooks(policy: nn.Module) -> Iterator[None]:
     """Leave forward hooks out, such as those of diagnostics, which are to see one minibatch an update."""
     hooks = [(module._forward_hooks, module._forward_hooks.copy()) for module in policy.modules()]
     for registered, _ in hooks:

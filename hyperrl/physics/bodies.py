@@ -260,8 +260,11 @@ class Ant(Body):
 
         :param mass: the masses of its bodies, shape ``(nbody,)``.
         """
-        torso = self.env.model.body(self.env._main_body).id
-        return np.concatenate([data.xpos[torso, :2], data.cfrc_ext.ravel()])
+        return np.concatenate([data.xpos[self._torso, :2], data.cfrc_ext.ravel()])
+
+    @cached_property
+    def _torso(self) -> int:
+        return self.env.model.body(self.env._main_body).id
 
     def state_of(self, observation: Array) -> tuple[Array, Array]:
         """Return positions and velocities that are observed so, at the origin of the plane."""

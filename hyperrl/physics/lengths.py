@@ -60,13 +60,12 @@ class Lengths:
         self._tree = [getattr(model, name).copy() for name in _TREE]
         self._targets: list[list[int]] = []
         for target in targets:
-            found = [i for i, name in enumerate(names) if fnmatchcase(name, target)]
-            if not found:
-                raise ValueError(
-                    f"{target!r}: the model has no body {target!r}: there are {names}.{nearest(target, names)}"
-                )
-            for i in found:
-                self._parts[i].check(target)
+            try:
+                found = matching("body", names, target)
+                for i in found:
+                    self._parts[i].check()
+            except ValueError as error:
+                raise ValueError(f"{target!r}: {error}") from None
             self._targets.append(found)
         self._scratch = mujoco.MjData(base)
         self._roots = self._find_roots(base)
@@ -148,8 +147,7 @@ class _Body:
     """A body of a definition and where the things on it were."""
 
     def __init__(self, body: Any, model: Any) -> None:
-        joint_types = library().mjtJoint
-        turning = [j for j in body.joints if j.type in (joint_types.mjJNT_HINGE, joint_types.mjJNT_BALL)]
+        turning = _turning_joints(body)
         self._body = body
         self._anchor = np.array(turning[0].pos) if turning else np.zeros(3)
         """Where the joint holds it: what stays when its length changes."""
@@ -162,18 +160,18 @@ class _Body:
         self._children = [(child, np.array(child.pos), _offset(child, model)) for child in body.bodies]
         self._factor = 1.0
 
-    def check(self, target: str) -> None:
+    def check(self) -> None:
         """Refuse a body whose shape or inertia does not follow its length."""
         mujoco = library()
         name, kinds = self._body.name, mujoco.mjtGeom
         known = (kinds.mjGEOM_SPHERE, kinds.mjGEOM_CAPSULE, kinds.mjGEOM_CYLINDER)
         if any(geom.type not in known for geom in self._body.geoms):
-            raise ValueError(f"{target!r}: the body {name!r} is not made of capsules, cylinders and spheres alone")
+            raise ValueError(f"the body {name!r} is not made of capsules, cylinders and spheres alone")
         if (
             self._body.explicitinertial
             and self._body.compiler.inertiafromgeom != mujoco.mjtInertiaFromGeom.mjINERTIAFROMGEOM_TRUE
         ):
-            raise ValueError(f"{target!r}: the definition gives the body {name!r} an inertia, whatever its length")
+            raise ValueError(f"the definition gives the body {name!r} an inertia, whatever its length")
 
     def stretch(self, factor: float) -> None:
         """Write the lengths into the definition."""
@@ -195,13 +193,28 @@ class _Body:
 
 def _offset(child: Any, model: Any) -> np.ndarray:
     """Return where the joint of a body holds it, from the body's origin, along the axes of its parent."""
-    mujoco = library()
-    kinds = (mujoco.mjtJoint.mjJNT_HINGE, mujoco.mjtJoint.mjJNT_BALL)
-    turning = [joint for joint in child.joints if joint.type in kinds]
+    turning = _turning_joints(child)
     offset = np.zeros(3)
     if turning:
-        mujoco.mju_rotVecQuat(offset, np.array(turning[0].pos), model.body_quat[child.id])
+        library().mju_rotVecQuat(offset, np.array(turning[0].pos), model.body_quat[child.id])
     return offset
+
+
+def _turning_joints(body: Any) -> list[Any]:
+    kinds = library().mjtJoint
+    return [joint for joint in body.joints if joint.type in (kinds.mjJNT_HINGE, kinds.mjJNT_BALL)]
+
+
+def matching(thing: str, names: Sequence[str], pattern: str) -> list[int]:
+    """Return the places of the names that a pattern matches.
+
+    :param thing: what the names are of, such as ``"body"``.
+    :raises ValueError: where it matches none, with the nearest.
+    """
+    found = [i for i, name in enumerate(names) if fnmatchcase(name, pattern)]
+    if not found:
+        raise ValueError(f"the model has no {thing} {pattern!r}: there are {names}.{nearest(pattern, names)}")
+    return found
 
 
 def _fields() -> list[str]:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from fnmatch import fnmatchcase
 from typing import Any, Final
 
 import numpy as np
 
-from hyperrl.physics.lengths import Lengths
+from hyperrl.physics.lengths import Lengths, matching
 from hyperrl.physics.libmujoco import library, quiet
 from hyperrl.utils.errors import nearest
 
@@ -233,7 +232,5 @@ def _rows(model: Any, field: str, pattern: Any) -> Any:
     prefix = field.partition("_")[0]
     thing, count = _THINGS[prefix]
     names = [getattr(model, thing)(i).name or str(i) for i in range(getattr(model, count))]
-    found = [i for i, name in enumerate(names) if fnmatchcase(name, pattern)]
-    if not found:
-        raise ValueError(f"the model has no {thing} {pattern!r}: there are {names}.{nearest(pattern, names)}")
+    found = matching(thing, names, pattern)
     return np.isin(model.dof_jntid, found) if prefix == "dof" else found

@@ -98,19 +98,19 @@ class MujocoPhysics(Physics):
         contexts: Iterable[dict[str, float] | None] = [None] * len(uniform)
         if self._begins_by_context:
             contexts = self._contexts(self._columns(c))
-        states = np.zeros((len(uniform), self._size))  # without what is derived
-        derived = []
+        rows = []
         words = (uniform.double().numpy() * 2.0**53).astype(np.uint64).tolist()
         generator = env._np_random = np.random.Generator(np.random.PCG64(0))
         begun: Any = generator.bit_generator.state
-        for row, (high, low), context in zip(states, words, contexts, strict=True):
+        for (high, low), context in zip(words, contexts, strict=True):
             if context is not None:
                 self._edit.apply_to(env, context)
             begun["state"]["state"] = (high << 75) + (low << 11)  # the upper bits of two words of 64
             generator.bit_generator.state = begun
-            derived.append(np.array(self.body.start(env, row)))  # a copy: the next row overwrites MuJoCo's arrays
-        states = np.concatenate([states, np.array(derived).reshape(len(states), -1)], axis=1)
-        return torch.from_numpy(states).to(uniform.dtype)
+            state = np.zeros(self._size)
+            derived = self.body.start(env, state)
+            rows.append(np.concatenate([state, derived]))  # which copies: the next start overwrites MuJoCo's arrays
+        return torch.from_numpy(np.array(rows)).to(uniform.dtype)
 
     def step(self, state: Tensor, action: Tensor, c: Context) -> tuple[Tensor, Tensor, Tensor]:
         """Let MuJoCo take as many steps as the environment does, with the controls ``action``."""

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_array_equal
-from packaged import FAMILIES, IN_TORCH
+from packaged import FAMILIES, IN_TORCH, PHYSICS
 
 from hyperrl.simulation.simulator import Simulator
 from hyperrl.training import agent_spec
@@ -16,9 +16,8 @@ from hyperrl.training.models import build
 from tests.physics.test_mujoco import BASES as MUJOCO
 from tests.physics.test_mujoco import parts, single
 
-WITH_PHYSICS = [name for name, family in FAMILIES.items() if family.has_physics]
 every_family = pytest.mark.parametrize("name", FAMILIES)
-every_physics = pytest.mark.parametrize("name", WITH_PHYSICS)
+every_physics = pytest.mark.parametrize("name", PHYSICS)
 
 
 def make(name: str, n: int, steps: int | None, switch: Any, contexts: Any = None, device: str = "cpu") -> Simulator:
