@@ -30,7 +30,7 @@ SMALLER = {
     "adapt": ("--contexts", "1", "--episodes", "1", "--seeds", "1", "--method", "zero-shot", "identify"),
     "evaluate": ("--contexts", "3", "--episodes", "1", "--plane", "3"),
     "record": ("--contexts", "1"),
-    "tune": ("--trials", "1"),
+    "tune": ("--trials", "1", "--steps", "1"),
 }
 SB3 = (ROOT / "docs" / "sb3.md").read_text(encoding="utf-8")
 

@@ -27,7 +27,7 @@ for algorithm in (OnPolicyAlgorithm, OffPolicyAlgorithm):
 SMALLER = {
     "train": ("--steps", 1, "--device", "cpu", "--no-progress"),
     "evaluate": ("--contexts", 2, "--episodes", 1, "--plane", 0, "--no-progress"),
-    "tune": ("--trials", 1, "--device", "cpu", "--no-progress"),
+    "tune": ("--trials", 1, "--steps", 1, "--device", "cpu", "--no-progress"),
     "export": ("--format", "safetensors"),
 }
 
@@ -62,7 +62,7 @@ def test_the_room_passes_the_check_of_stable_baselines(tmp_path: Path) -> None:
     (tmp_path / "check.py").write_text(
         "from stable_baselines3.common.env_checker import check_env\nfrom room import Room\n\ncheck_env(Room())\n"
     )
-    python(tmp_path, "-W", "error", "check.py")
+    python(tmp_path, "check.py", PYTHONWARNINGS="error")
 
 
 @pytest.mark.skipif(find_spec("rl_zoo3") is None, reason="rl_zoo3 is not installed: pip install '.[zoo]'")

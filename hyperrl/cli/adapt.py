@@ -13,12 +13,12 @@ from tyro.conf import Positional
 from hyperrl.cli.agents import SavedModel, load_agent, open_agent
 from hyperrl.cli.arguments import assignments
 from hyperrl.cli.console import console, say
-from hyperrl.evaluation.statistics import Estimate
-from hyperrl.training.run import ESTIMATOR
+from hyperrl.training.record import ESTIMATOR
 from hyperrl.utils.files import refuse_existing
 
 if TYPE_CHECKING:
     from hyperrl.adaptation.studies import Study
+    from hyperrl.evaluation.statistics import Estimate
 
 
 def adapt(

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hyperrl.families.family import Family, load_family
-from hyperrl.training.record import Training
-from hyperrl.training.run import ESTIMATOR, Run
+from hyperrl.training.record import ESTIMATOR, Training
 from hyperrl.utils.errors import nearest
 
 if TYPE_CHECKING:
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
 
     from hyperrl.inference import InferringAgent
     from hyperrl.sharing.agent import SharedAgent
+    from hyperrl.training.run import Run
 
 
 @dataclass(frozen=True)
@@ -156,8 +156,8 @@ def open_agent(
     :raises ValueError: where it is none of these, and for what is said of a folder, which knows that itself.
     """
     from hyperrl.sharing.agent import SharedAgent
-    from hyperrl.sharing.config import CONFIG
-    from hyperrl.sharing.places import is_shared, names
+    from hyperrl.sharing.places import CONFIG, is_shared, names
+    from hyperrl.training.run import Run
 
     if path.suffix == ".zip":
         if not path.is_file():

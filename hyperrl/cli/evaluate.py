@@ -12,7 +12,6 @@ from tyro.conf import Positional
 
 from hyperrl.cli.agents import load_agent, open_agent
 from hyperrl.cli.console import console
-from hyperrl.evaluation.statistics import Estimate, estimate_iqm, estimate_mean
 from hyperrl.utils.files import refuse_existing
 
 if TYPE_CHECKING:
@@ -112,6 +111,7 @@ def evaluate(
 def _print_report(report: Report, reference: Reference | None, title: str) -> None:
     from hyperrl.evaluation.novelty import by_novelty
     from hyperrl.evaluation.reference import known_scores
+    from hyperrl.evaluation.statistics import Estimate, estimate_iqm, estimate_mean
 
     returns = Table("split", "mean", "IQM of returns", "IQM of scores", title=f"{title}: {report.family}")
     critic = Table("split", "explained variance", "bias")

@@ -10,7 +10,7 @@ from tyro.conf import Positional
 from hyperrl.cli.agents import load_agent, open_agent
 from hyperrl.cli.arguments import assignments
 from hyperrl.cli.console import say
-from hyperrl.training.run import ESTIMATOR
+from hyperrl.training.record import ESTIMATOR
 from hyperrl.utils.files import refuse_existing
 
 

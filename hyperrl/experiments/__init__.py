@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from hyperrl.experiments.comparison import PooledComparison as PooledComparison
     from hyperrl.experiments.comparison import Row as Row
     from hyperrl.experiments.comparison import compare_by_family as compare_by_family
-    from hyperrl.experiments.engines import CountSteps as CountSteps
+    from hyperrl.experiments.counting import CountSteps as CountSteps
     from hyperrl.experiments.engines import Engine as Engine
     from hyperrl.experiments.engines import LocalEngine as LocalEngine
     from hyperrl.experiments.ray_engine import RayEngine as RayEngine
@@ -30,7 +30,8 @@ __getattr__, __dir__ = attach(
             "Row",
             "compare_by_family",
         ),
-        "engines": ("CountSteps", "Engine", "LocalEngine"),
+        "counting": ("CountSteps",),
+        "engines": ("Engine", "LocalEngine"),
         "ray_engine": ("RayEngine",),
         "specialists": (
             "make_reference",

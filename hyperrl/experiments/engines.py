@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Sequence
@@ -15,8 +16,6 @@ from dataclasses import dataclass
 from multiprocessing.connection import wait as wait_for_connections
 from pathlib import Path
 from typing import Any, Generic, TypeVar
-
-from stable_baselines3.common.callbacks import BaseCallback
 
 T = TypeVar("T")
 
@@ -80,7 +79,7 @@ class Engine(ABC):
         Ctrl-C, the tasks under way end at once and no more begin.
 
         :param work: a function of a module, so that other processes find it; its training reports steps by
-            :class:`CountSteps`.
+            :class:`~hyperrl.experiments.CountSteps`.
         :param tasks: the tasks.
         :param watch: called with the state about twice a second.
         """
@@ -148,14 +147,6 @@ class LocalEngine(Engine):
             wanted.close()
 
 
-class CountSteps(BaseCallback):
-    """Report the environment steps of a training to the engine that runs it."""
-
-    def _on_step(self) -> bool:
-        report_steps(self.training_env.num_envs)
-        return True
-
-
 def report_steps(n: int) -> None:
     """Add environment steps to those of the task that this process runs; without an engine, do nothing."""
     if _report is not None:
@@ -193,12 +184,12 @@ _steps: Any = None  # of each task, shared with the process that started this on
 
 def _begin_process(steps: Any, wanted: Any) -> None:
     """Prepare a process for tasks."""
-    import torch
-
     global _steps
     _steps = steps
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this one decides
-    torch.set_num_threads(1)  # each process has a core of its own
+    os.environ["OMP_NUM_THREADS"] = "1"  # each process has a core of its own
+    if (torch := sys.modules.get("torch")) is not None:  # a user's main module has imported it already
+        torch.set_num_threads(1)
     threading.Thread(target=_end_with_parent, args=(wanted,), daemon=True).start()
 
 

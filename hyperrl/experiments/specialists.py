@@ -12,7 +12,8 @@ import torch
 
 from hyperrl.contexts import SPLITS, Vector
 from hyperrl.evaluation.reference import Reference, ReferenceSettings
-from hyperrl.experiments.engines import CountSteps, Engine, LocalEngine, Task, gather
+from hyperrl.experiments.counting import CountSteps
+from hyperrl.experiments.engines import Engine, LocalEngine, Task, gather
 from hyperrl.families.family import Family
 from hyperrl.rollouts.episodes import play, random_returns
 from hyperrl.training.loop import train

@@ -15,7 +15,8 @@ import numpy as np
 
 from hyperrl.evaluation.protocol import evaluate
 from hyperrl.evaluation.report import Curve, Report, Settings
-from hyperrl.experiments.engines import CountSteps, Engine, LocalEngine, Outcome, State, Task
+from hyperrl.experiments.counting import CountSteps
+from hyperrl.experiments.engines import Engine, LocalEngine, Outcome, State, Task
 from hyperrl.families.family import Family, load_family
 from hyperrl.training.loop import train
 from hyperrl.training.models import build

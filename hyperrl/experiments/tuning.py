@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 from stable_baselines3.common.callbacks import BaseCallback
 from tqdm import tqdm
 
-from hyperrl.experiments.engines import CountSteps, Engine, LocalEngine, State, Task
+from hyperrl.experiments.counting import CountSteps
+from hyperrl.experiments.engines import Engine, LocalEngine, State, Task
 from hyperrl.families.family import Family, load_family
 from hyperrl.hypernet import HEADS
 from hyperrl.policies.hyper_config import HyperConfig

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hyperrl.families.family import Family, family_of, load_family
-from hyperrl.sharing.config import CONFIG, AgentConfig, code_in_definition, code_in_recipe
-from hyperrl.sharing.places import find
+from hyperrl.sharing.config import AgentConfig, code_in_definition, code_in_recipe
+from hyperrl.sharing.places import CONFIG, find
 from hyperrl.training.recipe import AgentDefinition, AgentSpec
-from hyperrl.training.record import Training
-from hyperrl.training.run import WEIGHTS, complete
+from hyperrl.training.record import WEIGHTS, Training
+from hyperrl.training.run import complete
 from hyperrl.utils.definitions import build, catalogue
 from hyperrl.utils.records import read
 

@@ -16,8 +16,6 @@ from hyperrl.policies.registry import REGISTRY
 from hyperrl.training.arguments import CLASSES
 from hyperrl.training.record import Result, Training
 
-CONFIG: Final = "config.json"
-
 KNOWN: Final = frozenset(
     (
         "hyperrl.device:DevicePPO",

@@ -6,12 +6,13 @@ import os
 from pathlib import Path
 from typing import Final
 
-from hyperrl.sharing.config import CONFIG
-from hyperrl.training.run import ENCODER, ESTIMATOR, RECORD, WEIGHTS
+from hyperrl.training.record import ENCODER, ESTIMATOR, RECORD, WEIGHTS
 from hyperrl.utils.definitions import folder
 from hyperrl.utils.errors import nearest
 from hyperrl.utils.extras import require
 
+CONFIG: Final = "config.json"
+"""What tells the folder of a shared agent."""
 TRAINED: Final = "trained"
 """The folder of the agents that come along."""
 HUB: Final = "hf:"

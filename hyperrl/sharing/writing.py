@@ -12,8 +12,10 @@ from hyperrl.evaluation.report import Report
 from hyperrl.inference.agent import InferringAgent
 from hyperrl.sharing.agent import SharedAgent, check_finite
 from hyperrl.sharing.card import card_of
-from hyperrl.sharing.config import CONFIG, AgentConfig, SplitScores, code_in_definition, code_in_recipe, scores_of
-from hyperrl.training.run import ENCODER, ESTIMATOR, FAMILY, WEIGHTS, Run
+from hyperrl.sharing.config import AgentConfig, SplitScores, code_in_definition, code_in_recipe, scores_of
+from hyperrl.sharing.places import CONFIG
+from hyperrl.training.record import ENCODER, ESTIMATOR, FAMILY, WEIGHTS
+from hyperrl.training.run import Run
 from hyperrl.utils.definitions import read_toml
 from hyperrl.utils.files import new_folder, refuse_existing, write_text
 from hyperrl.utils.records import write

@@ -17,8 +17,8 @@ from hyperrl.training.checkpoint import Checkpoint, read, restore
 from hyperrl.training.diagnostics import HyperDiagnostics
 from hyperrl.training.models import build
 from hyperrl.training.recipe import AgentSpec, agent_spec
-from hyperrl.training.record import Result, Training
-from hyperrl.training.run import ENCODER, MODEL, NORMALIZER, WEIGHTS, UnfinishedRun, trainer_of_interrupted
+from hyperrl.training.record import ENCODER, MODEL, NORMALIZER, WEIGHTS, Result, Training
+from hyperrl.training.run import UnfinishedRun, trainer_of_interrupted
 from hyperrl.training.weights import save_weights
 from hyperrl.utils.provenance import describe_model, sha256_of
 

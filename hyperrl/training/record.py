@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -16,6 +16,16 @@ from hyperrl.families.family import Family
 from hyperrl.training.recipe import AgentSpec, agent_spec
 from hyperrl.utils.provenance import ModelDescription
 from hyperrl.utils.records import plain
+
+RECORD: Final = "run.json"
+FAMILY: Final = "family.toml"
+AGENT: Final = "agent.toml"
+WEIGHTS: Final = "model.safetensors"
+MODEL: Final = "model.zip"
+NORMALIZER: Final = "vecnormalize.pkl"
+ENCODER: Final = "encoder.safetensors"
+ESTIMATOR: Final = "estimator.safetensors"
+"""What ``hyperrl infer`` writes."""
 
 
 @dataclass(frozen=True)

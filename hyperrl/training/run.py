@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,20 @@ from hyperrl.alignment.wrapper import AlignedContext
 from hyperrl.families.family import Family, load_family
 from hyperrl.policies.saved import load_model, load_normalizer
 from hyperrl.training.recipe import AgentSpec, agent_spec
-from hyperrl.training.record import Result, RunRecord, Training, contents, distinguish
+from hyperrl.training.record import (
+    AGENT,
+    ENCODER,
+    FAMILY,
+    MODEL,
+    NORMALIZER,
+    RECORD,
+    WEIGHTS,
+    Result,
+    RunRecord,
+    Training,
+    contents,
+    distinguish,
+)
 from hyperrl.utils.devices import find_device
 from hyperrl.utils.errors import nearest
 from hyperrl.utils.files import held, new_folder, refuse_existing, write_text
@@ -31,17 +44,6 @@ from hyperrl.utils.records import plain, read, write
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
-
-
-RECORD: Final = "run.json"
-FAMILY: Final = "family.toml"
-AGENT: Final = "agent.toml"
-WEIGHTS: Final = "model.safetensors"
-MODEL: Final = "model.zip"
-NORMALIZER: Final = "vecnormalize.pkl"
-ENCODER: Final = "encoder.safetensors"
-ESTIMATOR: Final = "estimator.safetensors"
-"""What ``hyperrl infer`` writes."""
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,13 @@
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from outside import ROOT
 
 from hyperrl import __version__
 from hyperrl.contexts import SPLITS
@@ -42,6 +46,19 @@ def test_list_names_everything(hyperrl: Command) -> None:
     text = hyperrl("list")
     for name in (*names("envs"), *names("agents"), "torque_gain", "m/s²"):
         assert name in text
+
+
+def test_what_needs_no_agent_imports_no_torch() -> None:
+    program = """
+import sys
+from hyperrl.cli.main import main
+sys.argv = ["hyperrl", "list"]
+main()
+heavy = {"torch", "stable_baselines3", "matplotlib", "scipy"} & set(sys.modules)
+assert not heavy, heavy
+"""
+    environment = os.environ | dict(PYTHONPATH=str(ROOT))
+    subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.DEVNULL, env=environment)
 
 
 def test_train_evaluate_compare(hyperrl: Command, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from hyperrl.evaluation import Report
 from hyperrl.experiments import Comparison, LocalEngine, sweeps
 from hyperrl.experiments.sweeps import SweepState, read_sweep, sweep
 from hyperrl.training import Run, agent_spec, read_overrides
+from tests.experiments.work import Inline
 
 FILE = """
 families = ["ode", "pendulum"]
@@ -81,7 +82,7 @@ def test_a_faulty_file_is_refused_before_anything_runs(old: str, new: str, messa
 def test_cells_are_trained_once_and_stand_in_small_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     states: list[SweepState] = []
     path = write(tmp_path, FILE.replace('"ode", ', "").replace("seeds = [3, 4]", "seeds = [3]"))
-    result = sweep(path, tmp_path / "runs", engine=LocalEngine(2), watch=states.append)
+    result = sweep(path, tmp_path / "runs", engine=LocalEngine(1), watch=states.append)
     assert list(result.reports) == ["pendulum-hyper-ppo-3", "pendulum-small-3"]
     assert not result.errors
     assert states[-1].cells == 2
@@ -147,12 +148,12 @@ class Refuse(LocalEngine):
 
 def test_a_cell_that_fails_stops_no_other_and_is_tried_again(tmp_path: Path) -> None:
     bad = FILE.replace('"ode", ', "").replace("splits = [", 'splits = ["trian", ').replace("[3, 4]", "[3]")
-    result = sweep(write(tmp_path, bad), tmp_path / "runs", engine=LocalEngine(2))
+    result = sweep(write(tmp_path, bad), tmp_path / "runs", engine=Inline())
     assert not result.reports
     assert "unknown split 'trian'" in str(result.errors["pendulum-small-3"])
     assert "Traceback" in (tmp_path / "runs" / "pendulum-small-3.error.txt").read_text()
     trained = (tmp_path / "runs" / "pendulum-small-3" / "model.zip").stat().st_mtime_ns
-    result = sweep(write(tmp_path, bad.replace('"trian", ', "")), tmp_path / "runs", engine=LocalEngine(2))
+    result = sweep(write(tmp_path, bad.replace('"trian", ', "")), tmp_path / "runs", engine=Inline())
     assert len(result.reports) == 2
     assert not list((tmp_path / "runs").glob("*.error.txt"))
     assert (tmp_path / "runs" / "pendulum-small-3" / "model.zip").stat().st_mtime_ns == trained

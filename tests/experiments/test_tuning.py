@@ -8,12 +8,13 @@ import pytest
 
 import hyperrl
 import hyperrl.utils.extras
-from hyperrl.experiments.engines import LocalEngine, Outcome
+from hyperrl.experiments.engines import LocalEngine
 from hyperrl.experiments.tuning import STUDY, Search
 from hyperrl.experiments.tuning import tune as tune_on_engine
 from hyperrl.hypernet import HEADS
 from hyperrl.training.recipe import agent_spec
 from hyperrl.utils.definitions import names
+from tests.experiments.work import Inline
 
 RECIPE = """
 # small rollouts
@@ -45,14 +46,6 @@ def score(monkeypatch: pytest.MonkeyPatch) -> Any:
     judge = {"by": lambda model: -abs((model.policy.hyper_config.rank or 0) - 3)}
     monkeypatch.setattr(Search, "returns", lambda self, model: float(judge["by"](model)))
     return judge
-
-
-class Inline(LocalEngine):
-    """Runs tasks one after the other in this process, where a test may look on."""
-
-    def run(self, work: Any, tasks: Any, watch: Any = None) -> Any:
-        for i, task in enumerate(tasks):
-            yield Outcome(i, work(*task.arguments, task.out), None)
 
 
 tune = partial(tune_on_engine, engine=Inline())

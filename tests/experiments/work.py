@@ -1,12 +1,25 @@
-"""Tasks for the tests of engines: functions of a module, so that other processes find them."""
+"""For the tests of engines: tasks, functions of a module, so that other processes find them; one without processes."""
 
 import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
-from hyperrl.experiments.engines import report_steps
+from hyperrl.experiments.engines import LocalEngine, Outcome, report_steps
 from hyperrl.utils.files import write_text
+
+
+class Inline(LocalEngine):
+    """Runs tasks one after the other in the process of the test, which may look on."""
+
+    def run(self, work: Any, tasks: Any, watch: Any = None) -> Any:
+        for i, task in enumerate(tasks):
+            try:
+                outcome = Outcome(i, work(*task.arguments, task.out), None)
+            except Exception as error:
+                outcome = Outcome(i, None, error)
+            yield outcome
 
 
 def square(n: int, out: Path) -> int:

@@ -1,8 +1,6 @@
 import io
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from gymnasium import spaces
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
+from outside import python
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import VecExtractDictObs, VecNormalize
 from torch import nn
@@ -305,8 +304,7 @@ for name, inputs in dict(frozen=[5], open=[5, 4]).items():
     policy = torch.export.load(name + ".pt2").module()
     assert policy(*[torch.randn(7, n) for n in inputs]).shape == (7, 3)
 """
-    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    python(tmp_path, "-c", program)
 
 
 @pytest.fixture(scope="module")

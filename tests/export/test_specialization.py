@@ -1,5 +1,3 @@
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +8,7 @@ from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
+from outside import python
 from stable_baselines3 import A2C, PPO, SAC, HerReplayBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, FlattenExtractor
@@ -359,8 +358,7 @@ for name in ("several", "sole", "family"):
     actions, _ = PPO.load(name + ".zip", device="cpu").predict(obs.get("", obs), deterministic=True)
     np.testing.assert_allclose(actions, data["actions"], rtol=1e-5, atol=1e-6)
 """
-    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    python(tmp_path, "-c", program)
 
 
 def test_normalised_observations_keep_their_statistics() -> None:

@@ -3,11 +3,10 @@
 ``tests/training/test_kills.py`` kills trainings at each of their operations on files.
 """
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from outside import python
 
 TESTS = Path(__file__).parents[1]
 PROGRAM = """
@@ -125,14 +124,8 @@ print("died", died)
 
 
 def run(tmp_path: Path, kills: int, *commands: str) -> int:
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(tmp_path / "folder"), str(kills), *commands],
-        cwd=TESTS,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return int(done.stdout.split()[-1])
+    printed = python(TESTS, "-c", PROGRAM, tmp_path / "folder", kills, *commands)
+    return int(printed.rpartition("died ")[2].split()[0])
 
 
 @pytest.mark.slow

@@ -2,7 +2,6 @@
 
 import copy
 import pickle
-import subprocess
 import sys
 import textwrap
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_array_equal
+from outside import python
 
 import hyperrl
 from hyperrl.families.definition import family_spec
@@ -351,7 +351,7 @@ def test_a_table_of_names_and_another_environments_model(tmp_path: Path) -> None
     assert_array_equal(model.dof_damping, np.where(doubled, 2, 1) * compiled.dof_damping)
 
 
-def test_without_mujoco_only_its_families_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_mujoco_only_its_families_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = """
         import sys
         sys.modules["mujoco"] = None
@@ -361,9 +361,7 @@ def test_without_mujoco_only_its_families_are_refused(monkeypatch: pytest.Monkey
         sys.argv = ["hyperrl", "list"]
         main()
     """
-    command = [sys.executable, "-c", textwrap.dedent(program)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    assert "half_cheetah" in done.stdout
+    assert "half_cheetah" in python(tmp_path, "-c", textwrap.dedent(program))
     monkeypatch.setitem(sys.modules, "mujoco", None)
     for use in ("make", "vec_env", "physics"):
         with pytest.raises(ValueError, match=r"needs MuJoCo 3\.17 or later: pip install 'mujoco>=3\.17'"):

@@ -5,8 +5,7 @@ import functools
 import inspect
 import io
 import itertools
-import subprocess
-import sys
+from pathlib import Path
 from typing import Any
 
 import cloudpickle
@@ -19,6 +18,7 @@ import torch
 from gymnasium import spaces
 from gymnasium.wrappers import FrameStackObservation
 from numpy.testing import assert_allclose, assert_array_equal
+from outside import python
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecFrameStack
@@ -391,7 +391,7 @@ def test_the_adapter_is_refused_with_gsde(name: str) -> None:
         make(name, "adapter")
 
 
-def test_sb3_contrib_is_imported_by_those_who_need_it() -> None:
+def test_sb3_contrib_is_imported_by_those_who_need_it(tmp_path: Path) -> None:
     program = """
 import sys
 import hyperrl.policies
@@ -399,7 +399,7 @@ assert "sb3_contrib" not in sys.modules
 hyperrl.policies.HyperTQCPolicy
 assert "sb3_contrib" in sys.modules
 """
-    subprocess.run([sys.executable, "-c", program], check=True)
+    python(tmp_path, "-c", program)
 
 
 @every_algorithm

@@ -1,6 +1,4 @@
 import copy
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +8,7 @@ import pytest
 import torch
 from gymnasium import spaces
 from numpy.testing import assert_allclose, assert_array_equal
+from outside import python
 from sb3_contrib import TRPO
 from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, EvalCallback
@@ -156,7 +155,7 @@ from stable_baselines3 import PPO
 space = PPO.load({str(tmp_path / "agent.zip")!r}, device="cpu").policy.context_space
 print(space.names, space.units, space.features[3].train)
 """
-    printed = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
+    printed = python(tmp_path, "-c", program)
     assert printed.split() == f"{CONTEXT.names} {CONTEXT.units} {CONTEXT.features[3].train}".split()
 
 

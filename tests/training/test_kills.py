@@ -1,10 +1,9 @@
 """A training is killed at each of its operations on files, and goes on as if it had not been."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from outside import python
 
 TESTS = Path(__file__).parents[1]
 PROGRAM = """
@@ -72,14 +71,7 @@ print("kills", kills)
 
 
 def run(tmp_path: Path, kind: str, every: int) -> int:
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(tmp_path / "folder"), kind, str(every)],
-        cwd=TESTS,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return int(done.stdout.split()[-1])
+    return int(python(TESTS, "-c", PROGRAM, tmp_path / "folder", kind, every).rpartition("kills ")[2])
 
 
 @pytest.mark.slow

@@ -1,14 +1,12 @@
 """RL Zoo trains hyperrl's policies on its families, from the command line and files of its own kind."""
 
-import os
-import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from outside import python
 from stable_baselines3 import PPO, SAC
 
 import hyperrl.policies
@@ -32,14 +30,9 @@ needs_zoo = pytest.mark.skipif(
 
 def zoo(tmp_path: Path, module: str, algorithm: Any, *arguments: object) -> str:
     """Run a command of RL Zoo in an empty folder and return what it printed."""
-    command = (sys.executable, "-m", f"rl_zoo3.{module}", "--algo", algorithm.__name__.lower(), "--env", ENV)
+    command = ("-m", f"rl_zoo3.{module}", "--algo", algorithm.__name__.lower(), "--env", ENV)
     common = ("--gym-packages", "hyperrl", "-f", "logs", "--num-threads", 1, "--device", "cpu", "--seed", 0)
-    environment = os.environ | dict(PYTHONPATH=str(ROOT))
-    done = subprocess.run(
-        [*map(str, (*command, *common, *arguments))], cwd=tmp_path, env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return python(tmp_path, *command, *common, *arguments)
 
 
 def config(algorithm: Any) -> tuple[object, ...]:
