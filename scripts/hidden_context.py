@@ -32,7 +32,7 @@ SWITCH = 50
 INFERRED: dict[str, dict[str, Any]] = {
     "hidden": {},
     "hidden-bounds": dict(contexts="bounds"),
-    "hidden-switch": dict(switch=SWITCH),
+    "hidden-constant": dict(switch=None),
 }
 """Agents that infer their context, and how their estimators learn."""
 TOLD = "hyper-ppo"
@@ -49,7 +49,7 @@ RUNS = Path("runs/hidden-context")
 
 def run(
     families: tuple[str, ...] = tuple(STEPS),
-    agents: tuple[str, ...] = ("told", "hidden", "unaware-ppo", "hidden-switch", "hidden-bounds"),
+    agents: tuple[str, ...] = ("told", "hidden", "unaware-ppo", "hidden-constant", "hidden-bounds"),
     seeds: int = 5,
     steps: int = 1_500_000,
     runs: Path = RUNS,
@@ -60,7 +60,7 @@ def run(
     Args:
         families: Names of families.
         agents: told, hidden (inferred, learnt in the training range), hidden-bounds (learnt in all of the bounds),
-            hidden-switch (learnt in episodes whose context changes), and recipes of agents that are not told their
+            hidden-constant (learnt in episodes whose context stays), and recipes of agents that are not told their
             context, such as unaware-ppo.
         seeds: Trainings of each; they begin at 1.
         steps: Environment steps that an estimator learns from.

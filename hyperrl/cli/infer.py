@@ -22,7 +22,7 @@ def infer(
     steps: int = 1_500_000,
     seed: int = 0,
     contexts: Literal["train", "bounds"] = "train",
-    switch: tuple[int, ...] = (),
+    switch: tuple[int, ...] = (20, 200),
     context: tuple[str, ...] | None = None,
     out: Path | None = None,
     device: str = "cpu",
@@ -40,8 +40,8 @@ def infer(
         steps: Environment steps to learn from.
         seed: Seed of the learning, or with --context of the episode.
         contexts: Where contexts are drawn from to learn: the training range, or all of the bounds.
-        switch: Let contexts switch within episodes while learning, after so many steps, or after a random number
-            between two.
+        switch: While learning, the context changes within episodes, after so many steps, or after a random number
+            between two. No number: never.
         context: Learn nothing, but draw what the agent believes during an episode in this context, such as
             `length=0.7 mass=1.2`; features not named at their default. It needs --out.
         out: With --context: picture to write, ending in .png; must not exist.

@@ -28,14 +28,15 @@ if TYPE_CHECKING:
 ENVS: Final = 256
 LONGEST: Final = 200  # steps of a sequence
 KEPT: Final = 15  # rounds whose sequences are learnt from
-SHORT: Final = 50  # steps of the sequences of most updates, as episodes' beginnings matter most and cost least
+SHORT: Final = 50  # steps of the sequences of most updates, as what follows a new context matters most and costs least
 UPDATES: Final = 12  # a round, by whole sequences
-SHORT_UPDATES: Final = 36  # a round, by their beginnings
+SHORT_UPDATES: Final = 36  # a round, by parts of them
 SEQUENCES: Final = 64  # of a minibatch
 PEAK: Final = 3e-3  # learning rate
-EARLY: Final = 20.0  # steps after which a step counts half as much as an episode's first
+EARLY: Final = 20.0  # steps after which a step counts half as much as the first in its context
 CLIP: Final = 1.0  # norm of gradients
 RANGES: Final = ("train", "bounds")
+SWITCH: Final = (20, 200)  # steps between two contexts of an episode, by default
 
 
 class Sequences(NamedTuple):
@@ -48,14 +49,16 @@ class Sequences(NamedTuple):
     begun: Tensor  # (T, n, 1)
     starts: Tensor  # bool, (T, n)
     context: Tensor  # (T, n, d)
-    age: Tensor  # steps taken in the episode before, (T, n)
-    memory: Tensor  # before the first step, (n, h)
-    sums: Tensor  # before the first step, (n, k (k + o))
+    age: Tensor  # steps taken in the context before, (T, n)
+    memory: Tensor  # before the first step of each part of SHORT steps, (T / SHORT, n, h)
+    sums: Tensor  # likewise, (T / SHORT, n, k (k + o))
 
-    def of(self, rows: Tensor, steps: int) -> Sequences:
-        """Return the first steps of the sequences of some environments."""
-        *parts, memory, sums = self
-        return Sequences(*(part[:steps, rows] for part in parts), memory[rows], sums[rows])  # pyright: ignore[reportCallIssue]
+    def of(self, rows: Tensor, steps: int, part: int = 0) -> Sequences:
+        """Return some steps of the sequences of some environments, from the beginning of a part."""
+        *all_steps, memory, sums = self
+        of = slice(part * SHORT, part * SHORT + steps)
+        before = (kept[part : part + 1, rows] for kept in (memory, sums))
+        return Sequences(*(values[of, rows] for values in all_steps), *before)
 
 
 class _Player:
@@ -70,11 +73,12 @@ class _Player:
         self.agent = agent
         self.memory: Memory | None = None
         self.age = np.float32(0)
+        self.context: np.ndarray | None = None
         self.kept: list[tuple[np.ndarray, ...]] = []
-        self.first: tuple[np.ndarray, ...] = ()  # memory and sums before what is kept
+        self.before: list[tuple[np.ndarray, ...]] = []  # memory and sums before each part of what is kept
 
     def reset(self) -> None:
-        self.memory, self.kept = None, []
+        self.memory, self.kept, self.before = None, [], []
 
     def act(self, observation: Any, starts: np.ndarray, rewards: np.ndarray | None = None) -> np.ndarray:
         n = len(starts)
@@ -84,13 +88,15 @@ class _Player:
         parts = self.agent.estimator.parts
         before = np.zeros((n, sum(parts)), np.float32) if self.memory is None else self.memory.state
         before = np.where(starts[:, None], np.float32(0), before)
-        self.age = np.where(starts, np.float32(0), self.age + np.float32(1))
+        context = observation[self.agent.reader.key]
+        changed = starts if self.context is None else starts | (context != self.context).any(axis=1)
+        self.age = np.where(changed, np.float32(0), self.age + np.float32(1))
+        self.context = context.copy()
         actions, self.memory = self.agent.predict(observation, self.memory, starts, deterministic=True, reward=known)
         memory, sums, last, action, begun = np.split(before, np.cumsum(parts)[:-1], axis=1)
         present = np.split(self.memory.state, np.cumsum(parts)[:-1], axis=1)[2]
-        if not self.kept:
-            self.first = memory, sums
-        context = observation[self.agent.reader.key]
+        if len(self.kept) % SHORT == 0:
+            self.before.append((memory.copy(), sums.copy()))
         kept = (present, known[:, None], last, action, begun, starts, context, self.age)
         self.kept.append(tuple(part.copy() for part in kept))
         return actions
@@ -99,8 +105,9 @@ class _Player:
         """Return what was kept, and keep no more of it."""
         device = self.agent.estimator.mean.device
         kept = [np.stack(part) for part in zip(*self.kept, strict=True)]
-        self.kept = []
-        return Sequences(*(torch.as_tensor(part, device=device) for part in (*kept, *self.first)))
+        kept += [np.stack(part) for part in zip(*self.before, strict=True)]
+        self.kept, self.before = [], []
+        return Sequences(*(torch.as_tensor(part, device=device) for part in kept))
 
 
 def infer_context(
@@ -110,7 +117,7 @@ def infer_context(
     seed: int = 0,
     *,
     contexts: str = "train",
-    switch: Switch = None,
+    switch: Switch = SWITCH,
     device: str = "cpu",
     progress: bool = False,
 ) -> InferringAgent:
@@ -124,8 +131,8 @@ def infer_context(
     :param steps: environment steps to learn from.
     :param seed: the same seed gives the same estimator.
     :param contexts: where they are drawn from: ``"train"``, the training range, or ``"bounds"``, all of the bounds.
-    :param switch: change the context within episodes, as :meth:`hyperrl.Family.vec_env` does, so that the estimator
-        learns to notice.
+    :param switch: after how many steps the context changes within an episode, see :meth:`hyperrl.Family.vec_env`, so
+        that the estimator learns to notice; by default after a random number from 20 to 200; ``None`` for never.
     :param device: where the estimator is: ``"cpu"``, ``"cuda"``, ``"auto"``.
     :param progress: show a progress bar.
     :return: an agent that acts as a Stable-Baselines3 model does, on observations with or without the context.
@@ -167,13 +174,16 @@ def infer_context(
         torch.manual_seed(seed)
         estimator = Estimator(reader.other_space, vec_env.action_space, space, bounds=contexts == "bounds").to(place)
         agent = InferringAgent(model, estimator)
-        _learn(agent, vec_env, rounds, length, bar)
+        _learn(agent, vec_env, rounds, length, switch is not None, bar)
     estimator.requires_grad_(False)
     return agent
 
 
-def _learn(agent: InferringAgent, vec_env: VecEnv, rounds: int, length: int, bar: Any) -> None:
-    """Play and learn in turn."""
+def _learn(agent: InferringAgent, vec_env: VecEnv, rounds: int, length: int, switching: bool, bar: Any) -> None:
+    """Play and learn in turn.
+
+    Most updates see one part of sequences: the first, where episodes begin, or, if contexts switch, often another.
+    """
     estimator = agent.estimator
     player = _Player(agent)
     adam = torch.optim.Adam(estimator.parameters(), fused=True)
@@ -191,7 +201,9 @@ def _learn(agent: InferringAgent, vec_env: VecEnv, rounds: int, length: int, bar
         loss = torch.tensor(torch.nan)
         for steps in [length] * UPDATES + [SHORT] * SHORT_UPDATES:
             sequences = seen[int(torch.randint(len(seen), ()))]
-            batch = sequences.of(torch.randint(len(sequences.memory), (SEQUENCES,)), steps)
+            parts, n = sequences.memory.shape[:2]
+            part = max(0, int(torch.randint(-parts, parts, ()))) if switching and steps < length else 0
+            batch = sequences.of(torch.randint(n, (SEQUENCES,)), steps, part)
             loss = loss_of(estimator, batch)
             adam.zero_grad()
             loss.backward()
@@ -205,7 +217,7 @@ def _learn(agent: InferringAgent, vec_env: VecEnv, rounds: int, length: int, bar
 def loss_of(estimator: Estimator, batch: Sequences) -> Tensor:
     """Return minus the log likelihood of the contexts, a mean over steps, environments and features."""
     read, added = estimator.inputs(batch.observation, batch.reward, batch.last, batch.action, batch.begun)
-    outputs = estimator.sequence(read, added, batch.starts, batch.memory, batch.sums)
+    outputs = estimator.sequence(read, added, batch.starts, batch.memory[0], batch.sums[0])
     likelihood = estimator.beliefs.log_prob(outputs, batch.context).mean(-1)  # (T, n)
     weight = 1 / (1 + batch.age / EARLY)
     return -(weight * likelihood).sum() / weight.sum()

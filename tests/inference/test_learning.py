@@ -124,3 +124,35 @@ def test_wrong_arguments_are_refused() -> None:
     unaware = PPO(UnawarePolicy, family.vec_env(2), device="cpu")
     with pytest.raises(ValueError, match="reads its context"):
         hyperrl.infer_context(unaware, family)
+
+
+@pytest.mark.usefixtures("little")
+def test_any_part_of_a_sequence_is_read_as_it_was_played(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(learning, "SHORT", 3)
+    family = hyperrl.load_family("pendulum")
+    agent = agent_of("pendulum", steps=1)
+    torch.manual_seed(0)
+    next(agent.estimator.head[-1].parameters()).normal_()
+    player = learning._Player(agent)
+    outputs = []
+    for _ in islice(rollout(player, family.vec_env(4, switch=(2, 5), seed=0)), 8):
+        assert player.memory is not None
+        outputs.append(torch.from_numpy(player.memory.outputs))
+    played = torch.stack(outputs)
+    sequences = player.sequences()
+    rows = torch.tensor([2, 0, 3])
+    for part, steps in ((0, 8), (0, 3), (1, 3), (2, 2)):
+        batch = sequences.of(rows, steps, part)
+        read, added = agent.estimator.inputs(batch.observation, batch.reward, batch.last, batch.action, batch.begun)
+        seen = agent.estimator.sequence(read, added, batch.starts, batch.memory[0], batch.sums[0])
+        assert seen.abs().mean() > 0.1
+        torch.testing.assert_close(seen, played[3 * part : 3 * part + steps, rows], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.usefixtures("little")
+def test_the_age_of_a_step_begins_with_its_context() -> None:
+    family = hyperrl.load_family("pendulum")
+    player = learning._Player(agent_of("pendulum", steps=1))
+    for _ in islice(rollout(player, family.vec_env(4, switch=3, seed=0)), 8):
+        pass
+    assert player.sequences().age.T.tolist() == [[0, 1, 2, 0, 1, 2, 0, 1]] * 4
