@@ -3,12 +3,10 @@
 import re
 import subprocess
 import sys
-import tarfile
 import tomllib
 from importlib.metadata import metadata
 from pathlib import Path
 
-import pytest
 import yaml
 
 import hyperrl
@@ -66,20 +64,3 @@ def test_every_pinned_requirement_is_within_its_range() -> None:
         requirement = Requirement(text)
         if requirement.name != "hyperrl":
             assert pins[canonicalize_name(requirement.name)] in requirement.specifier, text
-
-
-@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="git lists the files")
-def test_the_sdist_holds_what_its_tests_need(tmp_path: Path) -> None:
-    subprocess.run(
-        [sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", tmp_path, ROOT],
-        check=True,
-        capture_output=True,
-        cwd=tmp_path,
-    )
-    (archive,) = tmp_path.glob("*.tar.gz")
-    with tarfile.open(archive) as tar:
-        held = {Path(*Path(name).parts[1:]).as_posix() for name in tar.getnames()}
-    listed = subprocess.run(["git", "ls-files"], check=True, capture_output=True, text=True, cwd=ROOT).stdout.split(
-        "\n"
-    )
-    assert set(filter(None, listed)) - held <= {".gitignore"}

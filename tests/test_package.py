@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+import tarfile
 import venv
 import zipfile
 from pathlib import Path
@@ -22,12 +23,26 @@ def run(*command: object, cwd: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A wheel built from the sdist, as an index would get it."""
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an sdist, and of a wheel built from it, as an index would get them."""
     out = tmp_path_factory.mktemp("dist")
     run(sys.executable, "-m", "build", "--no-isolation", "--outdir", out, ROOT, cwd=out)
-    (built,) = out.glob("*.whl")
-    return built
+    return out
+
+
+@pytest.fixture
+def wheel(built: Path) -> Path:
+    (wheel,) = built.glob("*.whl")
+    return wheel
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="git lists the files")
+def test_the_sdist_holds_what_its_tests_need(built: Path) -> None:
+    (archive,) = built.glob("*.tar.gz")
+    with tarfile.open(archive) as tar:
+        held = {Path(*Path(name).parts[1:]).as_posix() for name in tar.getnames()}
+    listed = run("git", "ls-files", cwd=ROOT).split("\n")
+    assert set(filter(None, listed)) - held <= {".gitignore"}
 
 
 def test_the_wheel_holds_code_and_definitions(wheel: Path) -> None:
@@ -45,9 +60,9 @@ def test_the_wheel_holds_code_and_definitions(wheel: Path) -> None:
 
 def test_it_works_from_an_environment_of_its_own(wheel: Path, tmp_path: Path) -> None:
     """Installed elsewhere, beside folders of the user's own called envs and agents."""
-    venv.create(tmp_path / "venv", with_pip=True)
+    venv.create(tmp_path / "venv")
     python = tmp_path / "venv" / "bin" / "python"
-    run(python, "-m", "pip", "install", "--no-deps", "--no-index", wheel, cwd=tmp_path)
+    run(sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index", wheel, cwd=tmp_path)
     # The dependencies come from here; the checkout does not, since a path in a .pth file brings no further .pth files.
     site = next((tmp_path / "venv" / "lib").glob("*/site-packages"))
     (site / "dependencies.pth").write_text(str(Path(np.__file__).parents[1]))
@@ -67,7 +82,7 @@ for name in {families}:
     hyperrl.load_family(name).make().reset()
 for name in {trained}:
     hyperrl.load_agent(name, "cpu")
-model = hyperrl.train("pendulum", "hyper-ppo", steps=20_000, out="runs/x", device="cpu")
+model = hyperrl.train("pendulum", "hyper-ppo", steps=1, out="runs/x", device="cpu")
 print(hyperrl.evaluate(model, hyperrl.load_family("pendulum"), contexts=2, episodes=1).splits["train"].mean)
 """.format(families=names("envs"), agents=names("agents"), trained=trained())
     assert float(run(python, "-c", program, cwd=work)) < 0
