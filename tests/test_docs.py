@@ -16,6 +16,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 import hyperrl.adaptation.dynamics
+import hyperrl.inference.learning
 import hyperrl.policies
 from hyperrl.adaptation.dynamics import Dynamics, learn_dynamics
 from hyperrl.cli.main import main
@@ -28,7 +29,7 @@ BLOCK = re.compile(r"^```(python|toml|sh)\n(.*?)^```$", re.MULTILINE | re.DOTALL
 COMMANDS_RUN = ("README.md", "export.md")  # those of other pages take long, or write into envs/
 SMALLER = {
     "adapt": ("--contexts", "1", "--episodes", "1", "--seeds", "1", "--method", "zero-shot", "identify"),
-    "evaluate": ("--contexts", "3", "--episodes", "1", "--plane", "3"),
+    "evaluate": ("--contexts", "3", "--episodes", "1", "--plane", "3", "--sensitivity", "0"),
     "record": ("--contexts", "1"),
     "tune": ("--trials", "1", "--steps", "1"),
 }
@@ -61,6 +62,8 @@ def test_what_a_page_says_runs(
     monkeypatch.setattr(hyperrl.adaptation.dynamics, "HELD_OUT", 2)
     monkeypatch.setattr(hyperrl, "evaluate", partial(hyperrl.evaluate, contexts=3, episodes=2))
     monkeypatch.setattr(hyperrl, "infer_context", partial(hyperrl.infer_context, steps=1))
+    for name, value in dict(ENVS=16, LONGEST=20, UPDATES=1, SHORT_UPDATES=1).items():
+        monkeypatch.setattr(hyperrl.inference.learning, name, value)
     monkeypatch.setattr(hyperrl, "adapt", partial(hyperrl.adapt, evaluations=2))
     namespace: dict[str, Any] = {"__name__": page.stem}
     text = page.read_text(encoding="utf-8")

@@ -1,7 +1,7 @@
 import io
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -33,21 +33,27 @@ from tests.policies.test_policies_actor_critic import HYPER
 LENGTH = CONTEXT.vector({"length": 0.7})
 
 
-def exported(variants: Iterable[str], in_onnx: str) -> list[Any]:
-    """Each variant as pt2, a second of work, and as ONNX, six seconds: of these only one is fast."""
-    marked = lambda variant: () if variant == in_onnx else pytest.mark.slow  # noqa: E731
+def exported(variants: Iterable[str], in_onnx: str, in_pt2: Collection[str] | None = None) -> list[Any]:
+    """Each variant as pt2, two seconds of work, and as ONNX, six: of these only one is fast."""
     names = [*variants]
-    return [*((v, "pt2") for v in names), *(pytest.param(v, "onnx", marks=marked(v)) for v in names)]
+    fast = {"pt2": names if in_pt2 is None else in_pt2, "onnx": [in_onnx]}
+    return [pytest.param(v, to, marks=() if v in fast[to] else pytest.mark.slow) for to in fast for v in names]
 
 
-def run(path: Path, *inputs: np.ndarray) -> np.ndarray:
+def load(path: Path) -> Callable[..., np.ndarray]:
     """What a user without hyperrl does with a file."""
     if path.suffix == ".onnx":
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-        return session.run(["action"], dict(zip(("observation", "context"), inputs, strict=False)))[0]  # pyright: ignore[reportReturnType]
+        return lambda *inputs: session.run(["action"], dict(zip(("observation", "context"), inputs, strict=False)))[0]  # pyright: ignore[reportReturnType]
     if path.suffix == ".pt2":
-        return torch.export.load(io.BytesIO(path.read_bytes())).module()(*map(torch.as_tensor, inputs)).numpy()
-    return export.load(path).predict(inputs[0])
+        module = torch.export.load(io.BytesIO(path.read_bytes())).module()
+        return lambda *inputs: module(*map(torch.as_tensor, inputs)).numpy()
+    return export.load(path).predict
+
+
+def run(path: Path, *inputs: np.ndarray) -> np.ndarray:
+    """Load a file and use it once."""
+    return load(path)(*inputs)
 
 
 @pytest.mark.parametrize("action", ACTIONS)
@@ -56,10 +62,11 @@ def test_a_frozen_policy_acts_as_the_model_does(format: str, action: str, tmp_pa
     model = trained("low_rank", toy(action))
     path = tmp_path / f"policy.{format}"
     export.save(model, path, {"length": 0.7}, format)
+    policy = load(path)
     for n in (1, 9):
         whole, rest = observe(model, LENGTH, n)
         expected = model.predict(whole, deterministic=True)[0]
-        assert_allclose(run(path, rest), expected, rtol=0, atol=1e-5)
+        assert_allclose(policy(rest), expected, rtol=0, atol=1e-5)
     assert not re.search(rb"/(home|work|root|tmp|usr)/", path.read_bytes())
 
 
@@ -68,12 +75,12 @@ def test_an_open_policy_takes_any_batch_of_contexts(variant: str, format: str, t
     model = trained(variant, toy("lopsided box"))
     path = tmp_path / f"policy.{format}"
     export.save(model, path, format=format)
-    rng = np.random.default_rng(1)
+    policy, rng = load(path), np.random.default_rng(1)
     for n in (1, 2, 33):
         observation = rng.normal(size=(n, 5)).astype(np.float32)
         context = CONTEXT.sample("extrapolation", n, 3).astype(np.float32)
         expected = model.predict({"observation": observation, "context": context}, deterministic=True)[0]
-        assert_allclose(run(path, observation, context), expected, rtol=0, atol=1e-5)
+        assert_allclose(policy(observation, context), expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", POLICY_OF)
@@ -85,7 +92,10 @@ def test_every_algorithm_in_one_context(name: str, tmp_path: Path) -> None:
     assert_allclose(run(tmp_path / "policy.safetensors", rest), expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize(("name", "format"), exported(POLICY_OF, in_onnx="SAC"))
+ONE_OF_EACH_POLICY = {policy: name for name, policy in reversed(POLICY_OF.items())}.values()
+
+
+@pytest.mark.parametrize(("name", "format"), exported(POLICY_OF, in_onnx="SAC", in_pt2=ONE_OF_EACH_POLICY))
 def test_every_algorithm_in_any_context(name: str, format: str, tmp_path: Path) -> None:
     model = test_policies.trained(name)
     whole, rest = observe(model, LENGTH, 33)
@@ -94,8 +104,9 @@ def test_every_algorithm_in_any_context(name: str, format: str, tmp_path: Path) 
     expected = model.predict(several, deterministic=True)[0]
     path = tmp_path / f"policy.{format}"
     export.save(model, path, format=format)
-    assert_allclose(run(path, rest, contexts), expected, rtol=0, atol=1e-5)
-    assert_allclose(run(path, rest[:1], contexts[:1]), expected[:1], rtol=0, atol=1e-5)
+    policy = load(path)
+    assert_allclose(policy(rest, contexts), expected, rtol=0, atol=1e-5)
+    assert_allclose(policy(rest[:1], contexts[:1]), expected[:1], rtol=0, atol=1e-5)
 
 
 OTHERS = {"concat": ConcatPolicy, "film": FilmPolicy, "unaware": UnawarePolicy}
