@@ -4,6 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from scipy.stats import spearmanr
 from stable_baselines3 import PPO
 
 import hyperrl
@@ -43,6 +44,13 @@ def test_scores_are_taken_where_every_context_has_one() -> None:
     assert found.is_scored
     assert_allclose([of.iqm.value for of in found.classes], [0.7, 0.6, 0.3, 0.1])
     assert not by_novelty(REPORT, reference(CONTEXTS[1:])).is_scored
+
+
+def test_the_rank_correlation_is_spearmans() -> None:
+    rng = np.random.default_rng(0)
+    for kinds in (3, 10, 1000):  # the fewer, the more ties
+        x, y = rng.integers(kinds, size=(2, 30))
+        assert rank_correlation(x, x + y) == pytest.approx(spearmanr(x, x + y).statistic)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_a_constant_has_no_rank_correlation() -> None:
