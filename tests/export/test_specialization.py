@@ -196,7 +196,8 @@ def test_ways_to_generate(name: str, options: dict[str, Any], tmp_path: Path) ->
     context = CONTEXT.vector({"length": 0.7})
     for got, expected in zip(everything(specialize(model, context), context), everything(model, context), strict=True):
         torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
-    export.save(model, tmp_path / "open.pt2", format="pt2")  # which compares the two
+    if name == "PPO":  # what generates the weights is the same for all
+        export.save(model, tmp_path / "open.pt2", format="pt2")  # which compares the two
 
 
 def test_replay_with_hindsight_is_replay_with_hindsight() -> None:

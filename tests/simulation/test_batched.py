@@ -215,7 +215,7 @@ def test_an_episode_that_terminates_at_its_limit_was_not_cut_short():
 
 @every_family
 def test_the_time_limit_is_the_familys(name):
-    vec_env = make(name, 3)
+    vec_env = make(name, 1)
     vec_env.reset()
     limit = gym.spec(FAMILIES[name].id).max_episode_steps
     assert limit is not None
