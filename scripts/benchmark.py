@@ -298,6 +298,59 @@ def memory(envs: int = 4096, steps: int = 128) -> None:
     )
 
 
+def warp(
+    families: tuple[str, ...] = ("half_cheetah", "hopper"),
+    size: int = 64,
+    device: str = "cpu",
+    steps: tuple[int, ...] = (1, 10, 100),
+) -> None:
+    """MuJoCo Warp against MuJoCo: how far observations and rewards are apart, from the same starts by random actions.
+
+    The last column is MuJoCo against itself, from starts rounded to float32. Of an observation the number that differs
+    most counts. Medians over the environments, and the largest in brackets.
+
+    Args:
+        families: Names or paths of families.
+        size: How many environments.
+        device: Where MuJoCo Warp is: cpu or cuda.
+        steps: After how many steps they are compared.
+    """
+    columns = ("family", "split", "steps", "Warp: observation", "Warp: reward", "rounded start: observation")
+    table = Table(*columns, title=f"Differences to MuJoCo, {size} contexts")
+
+    def cell(differences: torch.Tensor) -> str:
+        rows = differences.abs().flatten(1).amax(1)
+        return f"{rows.median():.1e} ({rows.max():.1e})"
+
+    for name in track(families, console=Console(stderr=True), transient=True):
+        family = hyperrl.load_family(name)
+        for split in ("train", "extrapolation"):
+            contexts = family.context_space.sample(split, size, 0)
+            options: Any = dict(n_envs=size, contexts=contexts, seed=1)
+            exact: Any = family.vec_env(**options)
+            other: Any = family.vec_env(**options, backend="warp", device=device)
+            exact.reset()
+            simulator, place = exact.simulator, other.simulator.device
+            engines = (simulator.physics, other.simulator.physics)
+            start, c = simulator.state.clone(), simulator._c
+            states = [start, start.to(place), start.float().double()]
+            there = {feature: values.to(place) for feature, values in c.items()}
+            rng, space = np.random.default_rng(0), simulator.action_space
+            for step in range(1, max(steps) + 1):
+                action = torch.from_numpy(rng.uniform(space.low, space.high, (size, *space.shape)))
+                one = engines[0].step(states[0], action, c)
+                two = engines[1].step(states[1], action.to(place), there)
+                three = engines[0].step(states[2], action, c)
+                states = [one[0], two[0], three[0]]
+                if step in steps:
+                    seen = [engines[0].observe(state.cpu()) for state in states]
+                    rewards = (one[1] - two[1].cpu())[:, None]
+                    cells = map(cell, (seen[0] - seen[1], rewards, seen[0] - seen[2]))
+                    table.add_row(name if step == min(steps) else "", split, f"{step}", *cells)
+            table.add_section()
+    Console().print(table)
+
+
 def _training_speeds(models: Sequence[PPO], rollouts: int) -> list[float]:
     """Return each model's steps per second: whole iterations, in turn, of which the fastest counts.
 
@@ -348,5 +401,12 @@ def _steps_per_second(vec_env: VecEnv, seconds: float, clock: Callable[[], float
 if __name__ == "__main__":
     torch.set_num_threads(1)
     tyro.extras.subcommand_cli_from_dict(
-        {"physics": physics, "training": training, "device": device, "algorithms": algorithms, "memory": memory}
+        {
+            "physics": physics,
+            "training": training,
+            "device": device,
+            "warp": warp,
+            "algorithms": algorithms,
+            "memory": memory,
+        }
     )

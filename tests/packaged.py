@@ -5,4 +5,4 @@ from hyperrl.utils.definitions import names
 
 FAMILIES = {name: hyperrl.load_family(name) for name in names("envs")}
 PHYSICS = {name: family.physics() for name, family in FAMILIES.items() if family.has_physics}
-IN_TORCH = [name for name, physics in PHYSICS.items() if physics.in_torch]
+IN_TORCH = [name for name, physics in PHYSICS.items() if physics.device is None]

@@ -214,7 +214,7 @@ def check_gradients(physics: Physics) -> None:
 
     :raises ValueError: for MuJoCo's.
     """
-    if not physics.in_torch:
+    if physics.device is not None:
         raise ValueError(
             f"{type(physics).__name__} has no gradients, by which a context is identified: learn a model of the "
             "dynamics, dynamics=hyperrl.adaptation.dynamics.learn_dynamics(family), on the command line "

@@ -125,7 +125,7 @@ def adapt(
         points = space.vector(assignments(context, "length=0.7"))[None]
     found = find_reference(met, reference)
     dynamics = None
-    has_gradients = met.has_physics and met.physics().in_torch
+    has_gradients = met.has_physics and met.physics().device is None
     if "identify" in (method or can) and (learn_dynamics or not has_gradients):
         dynamics = dynamics_of(met, told[0], device=device, progress=progress)
     result = study(

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from hyperrl.physics.base import Physics
 
-BACKENDS = ("auto", "batched", "gymnasium")
+BACKENDS = ("auto", "batched", "warp", "gymnasium")
 _PYTHON = re.compile(r"[\w.]+:\w+")
 
 
@@ -250,12 +250,15 @@ class Family:
             context of its last step.
         :param backend: ``"batched"`` steps all environments at once as rows of tensors, ``"gymnasium"`` one Gymnasium
             environment after the other; ``"auto"`` is batched where the family has ``physics``. The same seed gives
-            other contexts in the one than in the other.
+            other contexts in the one than in the other. ``"warp"`` is batched too, and has MuJoCo's bodies stepped by
+            MuJoCo Warp, on the cpu as well.
         :param device: where batched environments are: ``"cpu"``, ``"cuda"``, ``"auto"`` for cuda where there is one.
+            MuJoCo's bodies stay on the cpu for ``"auto"``, and are stepped by MuJoCo Warp for ``"cuda"``.
         :param threads: on how many threads MuJoCo steps batched environments; by default as many as there are cores.
         :raises ValueError: for a context out of bounds, for ``"batched"`` where the family has no ``physics``, for
-            another device than the cpu where environments are Gymnasium's or MuJoCo's, for ``threads`` where it is
-            not MuJoCo that steps, and for ``switch`` where there is only one context.
+            another device than the cpu where environments are Gymnasium's, for MuJoCo Warp where it is not installed
+            or cannot step the body, for ``threads`` where it is not MuJoCo that steps, and for ``switch`` where there
+            is only one context.
         """
         if backend not in BACKENDS:
             raise ValueError(f"unknown backend {backend!r}: known are {list(BACKENDS)}.{nearest(backend, BACKENDS)}")
@@ -268,12 +271,21 @@ class Family:
         elif contexts is not None:
             contexts = self.context_space.matrix(contexts)
         steps = switch_steps(switch, contexts)
-        if backend == "batched" or (backend == "auto" and self.has_physics):
+        if backend in ("batched", "warp") or (backend == "auto" and self.has_physics):
             from hyperrl.simulation.simulator import Simulator
             from hyperrl.simulation.vec_env import BatchedVecEnv
 
             limit = self.max_episode_steps
             physics = self.physics()
+            if backend == "warp":
+                from hyperrl.physics.mujoco import MujocoPhysics
+                from hyperrl.physics.warp import WarpPhysics
+
+                if not isinstance(physics, MujocoPhysics):
+                    raise ValueError(
+                        f"{self.place}: backend='warp' is for MuJoCo's bodies, not {type(physics).__name__}"
+                    )
+                physics = WarpPhysics(physics, device)
             if threads is not None:
                 if physics.threads is None or threads < 1:
                     raise ValueError(

@@ -43,10 +43,17 @@ class Physics(ABC):
     """How many uniform numbers ``initial`` takes per environment."""
     kick: tuple[float, ...] = ()
     """What a push by hand adds to the state, ``s`` numbers; empty where nothing can be pushed."""
-    in_torch: bool = True
-    """Whether torch computes it, on any device and with gradients; else it takes tensors on the cpu."""
+    device: torch.device | None = None
+    """Where the tensors must be; ``None`` where torch computes it, on any device and with gradients."""
     threads: int | None = None
     """How many threads step, 0 for as many as there are cores; ``None`` where torch computes."""
+
+    def on(self, device: str) -> Physics:
+        """Return the physics for tensors on a device of a name, see :func:`~hyperrl.utils.devices.find_device`.
+
+        For ``"auto"``, physics that must be somewhere stay there.
+        """
+        return self
 
     @abstractmethod
     def initial(self, uniform: Tensor, c: Context) -> Tensor:

@@ -1,6 +1,7 @@
 """What Gymnasium's MuJoCo environments observe and reward, for all rows at once and equal to them to the bit.
 
-The weights and limits of each are those of one environment of the kind, its prototype.
+The weights and limits of each are those of one environment of the kind, its prototype. Rows are numpy arrays of
+MuJoCo's, or tensors of MuJoCo Warp's: what is written for both takes functions from the module that :func:`of` returns.
 """
 
 from __future__ import annotations
@@ -11,13 +12,24 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
 import numpy as np
+import torch
 
 from hyperrl.physics.libmujoco import library
 
 if TYPE_CHECKING:
     from mujoco.batch import Batch
 
-Array = np.ndarray
+Array = Any
+"""A numpy array or a tensor."""
+
+
+def of(array: Array) -> Any:
+    """Return the module with functions for an array: numpy's, or torch's.
+
+    >>> of(np.zeros(2)) is np, of(torch.zeros(2)) is torch
+    (True, True)
+    """
+    return torch if isinstance(array, torch.Tensor) else np
 
 
 class Moment(NamedTuple):
@@ -49,6 +61,8 @@ class Body(ABC):
     """The fields of the model on which an episode's start depends; ``None`` for all."""
     begins_forward: ClassVar[bool] = True
     """Whether an episode's first step begins with ``mj_forward``, as in Gymnasium's environments."""
+    in_warp: ClassVar[bool] = True
+    """Whether MuJoCo Warp can step it: what is derived and said of it is written for tensors too."""
     stage: ClassVar[str] = "mjSTAGE_NONE"
     """Up to where MuJoCo derives from the state after a step, see ``Batch.step``."""
 
@@ -94,7 +108,14 @@ class Body(ABC):
 
         :param before: what was known before the step.
         """
-        return np.zeros((batch.nsim, 0))
+        return before.qpos[:, :0]
+
+    def derived_in_warp(self, data: Any, before: Moment) -> Array:
+        """Return the same of simulations of MuJoCo Warp.
+
+        :param data: their derived fields as tensors.
+        """
+        return self.derived(data, before)
 
     def state_of(self, observation: Array) -> tuple[Array, Array]:
         """Return positions and velocities that are observed so; a place along the track is 0 where it is not."""
@@ -120,13 +141,13 @@ class InvertedPendulum(Body):
 
     def observe(self, now: Moment) -> Array:
         """All."""
-        return np.concatenate([now.qpos, now.qvel], axis=1)
+        return _joined(now.qpos, now.qvel)
 
     def outcome(self, before: Moment, after: Moment, action: Array) -> tuple[Array, Array]:
         """Reward 1 for each step within 0.2 rad."""
-        finite = np.isfinite(self.observe(after)).all(axis=1)
-        terminated = ~finite | (np.abs(after.qpos[:, 1]) > 0.2)
-        return (~terminated).astype(np.float64), terminated
+        observed = self.observe(after)
+        terminated = ~of(observed).isfinite(observed).all(1) | (abs(after.qpos[:, 1]) > 0.2)
+        return 1.0 * ~terminated, terminated
 
 
 class HalfCheetah(Body):
@@ -134,11 +155,11 @@ class HalfCheetah(Body):
 
     def observe(self, now: Moment) -> Array:
         """All but the place along the track."""
-        return np.concatenate([now.qpos[:, self.env._exclude_current_positions_from_observation :], now.qvel], axis=1)
+        return _joined(now.qpos[:, self.env._exclude_current_positions_from_observation :], now.qvel)
 
     def outcome(self, before: Moment, after: Moment, action: Array) -> tuple[Array, Array]:
         """Speed less the cost of control."""
-        return self.forward(before, after) - self.cost(action), np.zeros(len(action), dtype=bool)
+        return self.forward(before, after) - self.cost(action), _nowhere(action)
 
     def forward(self, before: Moment, after: Moment) -> Array:
         """Return the reward of speed."""
@@ -150,7 +171,7 @@ class HalfCheetah(Body):
 
     def cost(self, action: Array) -> Array:
         """Return the cost of control, in the action's precision."""
-        return self.env._ctrl_cost_weight * np.sum(np.square(action), axis=1)
+        return self.env._ctrl_cost_weight * _squares(action)
 
 
 class HalfCheetahVelocity(HalfCheetah):
@@ -161,7 +182,7 @@ class HalfCheetahVelocity(HalfCheetah):
     def forward(self, before: Moment, after: Moment) -> Array:
         """Beyond the speed, the reward falls as it rose."""
         speed = self.speed(before, after)
-        excess = np.maximum(speed - after.task["target_speed"], 0)
+        excess = (speed - after.task["target_speed"]).clip(min=0)
         return self.env._forward_reward_weight * (speed - 2 * excess)
 
 
@@ -170,7 +191,7 @@ class Walker2d(HalfCheetah):
 
     def observe(self, now: Moment) -> Array:
         """All but the place along the track; velocities within ±10."""
-        return super().observe(now._replace(qvel=np.clip(now.qvel, -10, 10)))
+        return super().observe(now._replace(qvel=now.qvel.clip(-10, 10)))
 
     def state_of(self, observation: Array) -> tuple[Array, Array]:
         """Return positions and velocities that are observed so; NaN for a velocity that was clipped."""
@@ -193,8 +214,8 @@ class Hopper(Walker2d):
 
     def healthy(self, qpos: Array, qvel: Array) -> Array:
         """Say of each whether its state is that of one that hops."""
-        state = _within(np.concatenate([qpos, qvel], axis=1)[:, 2:], self.env._healthy_state_range)
-        return super().healthy(qpos, qvel) & state.all(axis=1)
+        state = _within(_joined(qpos, qvel)[:, 2:], self.env._healthy_state_range)
+        return super().healthy(qpos, qvel) & state.all(1)
 
 
 class Swimmer(HalfCheetah):
@@ -203,7 +224,7 @@ class Swimmer(HalfCheetah):
     def observe(self, now: Moment) -> Array:
         """All but the place in the plane."""
         hidden = 2 * self.env._exclude_current_positions_from_observation
-        return np.concatenate([now.qpos[:, hidden:], now.qvel], axis=1)
+        return _joined(now.qpos[:, hidden:], now.qvel)
 
 
 class Ant(Body):
@@ -220,18 +241,19 @@ class Ant(Body):
         seen = [now.qpos[:, hidden:], now.qvel]
         if self.env._include_cfrc_ext_in_observation:
             seen.append(self.forces(now)[:, 6:])  # not on the world
-        return np.concatenate(seen, axis=1)
+        return _joined(*seen)
 
     def outcome(self, before: Moment, after: Moment, action: Array) -> tuple[Array, Array]:
         """Speed and a reward for being upright, less the costs of control and of contacts."""
         env = self.env
-        healthy = np.isfinite(np.concatenate([after.qpos, after.qvel], axis=1)).all(axis=1)
+        state = _joined(after.qpos, after.qvel)
+        healthy = of(state).isfinite(state).all(1)
         low, high = env._healthy_z_range
         healthy &= (low <= after.qpos[:, 2]) & (after.qpos[:, 2] <= high)
         velocity = (after.derived[:, :2] - before.derived[:, :2]) / env.dt
         rewards = self.speed(velocity, after) * env._forward_reward_weight + healthy * env._healthy_reward
-        control = env._ctrl_cost_weight * np.sum(np.square(action), axis=1)
-        contact = env._contact_cost_weight * np.sum(np.square(self.forces(after)), axis=1)
+        control = env._ctrl_cost_weight * _squares(action)
+        contact = env._contact_cost_weight * _squares(self.forces(after))
         return rewards - (control + contact), ~healthy & env._terminate_when_unhealthy
 
     def speed(self, velocity: Array, after: Moment) -> Array:
@@ -240,7 +262,7 @@ class Ant(Body):
 
     def forces(self, now: Moment) -> Array:
         """Return the contact forces on the bodies, shape ``(n, 6 nbody)``."""
-        return np.clip(now.derived[:, 2:], *self.env._contact_force_range)
+        return now.derived[:, 2:].clip(*self.env._contact_force_range)
 
     def begun(self, model: Any, qpos: Array, qvel: Array) -> Array:
         """The torso is at its free joint, and nothing touches."""
@@ -254,6 +276,10 @@ class Ant(Body):
             library().mj_rnePostConstraint(self.env.model, self._scratch)
             rows.append(self.read(self._scratch, mass))
         return np.array(rows)
+
+    def derived_in_warp(self, data: Any, before: Moment) -> Array:
+        """Where the torso is, and the forces."""
+        return _joined(data.xpos[:, self._torso, :2], data.cfrc_ext.flatten(1))
 
     def read(self, data: Any, mass: Array) -> Array:
         """Return what is read of one simulation, shape ``(e,)``.
@@ -285,7 +311,7 @@ class AntHeading(Ant):
     def speed(self, velocity: Array, after: Moment) -> Array:
         """The speed in the direction."""
         direction = after.task["direction"]
-        return velocity[:, 0] * np.cos(direction) + velocity[:, 1] * np.sin(direction)
+        return velocity[:, 0] * of(direction).cos(direction) + velocity[:, 1] * of(direction).sin(direction)
 
 
 class Humanoid(Ant):
@@ -296,6 +322,7 @@ class Humanoid(Ant):
     """
 
     begins_by = frozenset({"body_mass", "body_pos"})
+    in_warp = False
 
     def observe(self, now: Moment) -> Array:
         """All but the place in the plane; of what is derived, all but the center of mass."""
@@ -356,14 +383,14 @@ class Reacher(Body):
     def observe(self, now: Moment) -> Array:
         """(cosines and sines of both angles, target, angular velocities, way from the target in the plane)."""
         angles = now.qpos[:, :2]
-        return np.concatenate([np.cos(angles), np.sin(angles), now.qpos[:, 2:], now.qvel[:, :2], now.derived[:, :2]], 1)
+        return _joined(*_direction(angles), now.qpos[:, 2:], now.qvel[:, :2], now.derived[:, :2])
 
     def outcome(self, before: Moment, after: Moment, action: Array) -> tuple[Array, Array]:
         """The costs of distance and of control."""
-        distance = np.sqrt(np.vecdot(after.derived, after.derived))
+        distance = _dot(after.derived, after.derived) ** 0.5
         near = -distance * self.env._reward_dist_weight
-        cost = -np.square(action).sum(axis=1) * self.env._reward_control_weight
-        return near + cost, np.zeros(len(action), dtype=bool)
+        cost = -_squares(action) * self.env._reward_control_weight
+        return near + cost, _nowhere(action)
 
     def begun(self, model: Any, qpos: Array, qvel: Array) -> Array:
         """The way from the target by MuJoCo's kinematics."""
@@ -398,12 +425,12 @@ class ReacherGoal(Reacher):
     def observe(self, now: Moment) -> Array:
         """(cosines and sines of both angles, angular velocities)."""
         angles = now.qpos[:, :2]
-        return np.concatenate([np.cos(angles), np.sin(angles), now.qvel[:, :2]], axis=1)
+        return _joined(*_direction(angles), now.qvel[:, :2])
 
     def outcome(self, before: Moment, after: Moment, action: Array) -> tuple[Array, Array]:
         """The costs of distance and of control."""
-        height = np.full(len(action), self.env.model.body("target").pos[2])
-        goal = np.stack([after.task["goal_x"], after.task["goal_y"], height], axis=1)
+        x, y = after.task["goal_x"], after.task["goal_y"]
+        goal = of(x).stack([x, y, 0 * x + self.env.model.body("target").pos[2]], 1)
         return super().outcome(before, after._replace(derived=after.derived - goal), action)
 
     def begun(self, model: Any, qpos: Array, qvel: Array) -> Array:
@@ -440,3 +467,28 @@ BODIES: Final[dict[str, type[Body]]] = {
 def _within(value: Array, limits: tuple[float, float]) -> Array:
     low, high = limits
     return (low < value) & (value < high)
+
+
+def _joined(*parts: Array) -> Array:
+    """Put arrays ``(n, …)`` side by side."""
+    return of(parts[0]).concatenate(parts, 1)
+
+
+def _squares(values: Array) -> Array:
+    """Return the sum of squares of each row of ``(n, k)``."""
+    return of(values).square(values).sum(1)
+
+
+def _direction(angles: Array) -> tuple[Array, Array]:
+    """Return cosines and sines."""
+    return of(angles).cos(angles), of(angles).sin(angles)
+
+
+def _dot(one: Array, other: Array) -> Array:
+    """Return the inner product of each row of one with that of the other."""
+    return np.vecdot(one, other) if of(one) is np else (one * other).sum(1)
+
+
+def _nowhere(action: Array) -> Array:
+    """Return False for each row, shape ``(n,)``."""
+    return of(action).zeros_like(action[:, 0], dtype=bool)

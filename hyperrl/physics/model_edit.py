@@ -92,7 +92,7 @@ class ModelEdit:
         fields += [] if self._lengths is None else self._lengths.fields
         self.fields: Final = list(dict.fromkeys(fields))
         """The fields that it changes, in the order in which :meth:`values` gives them."""
-        self._compiled = {field: np.array(_value(model, field)) for field in self.fields}
+        self._compiled = {field: np.array(value_of(model, field)) for field in self.fields}
         self._scratch: Any = None
         self._init_qpos: np.ndarray | None = None
 
@@ -140,7 +140,7 @@ class ModelEdit:
         """Set the values in a model of the same bodies, and what MuJoCo derives from them."""
         for field, value in self.values(context).items():
             if np.ndim(value):
-                _value(model, field)[...] = value
+                value_of(model, field)[...] = value
             else:
                 setattr(model.opt, field.removeprefix("opt."), float(value))
         mujoco = library()
@@ -166,7 +166,8 @@ class ModelEdit:
         return self._compiled | {field: getattr(model, field) for field in self._lengths.fields}
 
 
-def _value(model: Any, field: str) -> Any:
+def value_of(model: Any, field: str) -> Any:
+    """Return the values of a field, or of an option such as ``"opt.gravity"``."""
     return getattr(model.opt, field[4:]) if field.startswith("opt.") else getattr(model, field)
 
 
@@ -216,7 +217,7 @@ def _resolve(model: Any, target: str, whole: bool) -> tuple[str, Any]:
             f"expected one of {list(OPTIONS)}, or one of the fields {list(FIELDS)} and a name, such as "
             f"'body_mass.torso' or 'actuator_gear.*'.{hint}"
         )
-    shape = np.shape(_value(model, field))[0 if is_option else 1 :]
+    shape = np.shape(value_of(model, field))[0 if is_option else 1 :]
     if number is None and shape and not whole:
         example = f"{field}[0]" if is_option else f"{field}[0].{pattern}"
         raise ValueError(f"{field} has {shape[0]} numbers each: say which, such as {example!r}")

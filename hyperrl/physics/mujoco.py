@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from hyperrl.physics.base import Context, Physics
-from hyperrl.physics.bodies import BODIES, Body, Moment
+from hyperrl.physics.bodies import BODIES, Array, Body, Moment
 from hyperrl.physics.libmujoco import library, quiet, state_bits
 from hyperrl.physics.model_edit import ModelEdit, Value
 from hyperrl.physics.suite import SuiteEnv
@@ -51,7 +51,7 @@ class MujocoPhysics(Physics):
     """
 
     uniforms = 2
-    in_torch = False
+    device = torch.device("cpu")
     threads = 0
 
     def __init__(
@@ -73,17 +73,20 @@ class MujocoPhysics(Physics):
                     f"depends on, {list(self.body.tasks)}: use [model], or leave physics out."
                     f"{nearest(name, self.body.tasks)}"
                 )
-        self._attributes = attributes
+        self.attributes = attributes
+        """Attribute of the environment on which its reward depends = its value in a context."""
         self.observation_space = env.observation_space
         self.action_space = env.action_space
         model = env.model
-        self._edit = edit(env)
-        begins_by, fields = self.body.begins_by, self._edit.fields
+        self.edit = edit(env)
+        """What a context changes of the model."""
+        begins_by, fields = self.body.begins_by, self.edit.fields
         self._begins_by_context = begins_by is None or not begins_by.isdisjoint(fields) or "qpos0" in fields
         self._starter: Any = make().unwrapped if self._begins_by_context else env
         """Where episodes begin; where that depends on the context, with a model of its own."""
         self._qpos, self._qvel = slice(1, 1 + model.nq), slice(1 + model.nq, 1 + model.nq + model.nv)
-        self._size = library().mj_stateSize(model, state_bits())
+        self.size = library().mj_stateSize(model, state_bits())
+        """How many numbers a state has without those that are derived."""
         self._batch: Batch | None = None
         self._bound = np.empty((len(self.features), 0))  # the contexts of its simulations, (d, n)
         self._task: dict[str, np.ndarray] = {}  # and the environment's attributes in them, (n,) each
@@ -91,23 +94,34 @@ class MujocoPhysics(Physics):
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), self._made_of, {"threads": self.threads}
 
+    def on(self, device: str) -> Physics:
+        """Return itself for the cpu; for another device, the same body stepped by MuJoCo Warp.
+
+        :raises ValueError: for a device that is not there, and where MuJoCo Warp is not installed or cannot step it.
+        """
+        if device in ("cpu", "auto"):
+            return self
+        from hyperrl.physics.warp import WarpPhysics
+
+        return WarpPhysics(self, device)
+
     def initial(self, uniform: Tensor, c: Context) -> Tensor:
         """Where the environment's own ``reset_model`` starts, whose random numbers begin at the two given."""
         _check_cpu(uniform)
         env = self._starter
         contexts: Iterable[dict[str, float] | None] = [None] * len(uniform)
         if self._begins_by_context:
-            contexts = self._contexts(self._columns(c))
+            contexts = self.contexts(self._columns(c))
         rows = []
         words = (uniform.double().numpy() * 2.0**53).astype(np.uint64).tolist()
         generator = env._np_random = np.random.Generator(np.random.PCG64(0))
         begun: Any = generator.bit_generator.state
         for (high, low), context in zip(words, contexts, strict=True):
             if context is not None:
-                self._edit.apply_to(env, context)
+                self.edit.apply_to(env, context)
             begun["state"]["state"] = (high << 75) + (low << 11)  # the upper bits of two words of 64
             generator.bit_generator.state = begun
-            state = np.zeros(self._size)
+            state = np.zeros(self.size)
             derived = self.body.start(env, state)
             rows.append(np.concatenate([state, derived]))  # which copies: the next start overwrites MuJoCo's arrays
         return torch.from_numpy(np.array(rows)).to(uniform.dtype)
@@ -119,7 +133,7 @@ class MujocoPhysics(Physics):
         _check_cpu(state)
         before, controls = state.double().numpy(), action.double().numpy()
         batch = self._bind(c, len(before))
-        batch.state[:, : self._size] = before[:, : self._size]
+        batch.state[:, : self.size] = before[:, : self.size]
         batch.ctrl = controls
         batch.warning[:] = 0
         goes_on: Any = np.isfinite(before).all(axis=1) & np.isfinite(controls).all(axis=1)
@@ -133,10 +147,10 @@ class MujocoPhysics(Physics):
                 except SimulationError as error:
                     goes_on[error.ids] = False
         goes_on &= (batch.warning[:, self._stops, 1] == 0).all(axis=1)
-        whole = np.concatenate([batch.state[:, : self._size], self.body.derived(batch, self._moment(before))], axis=1)
+        whole = np.concatenate([batch.state[:, : self.size], self.body.derived(batch, self.moment(before))], axis=1)
         after = np.where(goes_on[:, None], whole, np.nan)
         acted = controls.astype(self.action_space.dtype)
-        reward, terminated = self.body.outcome(self._moment(before), self._moment(after, self._task), acted)
+        reward, terminated = self.body.outcome(self.moment(before), self.moment(after, self._task), acted)
         return (
             torch.from_numpy(after).to(state.dtype),
             torch.from_numpy(reward).to(state.dtype),
@@ -145,17 +159,18 @@ class MujocoPhysics(Physics):
 
     def observe(self, state: Tensor) -> Tensor:
         """What the environment observes."""
-        return torch.from_numpy(self.body.observe(self._moment(state.numpy())))
+        return torch.from_numpy(self.body.observe(self.moment(state.numpy())))
 
     def state_of(self, observation: Tensor) -> Tensor:
         """A state at time 0, with velocities as far as they are observed."""
-        states = np.zeros((len(observation), self._size))
+        states = np.zeros((len(observation), self.size))
         states[:, self._qpos], states[:, self._qvel] = self.body.state_of(observation.numpy())
         states = np.concatenate([states, self.body.derived_of(states[:, self._qpos], states[:, self._qvel])], axis=1)
         return torch.from_numpy(states).to(observation.dtype)
 
-    def _moment(self, states: np.ndarray, task: Mapping[str, np.ndarray] | None = None) -> Moment:
-        return Moment(states[:, self._qpos], states[:, self._qvel], states[:, self._size :], task or {})
+    def moment(self, states: Array, task: Mapping[str, Array] | None = None) -> Moment:
+        """Return what states ``(n, s)`` say, numpy's or torch's, of environments with these attributes."""
+        return Moment(states[:, self._qpos], states[:, self._qvel], states[:, self.size :], task or {})
 
     def _bind(self, c: Context, n: int) -> Batch:
         """Return the batch of ``n`` simulations, the model of each as its context says."""
@@ -171,11 +186,11 @@ class MujocoPhysics(Physics):
         columns = self._columns(c)
         changed = (columns != self._bound).any(axis=0).nonzero()[0]
         if len(changed):
-            live = {field: self._batch.expand(field) for field in self._edit.fields}
-            for i, context in zip(changed.tolist(), self._contexts(columns[:, changed]), strict=True):
-                for field, value in self._edit.values(context).items():
+            live = {field: self._batch.expand(field) for field in self.edit.fields}
+            for i, context in zip(changed.tolist(), self.contexts(columns[:, changed]), strict=True):
+                for field, value in self.edit.values(context).items():
                     live[field][i] = value
-                for name, value in self._attributes.items():
+                for name, value in self.attributes.items():
                     self._task[name][i] = value(context)
             if live:
                 self._batch.set_const(ids=changed)
@@ -186,7 +201,8 @@ class MujocoPhysics(Physics):
         """Return the features, shape ``(d, n)``."""
         return torch.stack([c[name] for name in self.features]).double().numpy()
 
-    def _contexts(self, columns: np.ndarray) -> list[dict[str, float]]:
+    def contexts(self, columns: np.ndarray) -> list[dict[str, float]]:
+        """Return contexts by name, of features of shape ``(d, n)``."""
         return [dict(zip(self.features, context, strict=True)) for context in columns.T.tolist()]
 
     @property

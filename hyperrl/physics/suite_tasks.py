@@ -26,6 +26,7 @@ class SuiteTask(Body):
 
     begins_by = None
     begins_forward = False
+    in_warp = False
     stage = "mjSTAGE_VEL"
 
     @abstractmethod

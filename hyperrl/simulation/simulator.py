@@ -95,13 +95,11 @@ class Simulator:
         if n < 1:
             raise ValueError(f"expected at least one environment, got {n}")
         check_features(physics, context_space)
-        self.physics = physics
+        self.physics = physics = physics.on(device)
         self.context_space = context_space
         self.n = n
         self.max_episode_steps = max_episode_steps
-        if not physics.in_torch and device not in ("cpu", "auto"):
-            raise ValueError(f"device={device!r}: {type(physics).__name__} runs on the cpu only")
-        self.device = find_device(device if physics.in_torch else "cpu")
+        self.device = physics.device or find_device(device)
         box = ContextBox(context_space)
         self.observation_space = spaces.Dict(observation=physics.observation_space, context=box)
         self.action_space = physics.action_space

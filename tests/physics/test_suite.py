@@ -46,7 +46,7 @@ def test_a_row_equals_dm_control_step_for_step(name: str) -> None:
     contexts = family.context_space.sample("extrapolation", n, 0)
     contexts[0] = family.context_space.default
     vec_env: Any = family.vec_env(n, contexts=contexts, seed=1, threads=1)
-    observed, size = vec_env.reset()["observation"], vec_env.simulator.physics._size
+    observed, size = vec_env.reset()["observation"], vec_env.simulator.physics.size
     envs: list[SuiteEnv] = []
     for row, context, state in zip(observed, contexts, vec_env.simulator.state.numpy(), strict=True):
         env: Any = family.make(context)
