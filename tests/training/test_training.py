@@ -137,7 +137,6 @@ def size(family: str, agent: str) -> int:
     return n_parameters(build(hyperrl.load_family(family), agent_spec(agent, {"n_envs": 2})).policy)
 
 
-@pytest.mark.filterwarnings("ignore:You have specified a mini-batch size")
 def matched() -> Iterator[Any]:
     """Every agent whose size is matched, with every family; fast as in :func:`pairs`."""
     for agent in (agent for agent in AGENTS if agent_spec(agent).definition.match_parameters):
@@ -146,6 +145,7 @@ def matched() -> Iterator[Any]:
             yield pytest.param(family, agent, marks=[] if is_fast else pytest.mark.slow)
 
 
+@pytest.mark.filterwarnings("ignore:You have specified a mini-batch size")
 @pytest.mark.parametrize(("family", "agent"), [*matched()])
 def test_parameters_match_within_five_percent(family: str, agent: str) -> None:
     definition = agent_spec(agent).definition
