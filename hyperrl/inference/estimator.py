@@ -20,6 +20,8 @@ FARTHEST: Final = 10.0  # standard deviations at which inputs are clipped
 REGRESSORS: Final = 8  # inputs of the regression
 STRENGTH: Final = 3.0  # of these, against a prior of variance 1 of the coefficients
 MAGNIFIED: Final = 30.0  # how many times small changes are magnified, in a second copy of them
+Solve = Callable[[Tensor, Tensor], Tensor]
+"""What solves systems of linear equations, as :func:`torch.linalg.solve` does."""
 
 
 class Estimator(nn.Module):
@@ -117,16 +119,18 @@ class Estimator(nn.Module):
         added = x.unsqueeze(-1) * torch.cat([x, change], dim=-1).unsqueeze(-2)  # (..., k, k + o)
         return read, added.flatten(-2)
 
-    def step(self, observation: Tensor, reward: Tensor, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def step(
+        self, observation: Tensor, reward: Tensor, state: Tensor, solve: Solve = torch.linalg.solve
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Read one step: ``(n, o), (n, 1), (n, s) -> (n, h), (n, k (k + o)), (n, m)``: memory, sums and outputs."""
         memory, sums, last, action, begun = state.split(self.parts, dim=1)
         read, added = self.inputs(observation, reward, last, action, begun)
         sums = self.forgetting.sigmoid() * sums + added
-        found = self.coefficients(sums, eliminate)
+        found = self.coefficients(sums, solve)
         memory = self.update(self.gates(torch.cat([read, found], dim=1)), memory)
         return memory, sums, self.head(torch.cat([memory, found], dim=1))
 
-    def coefficients(self, sums: Tensor, solve: Callable[[Tensor, Tensor], Tensor] = torch.linalg.solve) -> Tensor:
+    def coefficients(self, sums: Tensor, solve: Solve = torch.linalg.solve) -> Tensor:
         """Return the regression's coefficients and how uncertain they are: ``(..., k (k + o)) -> (..., k o + k)``."""
         k = self.regressed
         both = sums.unflatten(-1, (k, k + self.observed))

@@ -16,7 +16,7 @@ from hyperrl.export.deterministic import Decode, Normalize, OpenPolicy, leave_op
 from hyperrl.export.formats import READERS, TOLERANCE, WRITERS, describe, require_format
 from hyperrl.export.specialization import refuse_normalized_context
 from hyperrl.inference.agent import InferringAgent, Memory
-from hyperrl.inference.estimator import Estimator
+from hyperrl.inference.estimator import Estimator, eliminate
 from hyperrl.policies.context import context_extractor
 from hyperrl.utils.files import refuse_existing, write_bytes
 from hyperrl.utils.rows import scale_of
@@ -57,7 +57,7 @@ class HiddenPolicy(nn.Module):
         :param reward: the last reward, NaN where it is unknown, ``(B, 1)``.
         :param state: what the last call returned, zeros where an episode begins, ``(B, s)``.
         """
-        memory, sums, outputs = self.estimator.step(observation, reward, state)
+        memory, sums, outputs = self.estimator.step(observation, reward, state, eliminate)
         action = self.policy(observation, self.estimator.beliefs.context(outputs))
         begun = torch.ones_like(reward)
         return action, torch.cat([memory, sums, observation, self._encode(action), begun], dim=1)
