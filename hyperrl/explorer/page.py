@@ -109,7 +109,7 @@ class Page:
         }
         weights = self.maps[i]
         if isinstance(weights, WeightMap) and (is_whole or self.has_new_context):
-            given = lane.given
+            given = weights.read(lane)
             if not np.array_equal(given, self.given[i]):
                 self.given[i] = given
                 shown["weights"] = view.heat_maps(weights.layers(given))
@@ -307,9 +307,9 @@ def _card(lane: Lane, i: int, weights: WeightMap | str) -> str:
     """Return the frame into which an agent's picture and numbers are put."""
     (kind, *_) = view.drawing(lane)
     picture = {"svg": f'<svg viewBox="{view.view_box()}"></svg>', "image": "<img>", "error": "<p></p>"}[kind]
-    title = "Generated weights less those of the default context"
     shown = (
-        f"<h3>{title}</h3><div class='maps'></div>White where nothing differs. The bias is the last input."
+        f"<h3>Generated weights less those of {weights.begins_with}</h3>"
+        "<div class='maps'></div>White where nothing differs. The bias is the last input."
         if isinstance(weights, WeightMap)
         else escape(weights)
     )

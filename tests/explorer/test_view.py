@@ -13,13 +13,15 @@ from sb3_contrib import RecurrentPPO
 from stable_baselines3 import DQN, PPO, SAC
 
 import hyperrl
+from hyperrl.alignment import AlignedContext
 from hyperrl.explorer import view
 from hyperrl.explorer.session import Session
 from hyperrl.explorer.weights import Layer, WeightMap
 from hyperrl.families import context_env
 from hyperrl.hypernet import HEADS
-from hyperrl.policies import HyperDQNPolicy, HyperSACPolicy
+from hyperrl.policies import HyperDQNPolicy, HyperSACPolicy, RecurrentPolicy
 from hyperrl.rollouts import RandomActions
+from hyperrl.simulation import VecLastStep
 
 FAMILY = hyperrl.load_family("pendulum")
 SPACE = FAMILY.context_space
@@ -75,9 +77,49 @@ def test_agents_without_generated_weights_say_why() -> None:
     )
     assert concat == "One network for all contexts; the context is one of its inputs."
     assert unaware == "One network for all contexts, which it is not told."
-    recurrent = RecurrentPPO(hyperrl.HyperRecurrentPolicy, vec_env, n_steps=8, batch_size=8, device="cpu")
-    assert WeightMap.of(recurrent, SPACE) == "The agent acts on what it remembers, not on the sliders."
+    recurrent = RecurrentPPO(RecurrentPolicy, vec_env, n_steps=8, batch_size=8, device="cpu")
+    assert WeightMap.of(recurrent, SPACE) == "One network for all contexts, which acts on what it remembers."
+    aligned = PPO(hyperrl.ConcatPolicy, AlignedContext(vec_env), device="cpu")
+    assert WeightMap.of(aligned, SPACE) == "One network for all contexts; what it remembers is one of its inputs."
     assert isinstance(WeightMap.of(RandomActions(vec_env.action_space, 1, 0), SPACE), str)
+
+
+def recurrent(steps: int) -> Any:
+    vec_env = VecLastStep(FAMILY.vec_env(2))
+    return RecurrentPPO(hyperrl.HyperRecurrentPolicy, vec_env, n_steps=steps, batch_size=8, device="cpu")
+
+
+def aligned(steps: int) -> Any:
+    return PPO(hyperrl.HyperPolicy, AlignedContext(FAMILY.vec_env(2)), n_steps=steps, batch_size=8, device="cpu")
+
+
+@pytest.mark.parametrize("make", [recurrent, aligned])
+def test_an_agent_with_a_memory_shows_the_weights_that_it_acts_by(make: Any) -> None:
+    torch.manual_seed(0)
+    model = shaken(make(8))
+    session = Session(FAMILY, {"it": model})
+    lane = session.lanes[0]
+    weights = WeightMap.of(model, SPACE)
+    assert isinstance(weights, WeightMap)
+    assert weights.begins_with == "an episode's beginning"
+    beginning = weights.read(lane)
+    assert all((layer.difference == 0).all() for layer in weights.layers(beginning))
+    scales = [0.0, 0.0, 0.0]
+    for _ in range(5):
+        observed = lane.observation["observation"]
+        session.step()
+        layers = weights.layers(weights.read(lane))
+        x = observed
+        for i, (layer, first) in enumerate(zip(layers, weights._first, strict=True)):
+            w = first[0] + layer.difference  # (out, in + 1)
+            x = w[:, :-1] @ x + w[:, -1]
+            x = np.tanh(x) if i < 2 else x
+        assert_allclose(lane.agent._actions[0], np.clip(x, -2, 2), atol=1e-4)
+        assert all(layer.scale >= scale for layer, scale in zip(layers, scales, strict=True))
+        scales = [layer.scale for layer in layers]
+    assert min(scales) > 0
+    session.restart()
+    assert_allclose(weights.read(lane), beginning)
 
 
 def pixels(url: str) -> np.ndarray:
