@@ -130,12 +130,11 @@ class SharedAgent:
 
         :raises ValueError: where it is faulty, or names code.
         """
-        training, path = self.training, self.path / CONFIG
-        if code := code_in_recipe(training.recipe):
+        training, path, recipe = self.training, self.path / CONFIG, self.config.recipe
+        if code := code_in_recipe(recipe):
             raise ValueError(f"{path}: the recipe names code, which a shared agent may not: {code}")
-        said = {key: value for key, value in training.recipe.items() if key != "match_parameters"}
         try:
-            return AgentSpec(training.agent, path, build(AgentDefinition, said), training.overrides)
+            return AgentSpec(training.agent, path, build(AgentDefinition, recipe), training.overrides)
         except ValueError as error:
             raise ValueError(f"{path}: the recipe is faulty: {error}") from None
 

@@ -81,6 +81,12 @@ def _page(config: AgentConfig, folder: str) -> Iterator[str]:
         f"`{training.agent}`: `config.json` has all of it. Versions: "
         f"{', '.join(f'{library} {version}' for library, version in config.versions.items())}."
     )
+    for table, what in {"hyperparameters": "Hyperparameters", "policy_kwargs": "Arguments of the policy"}.items():
+        told = {name: value for name, value in config.recipe.get(table, {}).items() if value is not None}
+        if told:
+            yield ""
+            values = ", ".join(f"`{name}` {json.dumps(value, ensure_ascii=False)}" for name, value in told.items())
+            yield f"{what}: {values}."
     if config.scores:
         yield ""
         yield "## Evaluation"

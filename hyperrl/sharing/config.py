@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Final
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+from hyperrl.alignment.wrapper import AlignedContext
 from hyperrl.contexts import Feature
 from hyperrl.evaluation.reference import Reference, known_scores
 from hyperrl.evaluation.report import Report
@@ -14,7 +16,14 @@ from hyperrl.evaluation.statistics import Estimate, estimate_iqm
 from hyperrl.export.deterministic import ACTIVATIONS
 from hyperrl.policies.registry import REGISTRY
 from hyperrl.training.arguments import CLASSES
+from hyperrl.training.models import GIVEN, OF_ALIGNMENT, SPACES
+from hyperrl.training.recipe import AgentDefinition
 from hyperrl.training.record import Result, Training
+from hyperrl.training.weights import SIZES
+from hyperrl.utils.imports import load_object
+
+if TYPE_CHECKING:
+    from stable_baselines3.common.base_class import BaseAlgorithm
 
 KNOWN: Final = frozenset(
     (
@@ -36,6 +45,8 @@ KNOWN_WRAPPERS: Final = frozenset(
     for name in ("ClipAction", "FlattenObservation", "RescaleAction", "TimeAwareObservation")
 )
 """The wrappers that the family of a shared agent may name."""
+TABLES: Final = ("hyperparameters", "policy_kwargs", "alignment")
+"""What of a recipe are keyword arguments of a constructor."""
 _WORD: Final = re.compile(r"[\w.-]*")
 
 
@@ -69,6 +80,7 @@ class AgentConfig:
     :param versions: of the libraries that trained it.
     :param definition: what the family's file says; ``None`` for a family made in Python.
     :param scores: by split, what the agent reaches, where it has been evaluated.
+    :param defaults: what the recipe leaves at its default, and the defaults when the agent was shared: they may change.
     """
 
     SCHEMA: ClassVar[str] = "agent-1"
@@ -79,6 +91,69 @@ class AgentConfig:
     versions: Mapping[str, str]
     definition: Mapping[str, Any] | None = None
     scores: Mapping[str, SplitScores] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """The recipe with its defaults; the sizes that ``match_parameters`` sets are in the file of the weights."""
+        said = {key: value for key, value in self.training.recipe.items() if key != "match_parameters"}
+        whole = {**self.defaults, **said}
+        for table in TABLES:
+            one, other = self.defaults.get(table), said.get(table)
+            if isinstance(one, Mapping) and isinstance(other, Mapping):
+                whole[table] = {**one, **other}
+        return whole
+
+
+def defaults_of(definition: AgentDefinition, model: BaseAlgorithm) -> dict[str, Any]:
+    """Return what a recipe leaves at its default, as its file would say it.
+
+    Left out are None, what no file can say, such as a class that a shared agent may not name, and the optimiser, which
+    depends on the algorithm and the device.
+
+    :param model: the model of the recipe.
+    """
+    policy = model.policy._get_constructor_parameters()
+    hidden = (
+        *SPACES,
+        "use_sde",
+        "optimizer_class",
+        "optimizer_kwargs",
+        *(SIZES if definition.match_parameters is not None else ()),
+    )
+    constructors = {
+        "hyperparameters": (_defaults(type(model)), GIVEN),
+        "policy_kwargs": ({name: policy.get(name) for name in _defaults(type(model.policy))}, hidden),
+        "alignment": (_defaults(AlignedContext), OF_ALIGNMENT),
+    }
+    found: dict[str, Any] = {
+        entry.name: entry.default for entry in fields(definition) if getattr(definition, entry.name) == entry.default
+    }
+    for table, (values, not_of_it) in constructors.items():
+        said = getattr(definition, table)
+        if said is not None:
+            found[table] = {name: _plain(x) for name, x in values.items() if name not in said and name not in not_of_it}
+            found[table] = {name: value for name, value in found[table].items() if value is not None}
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _defaults(cls: type[Any]) -> dict[str, Any]:
+    """Return the arguments of a constructor that have a default, and these."""
+    parameters = inspect.signature(cls).parameters.values()
+    return {p.name: p.default for p in parameters if p.default is not p.empty}
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as a file says it, or None where none can."""
+    if isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, list | tuple):
+        items = [_plain(item) for item in value]
+        return None if None in items else items
+    if isinstance(value, Mapping):
+        table = {str(key): _plain(item) for key, item in value.items()}
+        return None if None in table.values() else table
+    return next((name for name in sorted(KNOWN_CLASSES) if load_object(name) is value), None)
 
 
 def scores_of(report: Report, reference: Reference | None) -> dict[str, SplitScores]:

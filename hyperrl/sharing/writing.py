@@ -12,7 +12,14 @@ from hyperrl.evaluation.report import Report
 from hyperrl.inference.agent import InferringAgent
 from hyperrl.sharing.agent import SharedAgent, check_finite
 from hyperrl.sharing.card import card_of
-from hyperrl.sharing.config import AgentConfig, SplitScores, code_in_definition, code_in_recipe, scores_of
+from hyperrl.sharing.config import (
+    AgentConfig,
+    SplitScores,
+    code_in_definition,
+    code_in_recipe,
+    defaults_of,
+    scores_of,
+)
 from hyperrl.sharing.places import CONFIG
 from hyperrl.training.record import ENCODER, ESTIMATOR, FAMILY, WEIGHTS
 from hyperrl.training.run import Run
@@ -52,7 +59,8 @@ def share(run: Run | str | Path, out: str | Path, reference: Reference | None = 
     check_finite(model, run.path / WEIGHTS)
     scores = _scores(run, find_reference(run.family) if reference is None else reference)
     features = run.family.context_space.features
-    config = AgentConfig(run.training, features, run.result, run.record.versions, definition, scores)
+    defaults = defaults_of(run.agent.definition, model)
+    config = AgentConfig(run.training, features, run.result, run.record.versions, definition, scores, defaults)
     aligned = find_aligned(model)
     with new_folder(out) as folder:
         save_weights(model, run.agent, folder / WEIGHTS, optimizers=False)

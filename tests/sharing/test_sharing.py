@@ -23,7 +23,7 @@ from hyperrl.sharing import AgentConfig, SharedAgent, load_agent, names, share
 from hyperrl.training import Run, train
 from hyperrl.training.weights import ModelRecord, save_weights
 from hyperrl.utils.provenance import describe_model
-from hyperrl.utils.records import encode, read
+from hyperrl.utils.records import encode, plain, read
 from hyperrl.utils.tensors import pack, read_tensors, unpack, write_tensors
 from tests.faults.test_damage import VALUES, damaged, places, with_value
 
@@ -76,6 +76,7 @@ def test_a_shared_agent_is_that_of_the_run_bit_for_bit(kind: str, tmp_path: Path
     one, other = find_aligned(model), find_aligned(expected)
     if one is not None and other is not None:
         assert all(map(torch.equal, one.dynamics.state_dict().values(), other.dynamics.state_dict().values()))
+    assert_said_whole(Run.open(tmp_path / "elsewhere"), tmp_path / "agent")
     vec_env: Any = run.family.vec_env(5, "extrapolation")
     agents = [Agent(m, vec_env.observation_space) for m in (model, expected)]
     observation, starts, rewards = vec_env.reset(), np.ones(5, dtype=bool), None
@@ -86,6 +87,35 @@ def test_a_shared_agent_is_that_of_the_run_bit_for_bit(kind: str, tmp_path: Path
     tensors, record = read_tensors(ModelRecord, tmp_path / "agent" / "model.safetensors")
     assert not record.optimizers
     assert not any("optimizer" in name for name in tensors)
+
+
+def assert_said_whole(run: Run, agent: Path) -> None:
+    """The shared recipe has its defaults, and they are those that the run's model was made with."""
+    config = SharedAgent.open(agent).config
+    hyperparameters, policy = config.recipe["hyperparameters"], config.recipe["policy_kwargs"]
+    assert hyperparameters.items() >= run.agent.definition.hyperparameters.items()
+    assert {"learning_rate", "gamma"} <= hyperparameters.keys()
+    assert "activation_fn" in policy
+    assert "normalize_reward" in config.recipe
+    one, other = (model.policy._get_constructor_parameters() for model in (run.model("cpu"), load_agent(agent, "cpu")))
+    different = [name for name in one if repr(plain(one[name])) != repr(plain(other[name])) and name != "lr_schedule"]
+    assert not different
+
+
+def test_it_is_made_with_the_defaults_that_it_says(agent: Path) -> None:
+    assert "`clip_range` 0.2, " in (agent / "README.md").read_text(encoding="utf-8")
+    said = json.loads((agent / "config.json").read_text(encoding="utf-8"))
+    assert said["defaults"]["policy_kwargs"]["activation_fn"] == "torch.nn:Tanh"
+    said["defaults"]["hyperparameters"]["clip_range"] = 0.4  # as if that had been the default once
+    said["defaults"]["policy_kwargs"]["activation_fn"] = "torch.nn:ELU"
+    (agent / "config.json").write_text(json.dumps(said), encoding="utf-8")
+    model: Any = load_agent(agent, "cpu")
+    assert model.clip_range(1.0) == 0.4
+    assert model.policy.activation_fn is torch.nn.ELU
+    said["defaults"]["policy_kwargs"]["activation_fn"] = "os:system"
+    (agent / "config.json").write_text(json.dumps(said), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"the recipe names code, which a shared agent may not: \['os:system'\]"):
+        load_agent(agent, "cpu")
 
 
 @pytest.fixture(scope="module")
