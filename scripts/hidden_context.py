@@ -35,6 +35,8 @@ INFERRED: dict[str, dict[str, Any]] = {
     "hidden-constant": dict(switch=None),
 }
 """Agents that infer their context, and how their estimators learn."""
+COMPARED = ("hidden", "hidden-bounds")
+"""Those that are compared with the same agent told, and whose beliefs are shown."""
 TOLD = "hyper-ppo"
 AFTER = (1, 5, 20, 100)
 """Steps after which the estimator's intervals are compared with the truth."""
@@ -212,7 +214,7 @@ def _ratio_rows(cells: Cells, families: Sequence[str]) -> Rows:
     """The score of hiding the context over that of telling it, seed by seed, with the interval of the mean."""
     rows = []
     for family in families:
-        for agent in INFERRED:
+        for agent in COMPARED:
             told, hidden = ({cell["seed"]: cell for cell in cells.get((family, name), [])} for name in ("told", agent))
             both = sorted(told.keys() & hidden.keys())
             if not both:
@@ -268,7 +270,7 @@ def _calibration_rows(cells: Cells, families: Sequence[str]) -> Rows:
     rows = []
     for family in families:
         names = hyperrl.load_family(family).context_space.names
-        for agent in INFERRED:
+        for agent in COMPARED:
             seeds = cells.get((family, agent), [])
             for i, name in enumerate(names if seeds else ()):
                 row = [family, agent, name]
