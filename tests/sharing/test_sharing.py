@@ -203,7 +203,7 @@ FAULTS = {
     "another definition": (("definition", "max_episode_steps"), 7, None),  # the family here is taken
     "no such policy": (("training", "recipe", "policy"), "hipper", "unknown policy 'hipper'.*Did you mean 'hyper'"),
     "other shapes": (("training", "recipe", "policy_kwargs", "net_arch"), [9], r"model\.safetensors does not fit"),
-    "another algorithm": (("training", "recipe", "algorithm"), "A2C", "hyperparameters: A2C knows no 'batch_size'"),
+    "another algorithm": (("training", "recipe", "algorithm"), "A2C", "hyperparameters: A2C knows no 'clip_range'"),
     "own algorithm": (("training", "recipe", "algorithm"), "os:System", r"names code, .*\['os:System'\]"),
     "own policy": (("training", "recipe", "policy"), "antigravity:Fly", r"names code, .*\['antigravity:Fly'\]"),
     "own class": (
