@@ -36,7 +36,7 @@ def test_report_holds_each_split(model: PPO) -> None:
         assert split.mean == pytest.approx(split.returns.mean())
         assert split.iqm.low <= split.iqm.value <= split.iqm.high
         assert split.iqm.value == pytest.approx(interquartile_mean(split.returns.mean(axis=1)))
-    again = evaluate(model, FAMILY, contexts=4, episodes=3, seed=2, plane=3)
+    again = evaluate(model, FAMILY, contexts=4, episodes=3, seed=2)
     assert all(np.array_equal(again.splits[name].returns, report.splits[name].returns) for name in report.splits)
     plane = report.plane
     assert plane is not None
