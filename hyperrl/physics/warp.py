@@ -56,7 +56,7 @@ class WarpPhysics(Physics):
         self.device = find_device(device)
         kind = type(physics.env).__name__
         if not physics.body.in_warp:
-            raise ValueError(f"{kind} is stepped by MuJoCo on the cpu only, got device={device!r}")
+            raise ValueError(f"MuJoCo Warp cannot step {kind}: use backend='batched', device='cpu'")
         require(f"{kind} in MuJoCo Warp, as for device={device!r},", "gpu", "mujoco_warp")
         self._mujoco, self._contacts = physics, contacts
         self.features = physics.features

@@ -185,7 +185,7 @@ def test_an_ant_whose_friction_has_no_edges_steps_as_mujocos() -> None:
 def test_what_warp_cannot_step_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="backend='warp' is for MuJoCo's bodies, not Pendulum"):
         hyperrl.load_family("pendulum").vec_env(2, backend="warp")
-    with pytest.raises(ValueError, match="HumanoidEnv is stepped by MuJoCo on the cpu only, got device='cpu'"):
+    with pytest.raises(ValueError, match="MuJoCo Warp cannot step HumanoidEnv: use backend='batched', device='cpu'"):
         hyperrl.load_family("humanoid").vec_env(2, backend="warp")
     monkeypatch.setitem(sys.modules, "mujoco_warp", None)
     monkeypatch.setattr("hyperrl.utils.extras.find_spec", lambda name: None)
