@@ -202,6 +202,7 @@ def _learn(agent: InferringAgent, vec_env: VecEnv, rounds: int, length: int, swi
         for steps in [length] * UPDATES + [SHORT] * SHORT_UPDATES:
             sequences = seen[int(torch.randint(len(seen), ()))]
             parts, n = sequences.memory.shape[:2]
+            # Half of the time and more it is the first.
             part = max(0, int(torch.randint(-parts, parts, ()))) if switching and steps < length else 0
             batch = sequences.of(torch.randint(n, (SEQUENCES,)), steps, part)
             loss = loss_of(estimator, batch)

@@ -1,5 +1,6 @@
 """Learning an estimator: on every family, the same from the same seed, and what it ends up believing."""
 
+import inspect
 from itertools import islice
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from stable_baselines3 import DQN, PPO, SAC
 
 import hyperrl
+from hyperrl.cli.infer import infer
 from hyperrl.inference import InferringAgent, learning
 from hyperrl.policies import UnawarePolicy
 from hyperrl.rollouts import Agent, rollout
@@ -156,3 +158,7 @@ def test_the_age_of_a_step_begins_with_its_context() -> None:
     for _ in islice(rollout(player, family.vec_env(4, switch=3, seed=0)), 8):
         pass
     assert player.sequences().age.T.tolist() == [[0, 1, 2, 0, 1, 2, 0, 1]] * 4
+
+
+def test_the_command_lets_contexts_change_as_often_as_the_function() -> None:
+    assert inspect.signature(infer).parameters["switch"].default == learning.SWITCH
