@@ -23,6 +23,13 @@ if find_spec("dm_control") is None:  # it has no wheels for the newest Python; t
     definitions.names = lambda kind: [name for name in every(kind) if name not in SUITE]
 
 
+@pytest.fixture
+def little(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let an estimator of the context learn as little as shows that it works."""
+    for name, value in dict(ENVS=6, LONGEST=8, UPDATES=1, SHORT_UPDATES=2, SEQUENCES=4).items():
+        monkeypatch.setattr(f"hyperrl.inference.learning.{name}", value)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Of the tests of every family, those of the suite, of a thousand steps, are slow; test_suite.py is fast."""
     for item in items:

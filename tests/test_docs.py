@@ -16,7 +16,6 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 import hyperrl.adaptation.dynamics
-import hyperrl.inference.learning
 import hyperrl.policies
 from hyperrl.adaptation.dynamics import Dynamics, learn_dynamics
 from hyperrl.cli.main import main
@@ -48,7 +47,7 @@ def as_before(tmp_path: Path) -> Iterator[None]:
     gym.registry.update(registered)
 
 
-@pytest.mark.usefixtures("as_before")
+@pytest.mark.usefixtures("as_before", "little")
 @pytest.mark.filterwarnings("ignore:rich is experimental")  # the progress bar
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_what_a_page_says_runs(
@@ -62,8 +61,6 @@ def test_what_a_page_says_runs(
     monkeypatch.setattr(hyperrl.adaptation.dynamics, "HELD_OUT", 2)
     monkeypatch.setattr(hyperrl, "evaluate", partial(hyperrl.evaluate, contexts=3, episodes=2))
     monkeypatch.setattr(hyperrl, "infer_context", partial(hyperrl.infer_context, steps=1))
-    for name, value in dict(ENVS=16, LONGEST=20, UPDATES=1, SHORT_UPDATES=1).items():
-        monkeypatch.setattr(hyperrl.inference.learning, name, value)
     monkeypatch.setattr(hyperrl, "adapt", partial(hyperrl.adapt, evaluations=2))
     namespace: dict[str, Any] = {"__name__": page.stem}
     text = page.read_text(encoding="utf-8")

@@ -13,7 +13,6 @@ from hyperrl import __version__
 from hyperrl.contexts import SPLITS
 from hyperrl.evaluation.statistics import Estimate
 from hyperrl.export.formats import load
-from hyperrl.inference import learning
 from hyperrl.utils.definitions import names
 
 COMMANDS = ("train", "tune", "evaluate", "reference", "compare", "adapt", "infer", "record", "export", "list")
@@ -254,9 +253,8 @@ def test_mistakes_get_one_clear_line(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_context_is_hidden_once_it_can_be_inferred(hyperrl: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in dict(ENVS=16, LONGEST=20, UPDATES=1, SHORT_UPDATES=1).items():
-        monkeypatch.setattr(learning, name, value)
+@pytest.mark.usefixtures("little")
+def test_a_context_is_hidden_once_it_can_be_inferred(hyperrl: Command) -> None:
     Path("hyper-ppo.toml").write_text(QUICK.format(policy="hyper"))
     hyperrl("train", "cartpole", "hyper-ppo.toml", "--steps", 1, "--device", "cpu", "--no-progress")
     run = Path("runs/cartpole-hyper-ppo-0")

@@ -17,13 +17,6 @@ from hyperrl.rollouts import Agent, rollout
 from hyperrl.utils.definitions import names
 
 
-@pytest.fixture
-def little(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As little work as shows that it works."""
-    for name, value in dict(ENVS=6, LONGEST=8, UPDATES=1, SHORT_UPDATES=2, SEQUENCES=4).items():
-        monkeypatch.setattr(learning, name, value)
-
-
 def agent_of(name: str, **kwargs: Any) -> InferringAgent:
     family = hyperrl.load_family(name)
     model = PPO(hyperrl.HyperPolicy, family.vec_env(2), device="cpu", seed=0)

@@ -1,16 +1,17 @@
 """MuJoCo Warp steps the bodies as MuJoCo does, but for rounding; what needs a GPU is marked so."""
 
 import pickle
-import subprocess
 import sys
 from dataclasses import fields
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
+from outside import python
 
 import hyperrl
 from hyperrl.physics.model_edit import value_of
@@ -193,12 +194,12 @@ def test_what_warp_cannot_step_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
         hyperrl.load_family("hopper").vec_env(2, backend="warp")
 
 
-def test_warp_is_imported_for_those_alone_who_ask_for_it() -> None:
+def test_warp_is_imported_for_those_alone_who_ask_for_it(tmp_path: Path) -> None:
     program = (
         "import sys, hyperrl; hyperrl.load_family('hopper').vec_env(2).reset(); import hyperrl.physics.warp;"
         "assert not {'warp', 'mujoco_warp'} & set(sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", program], check=True)
+    python(tmp_path, "-c", program)
 
 
 @pytest.mark.gpu
