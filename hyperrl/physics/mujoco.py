@@ -111,7 +111,7 @@ class MujocoPhysics(Physics):
         env = self._starter
         contexts: Iterable[dict[str, float] | None] = [None] * len(uniform)
         if self._begins_by_context:
-            contexts = self.contexts(self._columns(c))
+            contexts = self.contexts(self.columns(c).numpy())
         rows = []
         words = (uniform.double().numpy() * 2.0**53).astype(np.uint64).tolist()
         generator = env._np_random = np.random.Generator(np.random.PCG64(0))
@@ -183,7 +183,7 @@ class MujocoPhysics(Physics):
                 getattr(self._batch, field)
             self._bound = np.full((len(self.features), n), np.nan)
             self._task = {name: np.full(n, getattr(self.env, name)) for name in self.body.tasks}
-        columns = self._columns(c)
+        columns = self.columns(c).numpy()
         changed = (columns != self._bound).any(axis=0).nonzero()[0]
         if len(changed):
             live = {field: self._batch.expand(field) for field in self.edit.fields}
@@ -197,9 +197,9 @@ class MujocoPhysics(Physics):
             self._bound[:, changed] = columns[:, changed]
         return self._batch
 
-    def _columns(self, c: Context) -> np.ndarray:
-        """Return the features, shape ``(d, n)``."""
-        return torch.stack([c[name] for name in self.features]).double().numpy()
+    def columns(self, c: Context) -> Tensor:
+        """Return the features, float64 of shape ``(d, n)``."""
+        return torch.stack([c[name] for name in self.features]).double()
 
     def contexts(self, columns: np.ndarray) -> list[dict[str, float]]:
         """Return contexts by name, of features of shape ``(d, n)``."""

@@ -109,7 +109,7 @@ class WarpPhysics(Physics):
 
     def _bind(self, c: Context, n: int) -> _Worlds:
         """Return ``n`` simulations, the model of each as its context says."""
-        columns = torch.stack([c[name] for name in self.features]).double()  # (d, n)
+        columns = self._mujoco.columns(c)  # (d, n)
         if self._worlds is None or self._worlds.n != n:
             self._worlds = _Worlds(self._mujoco, self._model, n, self._contacts, self._rest.device)
             self._bound = torch.full_like(columns, torch.nan)
