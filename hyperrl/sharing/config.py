@@ -127,14 +127,16 @@ def defaults_of(definition: AgentDefinition, model: BaseAlgorithm) -> dict[str, 
         "alignment": (_defaults(AlignedContext), OF_ALIGNMENT),
     }
     found: dict[str, Any] = {
-        entry.name: entry.default for entry in fields(definition) if getattr(definition, entry.name) == entry.default
+        entry.name: entry.default
+        for entry in fields(definition)
+        if entry.default is not None and getattr(definition, entry.name) == entry.default
     }
     for table, (values, not_of_it) in constructors.items():
         said = getattr(definition, table)
         if said is not None:
-            found[table] = {name: _plain(x) for name, x in values.items() if name not in said and name not in not_of_it}
-            found[table] = {name: value for name, value in found[table].items() if value is not None}
-    return {key: value for key, value in found.items() if value is not None}
+            unsaid = {name: _plain(x) for name, x in values.items() if name not in said and name not in not_of_it}
+            found[table] = {name: value for name, value in unsaid.items() if value is not None}
+    return found
 
 
 def _defaults(cls: type[Any]) -> dict[str, Any]:
