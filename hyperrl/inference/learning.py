@@ -96,7 +96,7 @@ class _Player:
         memory, sums, last, action, begun = np.split(before, np.cumsum(parts)[:-1], axis=1)
         present = np.split(self.memory.state, np.cumsum(parts)[:-1], axis=1)[2]
         if len(self.kept) % SHORT == 0:
-            self.before.append((memory.copy(), sums.copy()))
+            self.before.append((memory, sums))
         kept = (present, known[:, None], last, action, begun, starts, context, self.age)
         self.kept.append(tuple(part.copy() for part in kept))
         return actions
