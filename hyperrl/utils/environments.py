@@ -14,8 +14,10 @@ def layers(env: Any) -> Iterator[Any]:
 
     :param env: Gymnasium's, or a ``VecEnv``; of one whose environments are in other processes, itself alone.
 
-    >>> [type(layer).__name__ for layer in layers(gym.make("CartPole-v1", disable_env_checker=True))]
-    ['TimeLimit', 'OrderEnforcing', 'CartPoleEnv']
+    >>> from gymnasium.wrappers import FlattenObservation
+    >>> env = FlattenObservation(gym.make("CartPole-v1").unwrapped)
+    >>> [type(layer).__name__ for layer in layers(env)]
+    ['FlattenObservation', 'CartPoleEnv']
     """
     yield env
     if isinstance(env, VecEnvWrapper):
