@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
+import over_families
 import tyro
 
 from hyperrl.contexts import MESH_SPLITS, SPLITS
@@ -22,6 +23,7 @@ ROOT = Path(__file__).parents[1]
 FILES = ROOT / "docs" / "results" / "agents"
 SUITE = FILES.parent / "suite"
 AIB = FILES.parent / "aib"
+RANDOM = FILES.parent / "random"
 PAGES = (*(ROOT / "docs" / name for name in ("results.md", "extrapolation.md", "aib.md")), ROOT / "README.md")
 AGENTS = (
     "hyper-ppo",
@@ -100,7 +102,13 @@ def filled(text: str, results: Mapping[str, Mapping[str, Comparison]]) -> str:
         others those of ``"agents"``.
     """
 
+    pooled = {}
+    if "<!-- results: over families" in text:
+        pooled = over_families.tables({**results.get("agents", {}), **results.get("suite", {})}, RANDOM)
+
     def renew(match: re.Match[str]) -> str:
+        if match["name"] in pooled:
+            return match[1] + markdown_table(*pooled[match["name"]]) + "\n" + match[4]
         name, old = match["name"], match["table"].splitlines()
         head, cells = TABLES[name]
         kept = {line.split("|")[1].strip(): line for line in old[2:]}

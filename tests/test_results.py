@@ -1,7 +1,10 @@
 """The pages of results say what the files of results hold."""
 
+from pathlib import Path
+
 import hidden_context
 import numpy as np
+import over_families
 import pytest
 import results
 from numpy.testing import assert_allclose
@@ -60,6 +63,26 @@ def test_a_row_is_renewed_and_one_without_files_stays(name: str, every: dict[str
     assert lines[2].count("|") == len(head) + 3
     assert lines[4].removesuffix(" |").split(" | ")[2:] == cells(every["agents"][family])
     assert "| elsewhere | 9 | 0.5 |" in lines
+
+
+def test_scores_over_families_lie_between_random_actions_and_the_best_agent(tmp_path: Path) -> None:
+    family = load_family("ode")
+    contexts = family.context_space.sample("interpolation", over_families.CONTEXTS, 0)
+    random = over_families.random_report("ode", tmp_path).splits["interpolation"]
+    low = random.returns.mean(axis=1, keepdims=True)
+    gain = np.linspace(20.0, 60.0, over_families.CONTEXTS)[:, None]
+    gain[0] = 1.0  # nobody gains much there: a tenth of the median has score 1
+    shares = {"hyper-ppo": 1.0, "adapter-ppo": 0.5, "film-ppo": 0.0, "concat-ppo": 0.2, "concat-slow-ppo": 0.3}
+    reports = []
+    for agent, share in shares.items():
+        split = Split(contexts, low + share * gain)
+        reports.append(Report("ode", {"interpolation": split, "extrapolation": split}, agent=agent, seed=1))
+    scores, at = over_families.scored({"ode": Comparison(reports)}, "interpolation", tmp_path)
+    assert_allclose(at["ode"], contexts)
+    for agent, share in zip(over_families.AGENTS, (1.0, 0.5, 0.0, 0.3), strict=True):
+        expected = np.full((1, len(contexts), 1), share)
+        expected[:, 0] *= 1.0 / (0.1 * np.median(gain))
+        assert_allclose(scores[agent]["ode"], expected, atol=1e-12)
 
 
 def test_the_benchmark_takes_the_interquartile_mean_of_means_over_contexts() -> None:

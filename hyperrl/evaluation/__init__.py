@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from hyperrl.evaluation.novelty import rank_correlation as rank_correlation
     from hyperrl.evaluation.perturbations import PERTURBATIONS as PERTURBATIONS
     from hyperrl.evaluation.perturbations import perturb as perturb
+    from hyperrl.evaluation.pooling import pooled_difference as pooled_difference
     from hyperrl.evaluation.pooling import pooled_gap as pooled_gap
     from hyperrl.evaluation.pooling import pooled_improvement as pooled_improvement
     from hyperrl.evaluation.pooling import pooled_iqm as pooled_iqm

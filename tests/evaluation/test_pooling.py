@@ -2,7 +2,13 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from hyperrl.evaluation.pooling import pooled_gap, pooled_improvement, pooled_iqm, pooled_profile
+from hyperrl.evaluation.pooling import (
+    pooled_difference,
+    pooled_gap,
+    pooled_improvement,
+    pooled_iqm,
+    pooled_profile,
+)
 from hyperrl.evaluation.statistics import estimate_gap, estimate_improvement, estimate_iqm, estimate_profile
 
 RNG = np.random.default_rng(0)
@@ -28,6 +34,16 @@ def test_a_family_counts_once_however_many_seeds_and_contexts_it_has() -> None:
     repeated = np.concatenate([TWO] * 3)
     values = [statistic([ONE, TWO])[0] for statistic in (pooled_iqm, pooled_gap)]
     assert_allclose([statistic([ONE, repeated])[0] for statistic in (pooled_iqm, pooled_gap)], values)
+
+
+def test_a_difference_is_that_of_the_means_and_its_error_is_that_of_both() -> None:
+    x, y = [ONE, TWO], [RNG.normal(0.4, 0.2, (3, 8, 4)), RNG.normal(0.6, 0.1, (5, 12, 4))]
+    value, low, high = pooled_difference(x, y)
+    assert value == pytest.approx(pooled_iqm(x).value - pooled_iqm(y).value)
+    assert_allclose(pooled_difference(y, x).value, -value)
+    assert low < value < high
+    constant = [np.full((2, 3, 1), 0.25)] * 2  # an agent whose seeds are alike adds nothing to the error
+    assert_allclose(np.subtract(pooled_difference(x, constant), 0.0), np.subtract(pooled_iqm(x), 0.25))
 
 
 def test_seeds_are_drawn_family_by_family() -> None:
