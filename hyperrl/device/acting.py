@@ -9,6 +9,7 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import Tensor
+from torch.random import fork_rng
 
 from hyperrl.device.tape import NotStaticError, Tape
 from hyperrl.hypernet import static
@@ -46,8 +47,8 @@ class Acting:
         self._tape: Tape | None = None
         if is_recorded and not policy.use_sde:
             try:
-                with static():
-                    self._record()
+                with static(), fork_rng([policy.device] if policy.device.type == "cuda" else []):
+                    self._record()  # what is sampled here is sampled for nobody
             except NotStaticError:
                 self._generating = self._tape = None
 
@@ -67,7 +68,7 @@ class Acting:
         return actions, applied, values, log_probs
 
     def _record(self) -> None:
-        policy, state = self.policy, torch.get_rng_state()
+        policy = self.policy
         given: dict[str, Any] = {}
         if isinstance(policy, HyperPolicy) and self._forward is policy:
             if not isinstance(policy.actor.head, FactoredHead):
@@ -81,7 +82,6 @@ class Acting:
 
             self._generating = Tape(generate)
         self._tape = Tape(lambda: self._act(self._observation, **given))
-        torch.set_rng_state(state)  # what was sampled was sampled for nobody
 
     def _act(self, observation: Observation, **given: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         actions, values, log_probs = self._forward(observation, **given)

@@ -39,7 +39,7 @@ class DevicePPO(PPO):
     tensor interface (docs/device.md), alone or in a ``VecNormalize``, whose statistics are up to date after each
     rollout. In all others, and with a rollout buffer of yours, it trains as ``PPO`` does.
 
-    A minibatch's operations are recorded once and replayed in the same memory: on the CPU by a
+    A minibatch's operations are recorded once and replayed in the same memory, on a GPU as a CUDA graph: see
     :class:`~hyperrl.device.tape.Tape`. A policy of another package, whose Python code may do more than tensors show, is
     not recorded.
 

@@ -163,13 +163,16 @@ class _OptimizerStep:
     """The steps of an optimiser in one update, after which its learning rate may be another.
 
     The first is taken as usual, since an optimiser may make its state then. The second is recorded if the optimiser is
-    fused: others decide by the values of tensors what to do.
+    fused: others decide by the values of tensors what to do. On a CUDA device a fused step is a few launches, and to
+    capture them in each update would take longer.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
         self.optimizer = optimizer
         hooks = optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks
-        self.is_recorded = not hooks and all(group.get("fused") for group in optimizer.param_groups)
+        is_fused = all(group.get("fused") for group in optimizer.param_groups)
+        is_on_cuda = any(parameter.is_cuda for group in optimizer.param_groups for parameter in group["params"])
+        self.is_recorded = is_fused and not hooks and not is_on_cuda
         self.gradients: int | None = None
         self.tape: Tape | None = None
 

@@ -19,15 +19,17 @@ from toy import perturb
 
 import hyperrl
 from hyperrl.device import DevicePPO
+from hyperrl.device.acting import Acting
 from hyperrl.device.buffer import TensorRolloutBuffer
 from hyperrl.device.networks import Networks
 from hyperrl.device.statistics import Normalizer
-from hyperrl.device.updating import _Minibatch, _settings
+from hyperrl.device.updating import _Minibatch, _OptimizerStep, _settings
 from hyperrl.hypernet import HEADS
+from hyperrl.hypernet.heads import FactoredHead
 from hyperrl.policies import ContextExtractor, FilmPolicy
 from hyperrl.policies.tracing import unvalidated
 from hyperrl.simulation import BatchedVecEnv, VecLastStep, find_tensor_env
-from hyperrl.simulation.simulator import Step
+from hyperrl.simulation.simulator import Simulator, Step
 
 pytestmark = pytest.mark.filterwarnings("ignore:You have specified a mini-batch size")  # the last one is smaller
 
@@ -184,6 +186,74 @@ def test_a_minibatch_is_one_graph(policy: str) -> None:
     values = tree_leaves([node.meta["val"] for node in graph.nodes if node.meta.get("val") is not None])
     assert len(values) > 100
     assert all(isinstance(value, Tensor) and all(type(size) is int for size in value.shape) for value in values)
+
+
+@pytest.mark.parametrize(
+    ("family", "policy"),
+    [("pendulum", policy) for policy in POLICIES]
+    + [(name, "low_rank") for name in ("cartpole", "ode", "quadrotor", "tanks", "mountain_car")],
+)
+def test_no_operation_mixes_devices(family: str, policy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the meta device tensors have shapes and no values: a tensor elsewhere, or a look at a value, is an error."""
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: False)  # it does not know this device
+    n, meta = 8, torch.device("meta")
+    model = make(DevicePPO, family, policy, n, NORMALIZED)
+    model.policy.to(meta)
+    model.device = meta
+    simulator = Simulator(*_parts(family), n=n, max_episode_steps=200, device="meta")
+    buffer = TensorRolloutBuffer(4, model.observation_space, model.action_space, meta, n_envs=n)
+    normalizer = Normalizer([model.env], meta)
+    observation = simulator.reset()
+    with torch.no_grad(), unvalidated():
+        act = Acting(model.policy, observation, is_recorded=True)
+        # Other heads generate for distinct contexts, whose number depends on values.
+        generates = policy in HEADS and not isinstance(model.policy.actor.head, FactoredHead)
+        assert (act._tape is None) == generates
+        for _ in range(0 if generates else 4):
+            sampled, applied, values, log_probs = act(observation, has_new_contexts=True)
+            step = normalizer(simulator.step(applied, checked=False))
+            buffer.add(observation, sampled, values, log_probs, step)
+            observation = step.observation
+        buffer.finish(torch.zeros(n, dtype=torch.bool, device=meta), torch.zeros(n, 1, device=meta))
+    settings, switches = _settings(model)
+    is_hyper = isinstance(model.policy, hyperrl.HyperPolicy)
+    table = torch.zeros(1, 16, len(simulator.context_space), device=meta) if is_hyper else None
+    minibatch = _Minibatch(Networks([model.policy]), buffer, 24, table, switches)
+    step_of = _OptimizerStep(model.policy.optimizer)
+    minibatch.set(settings)
+    with unvalidated():
+        for _ in range(3):  # as usual, recorded, replayed
+            assert minibatch(torch.zeros(1, 24, dtype=torch.int64, device=meta), is_shown=False).device == meta
+            minibatch.give_gradients(0)
+            step_of(minibatch.gradient[0])
+
+
+def _parts(name: str) -> tuple[Any, Any]:
+    family = hyperrl.load_family(name)
+    return family.physics(), family.context_space
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_training_on_the_device_is_that_on_the_processor(policy: str) -> None:
+    """From the same buffer, in the same order: parameters after an update; and it trains on."""
+    cls, policy_kwargs = POLICIES[policy]
+    cpu = rolled_out(make(DevicePPO, "pendulum", policy))
+    vec_env = hyperrl.load_family("pendulum").vec_env(8, seed=1, device="cuda")
+    cuda: Any = rolled_out(DevicePPO(cls, vec_env, policy_kwargs=policy_kwargs, **SMALL | dict(device="cuda")))
+    cuda.policy.load_state_dict(cpu.policy.state_dict())
+    mine, other = cuda.rollout_buffer, cpu.rollout_buffer
+    for its, given in ((mine.tensors, other.tensors), (mine.flags, other.flags), (mine.observed, other.observed)):
+        for name, entry in its.items():
+            entry.copy_(given[name])
+    for model in (cpu, cuda):
+        np.random.seed(0)  # noqa: NPY002
+        model.train()
+    assert cuda._is_recorded
+    assert all(each.tape._graph is not None for each in cuda._updates._minibatches.values())
+    for a, b in zip(cuda.policy.parameters(), cpu.policy.parameters(), strict=True):
+        assert_allclose(a.detach().cpu(), b.detach(), rtol=1e-3, atol=1e-4)
+    assert cuda.learn(512).num_timesteps == 512
 
 
 def test_contexts_outside_the_training_range_are_recorded_too(monkeypatch: pytest.MonkeyPatch) -> None:

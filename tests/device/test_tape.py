@@ -123,3 +123,16 @@ def test_what_depends_on_values_is_refused(function: Callable[[Tensor], Tensor])
     x = torch.randn(5)
     with pytest.raises(NotStaticError, match="depends on the values of tensors"):
         Tape(lambda: (function(x),))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", COMPUTATIONS)
+def test_a_cuda_graph_computes_what_was_recorded_with_new_values(name: str) -> None:
+    with torch.device("cuda"):
+        x = torch.randn(3, 4)
+        tape = Tape(lambda: (COMPUTATIONS[name](x),))
+        assert tape._graph is not None
+        for _ in range(2):
+            x.copy_(torch.randn(3, 4))
+            tape.replay()
+            assert_close(tape.outputs[0], COMPUTATIONS[name](x))
