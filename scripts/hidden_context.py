@@ -175,7 +175,10 @@ Rows = tuple[tuple[str, ...], list[tuple[str, ...]]]
 def _scores(cells: Sequence[dict[str, Any]], split: str) -> tuple[Vector, Vector]:
     """Return the scores ``(seeds, n, episodes)`` and contexts ``(n, d)``; returns without a reference."""
     family = hyperrl.load_family(cells[0]["family"])
-    returns = np.array([cell["returns"][split] for cell in cells])
+    played = [np.array(cell["returns"][split]) for cell in cells]  # (n, episodes) each
+    if len({of.shape for of in played}) > 1:  # some files hold the mean of a context's episodes
+        played = [of.mean(axis=1, keepdims=True) for of in played]
+    returns = np.array(played)
     contexts = family.context_space.sample(split, returns.shape[1], 0)
     reference = find_reference(family)
     if reference is None:

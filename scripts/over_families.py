@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -24,8 +23,14 @@ DEVELOPMENT = (
 """The families by which a design may be chosen."""
 JUDGEMENT = ("two_link_arm", "lane_keeping", "predator_prey", "epidemic", "tanks", "acrobot")
 """Those that are looked at once it is chosen; docs/extrapolation.md has the protocol."""
-AGENTS = ("hyper-ppo", "adapter-ppo", "film-ppo", "concat-ppo")
-CONCAT = ("concat-ppo", "concat-slow-ppo")
+Agents = Mapping[str, tuple[str, ...]]
+AGENTS: Agents = {
+    **{name: (name,) for name in ("hyper-ppo", "adapter-ppo", "film-ppo")},
+    "concat-ppo": ("concat-ppo", "concat-slow-ppo"),
+}
+"""What stands in the columns, and of which agents it is the better on each family."""
+BODIES: Agents = {name: (name,) for name in ("mujoco-hyper-ppo", "mujoco-concat-ppo", "mujoco-unaware-ppo")}
+"""The same for MuJoCo's bodies."""
 CONTEXTS, EPISODES = 20, 10
 DISTANCES = (0.0, 0.25, 0.5, 1.0)
 """Ends of classes of distances from the training range, in widths of it."""
@@ -49,22 +54,24 @@ def random_report(family: str, folder: Path) -> Report:
     return Report.load(path)
 
 
-def scored(comparisons: Mapping[str, Comparison], split: str, folder: Path) -> tuple[Scores, dict[str, Vector]]:
+def scored(
+    comparisons: Mapping[str, Comparison], split: str, folder: Path, agents: Agents
+) -> tuple[Scores, dict[str, Vector]]:
     """Return the scores of each agent on each family, and the contexts ``(n, d)`` of each family.
 
     In each context random actions have score 0, and the agent with the highest mean return over its seeds has score 1,
-    unless it gains very little there (``LEAST``). On each family concat has the learning rate, of two, with the higher
-    return outside the training range.
+    unless it gains very little there (``LEAST``). Where an agent has several learning rates, each family has the one
+    with the higher return outside the training range. Families without one of the agents are left out.
     """
-    scores: Scores = {agent: {} for agent in AGENTS}
+    scores: Scores = {agent: {} for agent in agents}
     contexts = {}
+    every = [name for names in agents.values() for name in names]
     for family, comparison in comparisons.items():
-        if not {*AGENTS, *CONCAT} <= {*comparison.agents}:
+        if not {*every} <= {*comparison.agents}:
             continue
-        outside = partial(comparison.returns, split="extrapolation")
-        concat = max(CONCAT, key=lambda name: estimate_iqm(outside(name)).value)
-        played = {name: comparison.returns(name, split) for name in (*AGENTS, *CONCAT)}
-        at = comparison.reports["hyper-ppo"][0].splits[split].contexts
+        outside = {name: estimate_iqm(comparison.returns(name, "extrapolation")).value for name in every}
+        played = {name: comparison.returns(name, split) for name in comparison.agents}
+        at = comparison.reports[every[0]][0].splits[split].contexts
         random = random_report(family, folder).splits[split]
         if not np.allclose(random.contexts, at):
             raise ValueError(f"{family}: random actions were played in other contexts: remove {folder / family}.json")
@@ -72,31 +79,31 @@ def scored(comparisons: Mapping[str, Comparison], split: str, folder: Path) -> t
         gain = np.max([returns.mean(axis=(0, 2)) for returns in played.values()], axis=0) - low
         gain = np.maximum(gain, LEAST * np.median(gain))[:, None]
         contexts[family] = at
-        for agent in AGENTS:
-            returns = played[concat if agent == "concat-ppo" else agent]
+        for agent, names in agents.items():
+            returns = played[max(names, key=lambda name: outside[name])]
             scores[agent][family] = (returns - low[:, None]) / gain
     return scores, contexts
 
 
-def score_rows(scores: Scores) -> list[list[str]]:
-    """Return rows of interquartile means over families, of differences to hyper-ppo, and of the worst families."""
-    families = list(scores[AGENTS[0]])
-    groups = {
-        "development": [family for family in DEVELOPMENT if family in families],
-        "judgement": [family for family in JUDGEMENT if family in families],
-        "all": families,
-    }
+def score_rows(scores: Scores, groups: Mapping[str, Sequence[str]], judged: Sequence[str]) -> list[list[str]]:
+    """Return rows of interquartile means over families, of differences to the first agent, and of the worst families.
+
+    :param groups: families by the name of the group.
+    :param judged: the groups in which agents are compared.
+    """
+    first, *others = scores
     rows = []
     for name, group in groups.items():
-        of = {agent: [scores[agent][family] for family in group] for agent in AGENTS}
-        rows.append([f"{name} ({len(group)})", *(_shown(pooled_iqm(of[agent])) for agent in AGENTS)])
-        less = [_shown(pooled_difference(of[AGENTS[0]], of[agent])) for agent in AGENTS[1:]]
-        rows.append([f"{name}: `hyper-ppo` less it", "", *less])
-    means = {agent: {family: _iqm(scores[agent][family]) for family in families} for agent in AGENTS}
-    best = {family: max(means[agent][family] for agent in AGENTS) for family in families}
-    rows.append(["lowest score", *(_lowest(means[agent]) for agent in AGENTS)])
-    behind = {agent: {family: means[agent][family] - best[family] for family in families} for agent in AGENTS}
-    rows.append(["farthest behind the best", *(_lowest(behind[agent]) for agent in AGENTS)])
+        of = {agent: [scores[agent][family] for family in group] for agent in scores}
+        rows.append([f"{name} ({len(group)})", *(_shown(pooled_iqm(of[agent])) for agent in scores)])
+        if name in judged:
+            less = [_shown(pooled_difference(of[first], of[agent])) for agent in others]
+            rows.append([f"{name}: `{first}` less it", "", *less])
+    means = {agent: {family: estimate_iqm(s).value for family, s in of.items()} for agent, of in scores.items()}
+    best = {family: max(means[agent][family] for agent in scores) for family in scores[first]}
+    rows.append(["lowest score", *(_lowest(means[agent]) for agent in scores)])
+    behind = {agent: {family: means[agent][family] - best[family] for family in best} for agent in scores}
+    rows.append(["farthest behind the best", *(_lowest(behind[agent]) for agent in scores)])
     return rows
 
 
@@ -107,25 +114,39 @@ def distance_rows(scores: Scores, contexts: Mapping[str, Vector]) -> list[list[s
     for low, high in pairwise(DISTANCES):
         of = {family: (low < d) & (d <= high) for family, d in beyond.items()}
         within = [family for family, mask in of.items() if mask.sum() > 1]
-        estimates = (pooled_iqm([scores[agent][family][:, of[family]] for family in within]) for agent in AGENTS)
+        estimates = (pooled_iqm([each[family][:, of[family]] for family in within]) for each in scores.values())
         rows.append([f"{low:g} to {high:g}", str(len(within)), *map(_shown, estimates)])
     return rows
 
 
-def tables(comparisons: Mapping[str, Comparison], folder: Path) -> dict[str, tuple[Sequence[str], list[list[str]]]]:
-    """Return heads and rows of the tables by their names."""
-    titles = [f"`{agent}`" for agent in AGENTS]
+def tables(
+    small: Mapping[str, Comparison], bodies: Mapping[str, Comparison], folder: Path
+) -> dict[str, tuple[Sequence[str], list[list[str]]]]:
+    """Return heads and rows of the tables by their names.
+
+    :param small: comparisons on the small families.
+    :param bodies: those on MuJoCo's bodies.
+    :param folder: where the returns of random actions are.
+    """
     made: dict[str, tuple[Sequence[str], list[list[str]]]] = {}
     for split in SPLITS[1:]:
-        scores, contexts = scored(comparisons, split, folder)
-        made[f"over families {split}"] = (("families", *titles), score_rows(scores))
+        scores, contexts = scored(small, split, folder, AGENTS)
+        families = list(contexts)
+        groups = {
+            "development": [family for family in families if family in DEVELOPMENT],
+            "judgement": [family for family in families if family in JUDGEMENT],
+            "all": families,
+        }
+        titles = [f"`{agent}`" for agent in AGENTS]
+        # A design was chosen on the development families: what is better there says little.
+        made[f"over families {split}"] = ("families", *titles), score_rows(scores, groups, ("judgement", "all"))
         if split == "extrapolation":
-            made["over families distance"] = (("widths outside", "families", *titles), distance_rows(scores, contexts))
+            made["over families distance"] = ("widths outside", "families", *titles), distance_rows(scores, contexts)
+        scores, contexts = scored(bodies, split, folder, BODIES)
+        if contexts:
+            rows = score_rows(scores, {"all": list(contexts)}, ("all",))
+            made[f"over bodies {split}"] = ("families", *(f"`{agent}`" for agent in BODIES)), rows
     return made
-
-
-def _iqm(scores: Vector) -> float:
-    return estimate_iqm(scores).value
 
 
 def _lowest(of: Mapping[str, float]) -> str:

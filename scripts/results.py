@@ -23,8 +23,9 @@ ROOT = Path(__file__).parents[1]
 FILES = ROOT / "docs" / "results" / "agents"
 SUITE = FILES.parent / "suite"
 AIB = FILES.parent / "aib"
+MUJOCO = FILES.parent / "mujoco"
 RANDOM = FILES.parent / "random"
-PAGES = (*(ROOT / "docs" / name for name in ("results.md", "extrapolation.md", "aib.md")), ROOT / "README.md")
+PAGES = (*(ROOT / "docs" / f"{name}.md" for name in ("results", "extrapolation", "aib")), ROOT / "README.md")
 AGENTS = (
     "hyper-ppo",
     "hyper-full-ppo",
@@ -46,8 +47,8 @@ Cell = Callable[[Comparison, str], str]
 def main(check: bool = False) -> None:
     """Write the tables of the pages, and the pictures in docs/results/.
 
-    A row of a family without five seeds of each agent stays as it is. In the tables of the suite and of AIB, all seeds
-    count.
+    A row of a family without five seeds of each agent stays as it is. In the tables of the suite, of AIB and of MuJoCo,
+    all seeds count.
 
     Args:
         check: Write nothing, and fail where a table differs.
@@ -86,13 +87,13 @@ def load_seeds(folder: Path) -> dict[str, Comparison]:
 
 def load_all() -> dict[str, dict[str, Comparison]]:
     """Read all files of results: a comparison by source and family."""
-    return {"agents": load(), "suite": load_seeds(SUITE), "aib": load_seeds(AIB)}
+    return {"agents": load(), "suite": load_seeds(SUITE), "aib": load_seeds(AIB), "mujoco": load_seeds(MUJOCO)}
 
 
 def _reports(folder: Path) -> list[Report]:
     reports = [Report.load(path) for path in sorted(folder.glob("*.json"))]
     order = {name: i for i, name in enumerate((*AGENTS, "aligned-ppo"))}
-    return sorted(reports, key=lambda report: order[str(report.agent)])
+    return sorted(reports, key=lambda report: order[str(report.agent).removeprefix("mujoco-")])
 
 
 def filled(text: str, results: Mapping[str, Mapping[str, Comparison]]) -> str:
@@ -103,8 +104,9 @@ def filled(text: str, results: Mapping[str, Mapping[str, Comparison]]) -> str:
     """
 
     pooled = {}
-    if "<!-- results: over families" in text:
-        pooled = over_families.tables({**results.get("agents", {}), **results.get("suite", {})}, RANDOM)
+    if "<!-- results: over " in text:
+        small = {**results.get("agents", {}), **results.get("suite", {})}
+        pooled = over_families.tables(small, results.get("mujoco", {}), RANDOM)
 
     def renew(match: re.Match[str]) -> str:
         if match["name"] in pooled:
@@ -152,6 +154,13 @@ def gap(split: str) -> Cell:
 
 def returns(split: str) -> Cell:
     return lambda comparison, agent: shown(estimate_iqm(comparison.returns(agent, split)))
+
+
+def whole(split: str) -> Cell:
+    """Returns of thousands, without digits behind the point."""
+    return lambda comparison, agent: "{:.0f} [{:.0f}, {:.0f}]".format(
+        *estimate_iqm(comparison.returns(agent, split))
+    ).replace("-", "−")
 
 
 def improvement(split: str) -> Cell:
@@ -207,6 +216,7 @@ def _titles(agents: Iterable[str]) -> tuple[str, ...]:
 OUTSIDE = "extrapolation"
 SUITE_AGENTS = ("hyper-ppo", "adapter-ppo", "film-ppo", "concat-ppo", "concat-slow-ppo")
 GAPS = ("hyper-ppo", "hyper-full-ppo", "adapter-ppo", "film-ppo", "concat-ppo")
+BODY_AGENTS = tuple(f"mujoco-{agent}" for agent in (*SUITE_AGENTS, "unaware-ppo"))
 AIB_AGENTS = (*SUITE_AGENTS, "unaware-ppo", "aligned-ppo")
 AIB_SPLITS = {**{f"aib {split}": (split,) for split in MESH_SPLITS}, "aib aggregated": MESH_SPLITS}
 """The splits of each table that follows AIB's protocol."""
@@ -220,6 +230,7 @@ TABLES: dict[str, tuple[tuple[str, ...], Callable[[Comparison], list[str]]]] = {
     "gap": (_titles(GAPS), better_concat(GAPS, gap(OUTSIDE))),
     "returns": (_titles(HEADLINE), better_concat(HEADLINE, returns(OUTSIDE))),
     **{f"suite {split}": (_titles(SUITE_AGENTS), each(SUITE_AGENTS, returns(split))) for split in SPLITS[1:]},
+    **{f"mujoco {split}": (_titles(BODY_AGENTS), each(BODY_AGENTS, whole(split))) for split in SPLITS},
     **{name: (_titles(AIB_AGENTS), benchmark(splits)) for name, splits in AIB_SPLITS.items()},
     **{f"aib {split}": (_titles(AIB_AGENTS), each(AIB_AGENTS, known_score(split))) for split in SPLITS[1:]},
     "improvement": (_titles(HEADLINE[1:]), better_concat(HEADLINE[1:], improvement(OUTSIDE))),

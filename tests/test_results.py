@@ -17,7 +17,7 @@ from hyperrl.experiments.sweeps import read_sweep
 from hyperrl.utils.definitions import read_toml
 
 ROOT = results.ROOT
-SWEEPS = {"agents": ("results",), "suite": ("suite",), "aib": ("aib", "aib-control")}
+SWEEPS = {"agents": ("results",), "suite": ("suite",), "aib": ("aib", "aib-control"), "mujoco": ("mujoco",)}
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def test_every_file_is_of_a_cell_of_the_sweep(source: str, every: dict[str, dict
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in results.TABLES if name.split()[0] not in ("headline", "suite", "aib")]
+    "name", [name for name in results.TABLES if name.split()[0] not in ("headline", "suite", "aib", "mujoco")]
 )
 def test_a_row_is_renewed_and_one_without_files_stays(name: str, every: dict[str, dict[str, Comparison]]) -> None:
     head, cells = results.TABLES[name]
@@ -77,7 +77,7 @@ def test_scores_over_families_lie_between_random_actions_and_the_best_agent(tmp_
     for agent, share in shares.items():
         split = Split(contexts, low + share * gain)
         reports.append(Report("ode", {"interpolation": split, "extrapolation": split}, agent=agent, seed=1))
-    scores, at = over_families.scored({"ode": Comparison(reports)}, "interpolation", tmp_path)
+    scores, at = over_families.scored({"ode": Comparison(reports)}, "interpolation", tmp_path, over_families.AGENTS)
     assert_allclose(at["ode"], contexts)
     for agent, share in zip(over_families.AGENTS, (1.0, 0.5, 0.0, 0.3), strict=True):
         expected = np.full((1, len(contexts), 1), share)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from hyperrl.families.family import Family
     from hyperrl.families.switching import Switch
 
-ENVS: Final = 256
+ENVS: Final = 256  # more where episodes are short, so that a round has as many steps
 LONGEST: Final = 200  # steps of a sequence
 KEPT: Final = 15  # rounds whose sequences are learnt from
 SHORT: Final = 50  # steps of the sequences of most updates, as what follows a new context matters most and costs least
@@ -159,12 +159,13 @@ def infer_context(
     reader = reader_of(model)
     check_features(reader, space)
     length = min(family.max_episode_steps or LONGEST, LONGEST)
-    rounds = max(1, round(steps / (ENVS * length)))
+    n_envs = ENVS * max(1, LONGEST // length)
+    rounds = max(1, round(steps / (n_envs * length)))
     drawn = None
     if contexts == "bounds":
-        episodes = ENVS * (rounds + 1)
+        episodes = n_envs * (rounds + 1)
         drawn = space.from_uniform(np.random.default_rng(seed).random((episodes, len(space))), bounds=True)
-    vec_env = family.vec_env(ENVS, contexts=drawn, switch=switch, seed=stream(seed, 1))
+    vec_env = family.vec_env(n_envs, contexts=drawn, switch=switch, seed=stream(seed, 1))
     devices = [place] if place.type == "cuda" else []
     with (
         closing(vec_env),
