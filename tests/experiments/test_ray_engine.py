@@ -24,8 +24,10 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # Ray warns of its own inside
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    """A cluster whose first node, where the tasks are started, runs none."""
-    cluster = Cluster(initialize_head=True, head_node_args=dict(num_cpus=0, include_dashboard=False))
+    """A cluster whose first node, where the tasks are started, runs none; it soon finds out that a node is dead."""
+    watching = dict(health_check_initial_delay_ms=500, health_check_period_ms=500, health_check_failure_threshold=4)
+    head = dict(num_cpus=0, include_dashboard=False, _system_config=watching)
+    cluster = Cluster(initialize_head=True, head_node_args=head)
     cluster.add_node(num_cpus=2)
     ray.init(address=cluster.address, logging_level="ERROR", log_to_driver=False)
     yield cluster
