@@ -83,10 +83,11 @@ SMALL = dict(
 
 
 def small(agent: str, folder: Path) -> Path:
-    """Write a packaged recipe with small rollouts and batches."""
+    """Write a packaged recipe with small rollouts, batches and networks."""
     text = agent_spec(agent).source.read_text()
     for key, value in SMALL.items():
-        text = re.sub(rf"^{key} = [\d_]+", f"{key} = {value}", text, flags=re.MULTILINE)
+        text = re.sub(rf"^{key} = -?[\d_]+", f"{key} = {value}", text, flags=re.MULTILINE)
+    text = text.replace("net_arch = [256, 256]", "net_arch = [32, 32]")
     recipe = folder / f"{agent}.toml"
     recipe.write_text(text)
     return recipe
