@@ -37,6 +37,8 @@ DISTANCES = (0.0, 0.25, 0.5, 1.0)
 LEAST = 0.1
 """The least gain over random actions that has score 1, as a share of the family's median: no score divides by zero."""
 
+Table = tuple[Sequence[str], list[list[str]]]
+"""A head and rows."""
 Scores = dict[str, dict[str, Vector]]
 """By agent and family, scores of shape ``(seeds, contexts, episodes)``."""
 
@@ -119,16 +121,14 @@ def distance_rows(scores: Scores, contexts: Mapping[str, Vector]) -> list[list[s
     return rows
 
 
-def tables(
-    small: Mapping[str, Comparison], bodies: Mapping[str, Comparison], folder: Path
-) -> dict[str, tuple[Sequence[str], list[list[str]]]]:
-    """Return heads and rows of the tables by their names.
+def tables(small: Mapping[str, Comparison], bodies: Mapping[str, Comparison], folder: Path) -> dict[str, Table]:
+    """Return the tables by their names.
 
     :param small: comparisons on the small families.
     :param bodies: those on MuJoCo's bodies.
     :param folder: where the returns of random actions are.
     """
-    made: dict[str, tuple[Sequence[str], list[list[str]]]] = {}
+    made: dict[str, Table] = {}
     for split in SPLITS[1:]:
         scores, contexts = scored(small, split, folder, AGENTS)
         families = list(contexts)

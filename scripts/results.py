@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import over_families
+import over_features
 import tyro
 
 from hyperrl.contexts import MESH_SPLITS, SPLITS
@@ -103,10 +104,12 @@ def filled(text: str, results: Mapping[str, Mapping[str, Comparison]]) -> str:
         others those of ``"agents"``.
     """
 
-    pooled = {}
+    pooled: dict[str, over_families.Table] = {}
     if "<!-- results: over " in text:
         small = {**results.get("agents", {}), **results.get("suite", {})}
         pooled = over_families.tables(small, results.get("mujoco", {}), RANDOM)
+    if "<!-- results: features" in text:
+        pooled["features"] = over_features.table(dict(zip(SUITE_AGENTS, _titles(SUITE_AGENTS), strict=True)))
 
     def renew(match: re.Match[str]) -> str:
         if match["name"] in pooled:

@@ -5,6 +5,7 @@ from pathlib import Path
 import hidden_context
 import numpy as np
 import over_families
+import over_features
 import pytest
 import results
 from numpy.testing import assert_allclose
@@ -83,6 +84,18 @@ def test_scores_over_families_lie_between_random_actions_and_the_best_agent(tmp_
         expected = np.full((1, len(contexts), 1), share)
         expected[:, 0] *= 1.0 / (0.1 * np.median(gain))
         assert_allclose(scores[agent]["ode"], expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["pendulum", "thermostat", "two_link_arm", "tanks"])
+def test_one_feature_leaves_the_range_at_a_time(name: str) -> None:
+    space = load_family(name).context_space
+    for distance, contexts in over_features.points(space).items():
+        beyond = space.beyond(contexts)
+        assert_allclose(beyond.max(axis=1), distance, atol=1e-9)
+        assert ((beyond > 0).sum(axis=1) <= 1).all()
+        assert ((contexts != space.default).sum(axis=1) <= 1).all()
+        assert space.in_bounds(contexts).all()
+    assert len(over_features.points(space)[0.0]) == 2 * len(space)
 
 
 def test_the_benchmark_takes_the_interquartile_mean_of_means_over_contexts() -> None:
