@@ -26,7 +26,7 @@ SUITE = FILES.parent / "suite"
 AIB = FILES.parent / "aib"
 MUJOCO = FILES.parent / "mujoco"
 RANDOM = FILES.parent / "random"
-PAGES = (*(ROOT / "docs" / f"{name}.md" for name in ("results", "extrapolation", "aib")), ROOT / "README.md")
+PAGES = (*(ROOT / "docs" / f"{name}.md" for name in ("results", "extrapolation", "aib", "mujoco")), ROOT / "README.md")
 AGENTS = (
     "hyper-ppo",
     "hyper-full-ppo",

@@ -157,6 +157,7 @@ class ContextEnv(gym.Env[Any, Any]):
         kind = type(self.env.unwrapped)
         if kind not in _UNDRAWABLE:
             try:
+                _follow(self.env.unwrapped)
                 return self.env.render()
             except ValueError:
                 raise
@@ -179,3 +180,13 @@ class ContextEnv(gym.Env[Any, Any]):
     def _observe(self, observation: Any) -> dict[str, np.ndarray]:
         entries = observation if self._is_dict else {"observation": observation}
         return {**entries, CONTEXT: self.context.astype(np.float32)}
+
+
+def _follow(env: Any) -> None:
+    """Look through the camera that follows MuJoCo's body: Gymnasium's stays, and the body runs out of the picture."""
+    renderer = getattr(env, "mujoco_renderer", None)
+    if renderer is None or renderer.camera_id != -1:
+        return
+    import mujoco
+
+    renderer.camera_id = mujoco.mj_name2id(env.model, mujoco.mjtObj.mjOBJ_CAMERA, "track")  # -1 where there is none

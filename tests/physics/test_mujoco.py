@@ -272,6 +272,23 @@ def test_a_copy_goes_on_in_mid_episode_with_all_that_the_solver_starts_from() ->
     assert copies[0].simulator.physics.threads == 1
 
 
+@every_body
+def test_the_camera_follows_a_body_that_runs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    env: Any = hyperrl.load_family(name).make(render_mode="rgb_array")
+    env.reset(seed=0)
+    inner = env.unwrapped.env.unwrapped
+    renderer = inner.mujoco_renderer
+    monkeypatch.setattr(renderer, "render", lambda mode: np.full((2, 2, 3), renderer.camera_id))  # without OpenGL
+    camera = env.render()[0, 0, 0]
+    stays = name in ("inverted_pendulum", "reacher", "point_goal")  # within what the camera sees
+    assert (camera == -1) == stays
+    if not stays:
+        before = inner.data.cam_xpos[camera].copy()
+        inner.data.qpos[0] += 8
+        env.step(np.zeros(env.action_space.shape))
+        np.testing.assert_allclose(inner.data.cam_xpos[camera] - before, [8, 0, 0], atol=0.5)
+
+
 def test_threads_and_devices_that_cannot_be_are_refused() -> None:
     family = hyperrl.load_family("hopper")
     with pytest.raises(ValueError, match="expected at least one thread, of MuJoCo, got threads=0"):
