@@ -22,6 +22,7 @@ def record(
     contexts: int = 4,
     seed: int = 0,
     every: int | None = None,
+    steps: int | None = None,
     device: str = "cpu",
     trust: bool = False,
     progress: bool = True,
@@ -41,6 +42,7 @@ def record(
         contexts: Number of contexts, one panel each.
         seed: Seed of contexts and initial states.
         every: Film every so many-th step. Default: every second one for .gif, all for .mp4.
+        steps: Film no more steps than these. Default: whole episodes.
         device: Where the networks are: cpu, cuda, or auto for cuda where there is one.
         trust: Of a run folder, load model.zip, a pickle that can run any code, instead of model.safetensors.
         progress: Show a progress bar.
@@ -50,5 +52,5 @@ def record(
     draw_without_screen()
     opened = open_agent(agent, family, algorithm, normalizer, trust)
     points = opened.family.context_space.sample(split, contexts, seed)
-    record(load_agent(opened, device, hidden), opened.family, points, out, seed, every, progress)
+    record(load_agent(opened, device, hidden), opened.family, points, out, seed, every, progress, steps)
     say(f"Wrote {out}")

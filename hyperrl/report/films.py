@@ -45,6 +45,7 @@ def record(
     seed: int = 0,
     every: int | None = None,
     progress: bool = False,
+    steps: int | None = None,
 ) -> None:
     """Film one episode in each context and write them side by side, as an animated GIF or as MP4.
 
@@ -58,6 +59,7 @@ def record(
     :param seed: seed of the initial state, the same one in all contexts.
     :param every: take every so many-th step; by default every second one for a GIF, all for MP4.
     :param progress: show a progress bar.
+    :param steps: film no more steps than these; whole episodes by default.
     :raises ValueError: for a context out of bounds, for a file that exists or is neither GIF nor MP4, for a model of
         other observations, for a family whose episodes have no time limit or that cannot be drawn, and for MP4 without
         the library that writes it.
@@ -69,21 +71,26 @@ def record(
         require("a film as .mp4", "film", "imageio_ffmpeg")
     if every is not None and every < 1:
         raise ValueError(f"expected to film every so many-th step, got every={every}")
+    if steps is not None and steps < 1:
+        raise ValueError(f"expected to film one step or more, got steps={steps}")
     refuse_existing(path, "choose another file")
-    limit = time_limit(family)
+    limit = time_limit(family) if steps is None else min(steps, time_limit(family))
     contexts = family.context_space.matrix(contexts)
     every = every or (2 if path.suffix == ".gif" else 1)
     bar = tqdm(total=limit, disable=not progress, desc="record", unit="step")
     with closing(DummyVecEnv([partial(_filmed, family, context, seed, every) for context in contexts])) as vec_env, bar:
-        frames = _frames(Agent(model, vec_env.observation_space), vec_env, family, contexts, every, bar)
+        frames = _frames(Agent(model, vec_env.observation_space), vec_env, family, contexts, every, limit, bar)
         rate = vec_env.metadata.get("render_fps", 30) / every
         write_bytes(path, _gif(frames, rate) if path.suffix == ".gif" else _mp4(frames, rate))
 
 
 def _frames(
-    agent: Agent, vec_env: DummyVecEnv, family: Family, contexts: Vector, every: int, bar: tqdm[Any]
+    agent: Agent, vec_env: DummyVecEnv, family: Family, contexts: Vector, every: int, limit: int, bar: tqdm[Any]
 ) -> Iterator[Image.Image]:
-    """Play until all first episodes are over, and yield frames: the start, every so many-th step, the end."""
+    """Play until all first episodes are over, and yield frames: the start, every so many-th step, the end.
+
+    After ``limit`` steps they are over, or left.
+    """
     captions = [_caption(context, family) for context in contexts]
     tally = Tally(len(contexts))
     observation = vec_env.reset()
@@ -100,7 +107,7 @@ def _frames(
         bar.update(bar.total - bar.n if is_over else 1)
         if number % every == 0 or is_over:
             yield _side_by_side(panels)
-        if is_over:
+        if is_over or number >= limit:
             return
 
 

@@ -52,6 +52,11 @@ def test_a_film_shows_a_panel_a_context(tmp_path: Path, capfd: pytest.CaptureFix
         record(model, FAMILY, contexts, tmp_path / "film.gif")
     with pytest.raises(ValueError, match=r"expected the name of a \.gif or \.mp4 file"):
         record(model, FAMILY, contexts, tmp_path / "film.mov")
+    record(model, FAMILY, contexts, tmp_path / "short.gif", every=10, steps=35)
+    with Image.open(tmp_path / "short.gif") as film:
+        assert film.n_frames == 4
+    with pytest.raises(ValueError, match="steps=0"):
+        record(model, FAMILY, contexts, tmp_path / "other.gif", steps=0)
     with pytest.raises(ValueError, match="every=0"):
         record(model, FAMILY, contexts, tmp_path / "other.gif", every=0)
     with pytest.raises(ValueError, match="feature 'mass' must lie in"):
