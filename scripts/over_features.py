@@ -81,13 +81,13 @@ def table(agents: Mapping[str, str], folder: Path = FOLDER) -> tuple[tuple[str, 
     families = sorted({f for f, _ in returns if all((f, agent) in returns for agent in agents)})
     rows = []
     scores = {family: _scores(family, returns, agents) for family in families}
+    places = {family: _places(family) for family in families}
     for distance in DISTANCES:
-        of = {family: _places(family)[distance] for family in families}
-        estimates = [
-            pooled_iqm([scores[family][agent][:, of[family], None] for family in families]) for agent in agents
-        ]
-        rows.append([f"{distance:g}", *(str(estimate).replace("-", "−") for estimate in estimates)])
-    return ("widths outside", *agents.values()), rows
+        of = {family: of[distance] for family, of in places.items()}
+        within = [family for family, place in of.items() if place.start < place.stop]
+        estimates = (pooled_iqm([scores[family][agent][:, of[family], None] for family in within]) for agent in agents)
+        rows.append([f"{distance:g}", str(len(within)), *(str(each).replace("-", "−") for each in estimates)])
+    return ("widths outside", "families", *agents.values()), rows
 
 
 def _scores(family: str, returns: Mapping[tuple[str, str], list[list[float]]], agents: Mapping[str, str]) -> dict:
