@@ -125,7 +125,8 @@ def filled(text: str, results: Mapping[str, Mapping[str, Comparison]]) -> str:
             if len(group) > 1:
                 rows[title] = [title, "", *benchmark(AIB_SPLITS[name])(*group)]
         made = {key: markdown_table(row, []).splitlines()[0] for key, row in rows.items()}
-        table = [*markdown_table(("family", "seeds", *head), []).splitlines(), *(kept | made).values()]
+        every = sorted((kept | made).items(), key=lambda row: row[0] in AIB_GROUPS)  # means stand below
+        table = [*markdown_table(("family", "seeds", *head), []).splitlines(), *(line for _, line in every)]
         return match[1] + "\n".join(table) + "\n" + match[4]
 
     return BLOCK.sub(renew, text)
