@@ -58,7 +58,7 @@ def test_a_task_that_fails_takes_no_other_along(engine: RayEngine, tmp_path: Pat
 def test_a_node_that_dies_costs_what_came_after_the_last_checkpoint(
     engine: RayEngine, cluster: Any, tmp_path: Path
 ) -> None:
-    n, doomed = 80, []
+    n, doomed = 40, []
     doomed.append(cluster.add_node(num_cpus=2))
     cluster.wait_for_nodes()
     tasks = [Task((n,), tmp_path / str(i)) for i in range(4)]  # two on either node
