@@ -149,7 +149,12 @@ def score(split: str) -> Cell:
 
 def known_score(split: str) -> Cell:
     """The score on a split whose contexts have references, beside others that have none."""
-    return lambda comparison, agent: shown(estimate_iqm(comparison.scores(agent, split)))
+
+    def cell(comparison: Comparison, agent: str) -> str:
+        scores = comparison.scores(agent, split)
+        return shown(estimate_iqm(scores)) if scores.size else "–"
+
+    return cell
 
 
 def gap(split: str) -> Cell:

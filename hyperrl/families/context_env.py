@@ -187,6 +187,7 @@ def _follow(env: Any) -> None:
     renderer = getattr(env, "mujoco_renderer", None)
     if renderer is None or renderer.camera_id != -1:
         return
-    import mujoco
+    from hyperrl.physics.libmujoco import library
 
+    mujoco = library()
     renderer.camera_id = mujoco.mj_name2id(env.model, mujoco.mjtObj.mjOBJ_CAMERA, "track")  # -1 where there is none
