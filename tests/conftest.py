@@ -34,5 +34,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Of the tests of every family, those of the suite, of a thousand steps, are slow; test_suite.py is fast."""
     for item in items:
         params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
-        if item.path.name != "test_suite.py" and any(isinstance(v, str) and v in SUITE for v in params.values()):
+        of_suite = any(isinstance(v, str) and v.split("/")[0] in SUITE for v in params.values())
+        if item.path.name != "test_suite.py" and of_suite:
             item.add_marker(pytest.mark.slow)

@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
+from stable_baselines3.common.preprocessing import get_flattened_obs_dim
 
 import hyperrl
 from hyperrl.alignment.acting import find_aligned
@@ -22,6 +23,7 @@ from hyperrl.rollouts import Agent
 from hyperrl.sharing import AgentConfig, SharedAgent, load_agent, names, share
 from hyperrl.training import Run, train
 from hyperrl.training.weights import ModelRecord, save_weights
+from hyperrl.utils import definitions
 from hyperrl.utils.provenance import describe_model
 from hyperrl.utils.records import encode, plain, read
 from hyperrl.utils.tensors import pack, read_tensors, unpack, write_tensors
@@ -161,15 +163,18 @@ def test_what_it_says_of_itself(agent: Path, run: Run) -> None:
     assert results["double_integrator, train"] == pytest.approx(config.scores["train"].mean, rel=1e-4)
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", [name for name in names() if name.split("/")[0] in definitions.names("envs")])
 def test_those_that_come_along_load_and_score_as_they_say(name: str) -> None:
     agent = SharedAgent.open(name)
     assert name == f"{agent.family.name}/{agent.training.agent}"
     assert agent.family.source is not None, "the family has changed since: train the agent again"
     report = hyperrl.evaluate(agent.model("cpu"), agent.family, ("train",), 20, 1)
     said = agent.config.scores["train"]
-    assert report.splits["train"].mean == pytest.approx(said.mean, rel=0.3, abs=5)
-    assert agent.config.result.model.parameters < 25_000
+    played = report.splits["train"].returns
+    noise = 4 * played.std() / np.sqrt(played.size)  # some rewards are all or nothing
+    assert report.splits["train"].mean == pytest.approx(said.mean, rel=0.3, abs=max(5, noise))
+    observed = get_flattened_obs_dim(agent.model("cpu").observation_space)
+    assert agent.config.result.model.parameters < 25_000 + 150 * max(0, observed - 30)
 
 
 def test_names_that_are_not_found() -> None:
