@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import tyro
+from estimates import whole
 from rich.progress import track
 
 import hyperrl
@@ -58,7 +59,7 @@ def main(
             cells = []
             for split in splits:
                 returns = np.array([reports[family, head, seed].splits[split].returns for seed in range(seeds)])
-                cells.append("{:.0f} [{:.0f}, {:.0f}]".format(*estimate_iqm(returns)).replace("-", "−"))
+                cells.append(whole(estimate_iqm(returns)))
             rows.append((family, f"`{head}`", f"{parameters:,}", *cells))
     print(markdown_table(("family", "head", "parameters", *splits), rows))
 

@@ -5,15 +5,17 @@ Markdown table and draws docs/results/trainers-FAMILY.png.
 """
 
 import json
+from itertools import permutations
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
 import tyro
+from estimates import whole
 
 import hyperrl
-from hyperrl.evaluation.statistics import estimate_mean
+from hyperrl.evaluation.statistics import Estimate, estimate_mean
 from hyperrl.report import plots
 from hyperrl.report.markdown import markdown_table
 from hyperrl.utils.files import write_text
@@ -53,11 +55,9 @@ def main(seeds: int = 5) -> None:
         means = {trainer: estimate_mean(lines[:, :, None]) for trainer, lines in of.items()}  # (3, points)
         for trainer, mean in means.items():
             quarters = mean[:, POINTS // 4 - 1 :: POINTS // 4].T
-            rows.append((family, trainer, *("{:.0f} [{:.0f}, {:.0f}]".format(*q).replace("-", "−") for q in quarters)))
-        (device, *_), (sb3, *_) = means.values()
+            rows.append((family, trainer, *(whole(Estimate(*quarter)) for quarter in quarters)))
         inside = [
-            np.mean((low <= other) & (other <= high))
-            for (_, low, high), other in ((means["device"], sb3), (means["sb3"], device))
+            np.mean((low <= other) & (other <= high)) for (_, low, high), (other, *_) in permutations(means.values())
         ]
         print(f"{family}: of {POINTS} means, {inside[0]:.0%} and {inside[1]:.0%} lie in the other's interval")
         lines = {trainer: (grid(family), mean) for trainer, mean in means.items()}

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
-from results import BLOCK, FILES, ROOT, shown
+from estimates import shown
+from results import BLOCK, FILES, ROOT
 from rich.console import Console
 
 import hyperrl

@@ -7,12 +7,13 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+from estimates import shown
 
 from hyperrl import load_family
 from hyperrl.contexts import SPLITS, Vector
 from hyperrl.evaluation import Report, Split
 from hyperrl.evaluation.pooling import pooled_difference, pooled_iqm
-from hyperrl.evaluation.statistics import Estimate, estimate_iqm
+from hyperrl.evaluation.statistics import estimate_iqm
 from hyperrl.experiments.comparison import Comparison
 from hyperrl.rollouts.episodes import random_returns
 
@@ -77,14 +78,27 @@ def scored(
         random = random_report(family, folder).splits[split]
         if not np.allclose(random.contexts, at):
             raise ValueError(f"{family}: random actions were played in other contexts: remove {folder / family}.json")
-        low = random.returns.mean(axis=1)  # (n,)
-        gain = np.max([returns.mean(axis=(0, 2)) for returns in played.values()], axis=0) - low
-        gain = np.maximum(gain, LEAST * np.median(gain))[:, None]
+        of_family = between(random.returns.mean(axis=1), played)
         contexts[family] = at
         for agent, names in agents.items():
-            returns = played[max(names, key=lambda name: outside[name])]
-            scores[agent][family] = (returns - low[:, None]) / gain
+            scores[agent][family] = of_family[max(names, key=lambda name: outside[name])]
     return scores, contexts
+
+
+def between(low: Vector, played: Mapping[str, Vector]) -> dict[str, Vector]:
+    """Return scores between the returns of random actions and of the best agent in each context.
+
+    :param low: mean returns of random actions, shape ``(n,)``.
+    :param played: returns of each agent, shape ``(seeds, n, episodes)``.
+
+    >>> played = {"best": np.array([[[10.0], [4.0]]]), "other": np.array([[[0.0], [3.0]]])}
+    >>> between(np.array([-10.0, 0.0]), played)["other"]
+    array([[[0.5 ],
+            [0.75]]])
+    """
+    gain = np.max([returns.mean(axis=(0, 2)) for returns in played.values()], axis=0) - low  # (n,)
+    gain = np.maximum(gain, LEAST * np.median(gain))
+    return {agent: (returns - low[:, None]) / gain[:, None] for agent, returns in played.items()}
 
 
 def score_rows(scores: Scores, groups: Mapping[str, Sequence[str]], judged: Sequence[str]) -> list[list[str]]:
@@ -97,9 +111,9 @@ def score_rows(scores: Scores, groups: Mapping[str, Sequence[str]], judged: Sequ
     rows = []
     for name, group in groups.items():
         of = {agent: [scores[agent][family] for family in group] for agent in scores}
-        rows.append([f"{name} ({len(group)})", *(_shown(pooled_iqm(of[agent])) for agent in scores)])
+        rows.append([f"{name} ({len(group)})", *(shown(pooled_iqm(of[agent])) for agent in scores)])
         if name in judged:
-            less = [_shown(pooled_difference(of[first], of[agent])) for agent in others]
+            less = [shown(pooled_difference(of[first], of[agent])) for agent in others]
             rows.append([f"{name}: `{first}` less it", "", *less])
     means = {agent: {family: estimate_iqm(s).value for family, s in of.items()} for agent, of in scores.items()}
     best = {family: max(means[agent][family] for agent in scores) for family in scores[first]}
@@ -117,42 +131,36 @@ def distance_rows(scores: Scores, contexts: Mapping[str, Vector]) -> list[list[s
         of = {family: (low < d) & (d <= high) for family, d in beyond.items()}
         within = [family for family, mask in of.items() if mask.sum() > 1]
         estimates = (pooled_iqm([each[family][:, of[family]] for family in within]) for each in scores.values())
-        rows.append([f"{low:g} to {high:g}", str(len(within)), *map(_shown, estimates)])
+        rows.append([f"{low:g} to {high:g}", str(len(within)), *map(shown, estimates)])
     return rows
 
 
-def tables(small: Mapping[str, Comparison], bodies: Mapping[str, Comparison], folder: Path) -> dict[str, Table]:
-    """Return the tables by their names.
+def table(name: str, small: Mapping[str, Comparison], folder: Path) -> Table:
+    """Return a table over the small families.
 
-    :param small: comparisons on the small families.
-    :param bodies: those on MuJoCo's bodies.
+    :param name: a split, or ``"distance"``: by distance, outside the training range.
+    :param small: comparisons by family.
     :param folder: where the returns of random actions are.
     """
-    made: dict[str, Table] = {}
-    for split in SPLITS[1:]:
-        scores, contexts = scored(small, split, folder, AGENTS)
-        families = list(contexts)
-        groups = {
-            "development": [family for family in families if family in DEVELOPMENT],
-            "judgement": [family for family in families if family in JUDGEMENT],
-            "all": families,
-        }
-        titles = [f"`{agent}`" for agent in AGENTS]
-        # A design was chosen on the development families: what is better there says little.
-        made[f"over families {split}"] = ("families", *titles), score_rows(scores, groups, ("judgement", "all"))
-        if split == "extrapolation":
-            made["over families distance"] = ("widths outside", "families", *titles), distance_rows(scores, contexts)
-        scores, contexts = scored(bodies, split, folder, BODIES)
-        if contexts:
-            rows = score_rows(scores, {"all": list(contexts)}, ("all",))
-            made[f"over bodies {split}"] = ("families", *(f"`{agent}`" for agent in BODIES)), rows
-    return made
+    titles = [f"`{agent}`" for agent in AGENTS]
+    scores, contexts = scored(small, "extrapolation" if name == "distance" else name, folder, AGENTS)
+    if name == "distance":
+        return ("widths outside", "families", *titles), distance_rows(scores, contexts)
+    groups = {
+        "development": [family for family in contexts if family in DEVELOPMENT],
+        "judgement": [family for family in contexts if family in JUDGEMENT],
+        "all": list(contexts),
+    }
+    # A design was chosen on the development families: what is better there says little.
+    return ("families", *titles), score_rows(scores, groups, judged=("judgement", "all"))
+
+
+def table_of_bodies(split: str, bodies: Mapping[str, Comparison], folder: Path) -> Table:
+    """Return a table over MuJoCo's bodies; parameters as in :func:`table`."""
+    scores, contexts = scored(bodies, split, folder, BODIES)
+    return ("families", *(f"`{agent}`" for agent in BODIES)), score_rows(scores, {"all": list(contexts)}, ("all",))
 
 
 def _lowest(of: Mapping[str, float]) -> str:
     family = min(of, key=lambda name: of[name])
     return f"{of[family]:.3f} ({family})".replace("-", "−")
-
-
-def _shown(estimate: Estimate) -> str:
-    return str(estimate).replace("-", "−")

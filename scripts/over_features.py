@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 import tyro
+from estimates import shown
+from over_families import Table, between
 from tyro.conf import Positional
 
 import hyperrl
@@ -69,41 +71,29 @@ def points(space: ContextSpace) -> dict[float, Vector]:
     return found
 
 
-def table(agents: Mapping[str, str], folder: Path = FOLDER) -> tuple[tuple[str, ...], list[list[str]]]:
+def table(agents: Sequence[str], folder: Path = FOLDER) -> Table:
     """Return the table of scores by distance, those of all features of all families pooled.
 
-    :param agents: titles by name. Families are those of which every agent has been played.
+    :param agents: families are those of which every agent has been played.
     """
-    returns: dict[tuple[str, str], list[list[float]]] = defaultdict(list)
+    returns: dict[str, dict[str, list[list[float]]]] = defaultdict(lambda: defaultdict(list))
     for path in sorted(folder.glob("*.json")):
         cell = json.loads(path.read_text(encoding="utf-8"))
-        returns[cell["family"], cell["agent"]].append(cell["returns"])
-    families = sorted({f for f, _ in returns if all((f, agent) in returns for agent in agents)})
+        returns[cell["family"]][cell["agent"]].append(cell["returns"])
+    scores, distances = {}, {}
+    for family, of in sorted(returns.items()):
+        if of.keys() >= {*agents}:
+            played = {agent: np.array(of[agent])[..., None] for agent in agents}  # (seeds, n, 1)
+            scores[family] = between(np.array(of["random"][0]), played)
+            contexts = points(hyperrl.load_family(family).context_space)
+            distances[family] = np.concatenate([np.full(len(rows), d) for d, rows in contexts.items()])  # (n,)
     rows = []
-    scores = {family: _scores(family, returns, agents) for family in families}
-    places = {family: _places(family) for family in families}
     for distance in DISTANCES:
-        of = {family: of[distance] for family, of in places.items()}
-        within = [family for family, place in of.items() if place.start < place.stop]
-        estimates = (pooled_iqm([scores[family][agent][:, of[family], None] for family in within]) for agent in agents)
-        rows.append([f"{distance:g}", str(len(within)), *(str(each).replace("-", "−") for each in estimates)])
-    return ("widths outside", "families", *agents.values()), rows
-
-
-def _scores(family: str, returns: Mapping[tuple[str, str], list[list[float]]], agents: Mapping[str, str]) -> dict:
-    ((low),) = np.array(returns[family, "random"])  # (n,)
-    played = {agent: np.array(returns[family, agent]) for agent in agents}  # (seeds, n) each
-    gain = np.max([of.mean(axis=0) for of in played.values()], axis=0) - low
-    gain = np.maximum(gain, 0.1 * np.median(gain))
-    return {agent: (of - low) / gain for agent, of in played.items()}
-
-
-def _places(family: str) -> dict[float, slice]:
-    found, end = {}, 0
-    for distance, rows in points(hyperrl.load_family(family).context_space).items():
-        found[distance] = slice(end, end + len(rows))
-        end += len(rows)
-    return found
+        of = {family: beyond == distance for family, beyond in distances.items()}
+        within = [family for family, mask in of.items() if mask.any()]
+        estimates = (pooled_iqm([scores[family][agent][:, of[family]] for family in within]) for agent in agents)
+        rows.append([f"{distance:g}", str(len(within)), *map(shown, estimates)])
+    return ("widths outside", "families", *(f"`{agent}`" for agent in agents)), rows
 
 
 def _dumped(family: str, agent: str, seed: int, returns: Vector) -> str:

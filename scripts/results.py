@@ -10,11 +10,12 @@ import numpy as np
 import over_families
 import over_features
 import tyro
+from estimates import shown, whole
 
 from hyperrl.contexts import MESH_SPLITS, SPLITS
 from hyperrl.evaluation import Report
 from hyperrl.evaluation.pooling import pooled_iqm
-from hyperrl.evaluation.statistics import Estimate, estimate_gap, estimate_improvement, estimate_iqm
+from hyperrl.evaluation.statistics import estimate_gap, estimate_improvement, estimate_iqm
 from hyperrl.experiments.comparison import Comparison, PooledComparison, compare_by_family
 from hyperrl.report import plots
 from hyperrl.report.markdown import markdown_table
@@ -104,17 +105,10 @@ def filled(text: str, results: Mapping[str, Mapping[str, Comparison]]) -> str:
         others those of ``"agents"``.
     """
 
-    pooled: dict[str, over_families.Table] = {}
-    if "<!-- results: over " in text:
-        small = {**results.get("agents", {}), **results.get("suite", {})}
-        pooled = over_families.tables(small, results.get("mujoco", {}), RANDOM)
-    if "<!-- results: features" in text:
-        pooled["features"] = over_features.table(dict(zip(SUITE_AGENTS, _titles(SUITE_AGENTS), strict=True)))
-
     def renew(match: re.Match[str]) -> str:
-        if match["name"] in pooled:
-            return match[1] + markdown_table(*pooled[match["name"]]) + "\n" + match[4]
         name, old = match["name"], match["table"].splitlines()
+        if (over := _over(name, results)) is not None:
+            return match[1] + markdown_table(*over) + "\n" + match[4]
         head, cells = TABLES[name]
         kept = {line.split("|")[1].strip(): line for line in old[2:]}
         source = name.split()[0]
@@ -130,6 +124,18 @@ def filled(text: str, results: Mapping[str, Mapping[str, Comparison]]) -> str:
         return match[1] + "\n".join(table) + "\n" + match[4]
 
     return BLOCK.sub(renew, text)
+
+
+def _over(name: str, results: Mapping[str, Mapping[str, Comparison]]) -> over_families.Table | None:
+    """Return a table over several families, ``None`` where each row is of one."""
+    if name == "features":
+        return over_features.table(SUITE_AGENTS)
+    if name.startswith("over bodies "):
+        return over_families.table_of_bodies(name.split()[-1], results.get("mujoco", {}), RANDOM)
+    if name.startswith("over families "):
+        small = {**results.get("agents", {}), **results.get("suite", {})}
+        return over_families.table(name.split()[-1], small, RANDOM)
+    return None
 
 
 def seeds(comparison: Comparison) -> str:
@@ -165,11 +171,8 @@ def returns(split: str) -> Cell:
     return lambda comparison, agent: shown(estimate_iqm(comparison.returns(agent, split)))
 
 
-def whole(split: str) -> Cell:
-    """Returns of thousands, without digits behind the point."""
-    return lambda comparison, agent: "{:.0f} [{:.0f}, {:.0f}]".format(
-        *estimate_iqm(comparison.returns(agent, split))
-    ).replace("-", "−")
+def whole_returns(split: str) -> Cell:
+    return lambda comparison, agent: whole(estimate_iqm(comparison.returns(agent, split)))
 
 
 def improvement(split: str) -> Cell:
@@ -177,10 +180,6 @@ def improvement(split: str) -> Cell:
     return lambda comparison, agent: shown(
         estimate_improvement(comparison.returns("hyper-ppo", split), comparison.returns(agent, split))
     )
-
-
-def shown(estimate: Estimate) -> str:
-    return str(estimate).replace("-", "−")
 
 
 def better_concat(agents: Iterable[str], cell: Cell) -> Callable[[Comparison], list[str]]:
@@ -239,7 +238,7 @@ TABLES: dict[str, tuple[tuple[str, ...], Callable[[Comparison], list[str]]]] = {
     "gap": (_titles(GAPS), better_concat(GAPS, gap(OUTSIDE))),
     "returns": (_titles(HEADLINE), better_concat(HEADLINE, returns(OUTSIDE))),
     **{f"suite {split}": (_titles(SUITE_AGENTS), each(SUITE_AGENTS, returns(split))) for split in SPLITS[1:]},
-    **{f"mujoco {split}": (_titles(BODY_AGENTS), each(BODY_AGENTS, whole(split))) for split in SPLITS},
+    **{f"mujoco {split}": (_titles(BODY_AGENTS), each(BODY_AGENTS, whole_returns(split))) for split in SPLITS[1:]},
     **{name: (_titles(AIB_AGENTS), benchmark(splits)) for name, splits in AIB_SPLITS.items()},
     **{f"aib {split}": (_titles(AIB_AGENTS), each(AIB_AGENTS, known_score(split))) for split in SPLITS[1:]},
     "improvement": (_titles(HEADLINE[1:]), better_concat(HEADLINE[1:], improvement(OUTSIDE))),

@@ -73,8 +73,6 @@ def pooled_improvement(x: Groups, y: Groups, seed: int = 0) -> Estimate:
 
 def _interquartile_mean(families: Sequence[Vector]) -> Vector:
     """Return the mean of the middle half of the weight of all scores, each family weighing 1: ``(...)``."""
-    if all(family.ndim > 2 and family.strides[0] == 0 for family in families):  # resamples of other families
-        return np.broadcast_to(_interquartile_mean([family[0] for family in families]), len(families[0]))
     flat = [_flat(family) for family in families]  # (..., n) each
     weights = np.concatenate([np.full(f.shape[-1], 1 / (len(flat) * f.shape[-1])) for f in flat])
     every = np.concatenate(flat, axis=-1)

@@ -29,7 +29,7 @@ from hyperrl.hypernet.heads import FactoredHead
 from hyperrl.policies import ContextExtractor, FilmPolicy
 from hyperrl.policies.tracing import unvalidated
 from hyperrl.simulation import BatchedVecEnv, VecLastStep, find_tensor_env
-from hyperrl.simulation.simulator import Simulator, Step
+from hyperrl.simulation.simulator import Step
 
 pytestmark = pytest.mark.filterwarnings("ignore:You have specified a mini-batch size")  # the last one is smaller
 
@@ -200,7 +200,8 @@ def test_no_operation_mixes_devices(family: str, policy: str, monkeypatch: pytes
     model = make(DevicePPO, family, policy, n, NORMALIZED)
     model.policy.to(meta)
     model.device = meta
-    simulator = Simulator(*_parts(family), n=n, max_episode_steps=200, device="meta")
+    vec_env: Any = hyperrl.load_family(family).vec_env(n, device="meta")
+    simulator = vec_env.simulator
     buffer = TensorRolloutBuffer(4, model.observation_space, model.action_space, meta, n_envs=n)
     normalizer = Normalizer([model.env], meta)
     observation = simulator.reset()
@@ -226,11 +227,6 @@ def test_no_operation_mixes_devices(family: str, policy: str, monkeypatch: pytes
             assert minibatch(torch.zeros(1, 24, dtype=torch.int64, device=meta), is_shown=False).device == meta
             minibatch.give_gradients(0)
             step_of(minibatch.gradient[0])
-
-
-def _parts(name: str) -> tuple[Any, Any]:
-    family = hyperrl.load_family(name)
-    return family.physics(), family.context_space
 
 
 @pytest.mark.gpu
