@@ -20,7 +20,8 @@ class DoubleIntegrator(Physics):
     """A mass in the square [-1, 1]². State: (x, y [m], x', y' [m/s]), all clipped to ±1.
 
     x ← x + dt·v, then v ← v·(1 - dt·friction/mass) + dt·force/mass, where force = clip(action_factor·action, ±1).
-    A family that has no ``friction`` has none, and one that has no ``action_factor`` has 1.
+    A family that has no ``friction`` has none, and one that has no ``action_factor`` has 1. Where ``permutation`` is 1,
+    the first number of the action pushes along y and the second along x.
     """
 
     features = ("mass",)
@@ -42,6 +43,8 @@ class DoubleIntegrator(Physics):
         per_mass = DT / c["mass"]
         if "friction" in c:
             velocity = velocity * (1 - per_mass * c["friction"])[:, None]
+        if "permutation" in c:
+            action = torch.where(c["permutation"][:, None] == 1, action.flip(1), action)
         force = (action * c["action_factor"][:, None] if "action_factor" in c else action).clamp(-1.0, 1.0)
         velocity = (velocity + force * per_mass[:, None]).clamp(-1.0, 1.0)
         reward = (position.square().sum(1) <= RADIUS**2).to(state.dtype)

@@ -136,7 +136,9 @@ def test_a_density_makes_a_longer_body_heavier_also_where_the_total_mass_is_give
 )
 def test_rows_of_other_lengths_equal_the_environment_to_the_bit(tmp_path: Path, base: str, model: str) -> None:
     mine = family(tmp_path, base, model)
-    assert_rows_equal_environments(mine, base, mine.context_space.sample("extrapolation", 3), threads=2, steps=40)
+    assert_rows_equal_environments(
+        mine, {"id": base}, mine.context_space.sample("extrapolation", 3), threads=2, steps=40
+    )
 
 
 def test_a_value_is_set_and_inertia_follows_the_mass() -> None:

@@ -107,6 +107,7 @@ STATES = {  # half widths of the box that states are drawn from; other families'
     "mountain_car_continuous": [0.6, 0.07],
     "double_integrator": [1.0, 1.0, 1.0, 1.0],
     "double_integrator_friction": [1.0, 1.0, 1.0, 1.0],
+    "double_integrator_permuted": [1.0, 1.0, 1.0, 1.0],
     "ode": [5.0],
 }
 
@@ -193,7 +194,8 @@ def double_integrator_by_hand(state, action, c):
     x, y, vx, vy = state
     x, y = clip(x + 0.1 * vx), clip(y + 0.1 * vy)
     damping = 1 - 0.1 * c.get("friction", 0.0) / c["mass"]
-    forces = (clip(c.get("action_factor", 1.0) * u) for u in action)
+    pushes = action[::-1] if c.get("permutation") == 1 else action
+    forces = (clip(c.get("action_factor", 1.0) * u) for u in pushes)
     vx, vy = (clip(v * damping + 0.1 * force / c["mass"]) for v, force in zip((vx, vy), forces, strict=True))
     return [x, y, vx, vy], 1.0 if math.hypot(x, y) <= 0.1 else 0.0
 
@@ -299,6 +301,7 @@ BY_HAND = {
     "boat": boat_by_hand,
     "double_integrator": double_integrator_by_hand,
     "double_integrator_friction": double_integrator_by_hand,
+    "double_integrator_permuted": double_integrator_by_hand,
     "epidemic": epidemic_by_hand,
     "lane_keeping": lane_keeping_by_hand,
     "ode": ode_by_hand,
@@ -359,7 +362,7 @@ def test_every_feature_changes_the_dynamics(name):
     reference = dynamics.step(state, action, tensors(family, space.default, n))
     for i, feature in enumerate(space.features):
         context = space.default
-        context[i] = feature.bounds[0][0]
+        context[i] = next(end for end in (feature.bounds[0][0], feature.bounds[-1][1]) if end != context[i])
         changed = dynamics.step(state, action, tensors(family, context, n))
         differences = [(a.double() - b.double()).abs().max() for a, b in zip(reference, changed, strict=True)]
         assert max(differences) > 1e-5, feature.name
