@@ -229,7 +229,15 @@ AIB_AGENTS = (*SUITE_AGENTS, "unaware-ppo", "aligned-ppo")
 AIB_SPLITS = {**{f"aib {split}": (split,) for split in MESH_SPLITS}, "aib aggregated": MESH_SPLITS}
 """The splits of each table that follows AIB's protocol."""
 _OVERLAPPING = ("double_integrator_friction", "ball_in_cup_catch", "walker_walk")
-_INVERTED = ("ode", "double_integrator", "cartpole_balance", "cheetah_run", "reacher_easy", "reacher_hard")
+_INVERTED = (
+    "ode",
+    "double_integrator",
+    "double_integrator_permuted",
+    "cartpole_balance",
+    "cheetah_run",
+    "reacher_easy",
+    "reacher_hard",
+)
 AIB_GROUPS = {"all": _OVERLAPPING + _INVERTED, "overlapping": _OVERLAPPING, "non-overlapping": _INVERTED}
 """The families over which AIB takes a mean: those on which one behaviour does well in every context, and the others."""
 TABLES: dict[str, tuple[tuple[str, ...], Callable[[Comparison], list[str]]]] = {
