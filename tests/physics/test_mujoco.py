@@ -274,6 +274,16 @@ def test_a_copy_goes_on_in_mid_episode_with_all_that_the_solver_starts_from() ->
     assert copies[0].simulator.physics.threads == 1
 
 
+def test_no_start_is_made_that_no_episode_begins_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    vec_env: Any = hyperrl.load_family("inverted_pendulum").vec_env(4, seed=0)
+    physics, made = vec_env.simulator.physics, []
+    initial = physics.initial
+    monkeypatch.setattr(physics, "initial", lambda uniform, c: made.append(len(uniform)) or initial(uniform, c))
+    vec_env.reset()
+    ended = sum(int(vec_env.step(np.ones((4, 1)))[2].sum()) for _ in range(60))
+    assert sum(made) == 4 + ended > 12
+
+
 @every_body
 def test_the_camera_follows_a_body_that_runs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     env: Any = hyperrl.load_family(name).make(render_mode="rgb_array")
