@@ -18,7 +18,12 @@ from hyperrl.experiments.sweeps import read_sweep
 from hyperrl.utils.definitions import read_toml
 
 ROOT = results.ROOT
-SWEEPS = {"agents": ("results",), "suite": ("suite",), "aib": ("aib", "aib-control"), "mujoco": ("mujoco",)}
+SWEEPS = {
+    "agents": ("results",),
+    "suite": ("suite",),
+    "aib": ("aib", "aib-control"),
+    "mujoco": ("mujoco", "mujoco-upright"),
+}
 
 
 @pytest.fixture(scope="module")
