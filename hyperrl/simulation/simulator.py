@@ -120,9 +120,9 @@ class Simulator:
         self._lengths = torch.zeros(n, dtype=torch.int64, device=self.device)
         self._set_contexts(torch.from_numpy(context_space.default).to(self.device).repeat(n, 1))
         self._rows = torch.arange(n, device=self.device)
-        # MuJoCo makes one start after the other, so what is drawn ahead and not used would be dear.
+        # MuJoCo makes one start after the other: one that no episode begins at would be dear.
         self._starts_alone = physics.threads is not None and self.device.type == "cpu"
-        self._drawn: Tensor | None = None  # contexts and starts of episodes to come, (n * _AHEAD, d + s)
+        self._drawn: Tensor | None = None  # contexts and starts of episodes to come, (n * _AHEAD, …)
         self._offset = self._rows  # episode + offset: the place in it of each environment's next episode, (n,)
         self._left = 0  # how often every environment can surely begin anew before one runs out of them
         self.switching = None if switch is None else Switching(switch, context_space, self._fixed)
@@ -158,7 +158,7 @@ class Simulator:
         given = {i: self.context_space.vector(c) for i, c in enumerate(contexts or ()) if c is not None}
         self.episode = self.episode + 1
         self._left -= 1
-        drawn, start = self._draw(self.episode[:, None], self._rows)
+        drawn, start = self._draw(self.episode[:, None])
         if given:
             drawn[[*given]] = torch.from_numpy(np.stack([*given.values()])).to(self.device)
         self._set_contexts(drawn)
@@ -218,45 +218,46 @@ class Simulator:
 
     def _begin(self, ended: Tensor, state: Tensor) -> None:
         """Begin the next episode where one ended, in place."""
+        drawn, places = self._draw_ahead(), self.episode + self._offset
         if self._starts_alone:
             rows = ended.nonzero().squeeze(1)
-            contexts, numbers = self._draw(self.episode[rows, None] + 1, rows)
-            state[rows] = self.physics.initial(numbers, self._by_name(contexts.T.contiguous()))
+            contexts, numbers = drawn.index_select(0, places[rows]).tensor_split([len(self.context_space)], dim=1)
+            state[rows] = self.physics.initial(numbers, self._by_name(contexts.T))
             self._columns[:, rows] = contexts.T
         else:  # all rows, of which the mask takes some, so that no row's index is needed on the host
-            drawn = self._draw_ahead().index_select(0, self.episode + self._offset).T
-            contexts, start = drawn.tensor_split([len(self.context_space)])
+            contexts, start = drawn.index_select(0, places).T.tensor_split([len(self.context_space)])
             torch.where(ended, start, state.T, out=state.T)
             torch.where(ended, contexts, self._columns, out=self._columns)
-            self._left -= 1
         self._observed = self._columns.float().T.contiguous()
         self.episode = self.episode + ended
+        self._left -= 1
 
     def _draw_ahead(self) -> Tensor:
-        """Return contexts and starts of episodes to come: to draw many at once is far cheaper than as they end."""
+        """Return contexts and starts of episodes to come: to draw many at once is far cheaper than as they end.
+
+        Where starts are made alone, it is the numbers from which they are made.
+        """
         if self._drawn is not None and self._left <= 0 and self.device.type == "cpu":  # see what is left in truth
             self._left = _AHEAD - int((self.episode + self._offset - self._rows * _AHEAD).max())
         if self._drawn is None or self._left <= 0:
             episodes = self.episode[:, None] + torch.arange(1, _AHEAD + 1, device=self.device)  # (n, _AHEAD)
-            contexts, start = self._draw(episodes, self._rows)
-            state = self.physics.initial(start, self._by_name(contexts.T.contiguous()))
-            self._drawn = torch.cat([contexts, state], dim=1)
+            contexts, start = self._draw(episodes)
+            if not self._starts_alone:
+                start = self.physics.initial(start, self._by_name(contexts.T.contiguous()))
+            self._drawn = torch.cat([contexts, start], dim=1)
             self._offset, self._left = self._rows * _AHEAD - self.episode, _AHEAD
         return self._drawn
 
-    def _draw(self, episodes: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the contexts of episodes ``(r, m)`` of rows ``(r,)``, and the numbers from which they start.
-
-        Their shapes are ``(r·m, d)`` and ``(r·m, u)``.
-        """
+    def _draw(self, episodes: Tensor) -> tuple[Tensor, Tensor]:
+        """Return contexts ``(n·m, d)`` and the numbers ``(n·m, u)`` from which episodes ``(n, m)`` start."""
         d, k, u = len(self.context_space), len(self.context_space.relevant), self.physics.uniforms
-        numbers = uniform(self._keys.index_select(0, rows), episodes, d + u).flatten(0, 1)
+        numbers = uniform(self._keys, episodes, d + u).flatten(0, 1)
         # Irrelevant features take the last numbers, so that all else is as without them.
         relevant, start, irrelevant = numbers.split([k, u, d - k], dim=1)
         if self._fixed is None:
             contexts = training_contexts(self.context_space, torch.cat([relevant, irrelevant], dim=1))
         else:
-            contexts = self._fixed[(rows[:, None] + episodes * self.n).flatten() % len(self._fixed)]
+            contexts = self._fixed[(self._rows[:, None] + episodes * self.n).flatten() % len(self._fixed)]
         return contexts, start
 
     def _set_contexts(self, contexts: Tensor) -> None:
