@@ -120,8 +120,6 @@ class Simulator:
         self._lengths = torch.zeros(n, dtype=torch.int64, device=self.device)
         self._set_contexts(torch.from_numpy(context_space.default).to(self.device).repeat(n, 1))
         self._rows = torch.arange(n, device=self.device)
-        # MuJoCo makes one start after the other: one that no episode begins at would be dear.
-        self._starts_alone = physics.threads is not None and self.device.type == "cpu"
         self._drawn: Tensor | None = None  # contexts and starts of episodes to come, (n * _AHEAD, …)
         self._offset = self._rows  # episode + offset: the place in it of each environment's next episode, (n,)
         self._left = 0  # how often every environment can surely begin anew before one runs out of them
@@ -132,6 +130,11 @@ class Simulator:
     def contexts(self) -> Tensor:
         """The contexts of the episodes under way, float64 of shape ``(n, d)``."""
         return self._columns.T.clone(memory_format=torch.contiguous_format)
+
+    @property
+    def _starts_alone(self) -> bool:
+        """Whether starts are made as episodes begin: MuJoCo makes one after the other, so that one too many is dear."""
+        return self.physics.threads is not None
 
     @property
     def has_fixed_contexts(self) -> bool:

@@ -109,8 +109,8 @@ def test_every_feature_acts(name: str, feature: str) -> None:
     space = family.context_space
     step = 0.01 * (space.train_range[1] - space.train_range[0])[space.index(feature)]
     value = space.as_dict(space.default)[feature]
-    choices = [low for low, high in space.features[space.index(feature)].train if low == high != value]
-    changed = choices[0] if choices else value + step
+    of = space.features[space.index(feature)]
+    changed = next(low for low, _ in of.train if low != value) if of.is_choice else value + step
     before, after = (trajectory(family.make({feature: v}), 0, 30) for v in (value, changed))
     moved = [
         not np.array_equal(a[0]["observation"], b[0]["observation"]) or a[1:2] != b[1:2]  # or another reward
