@@ -193,6 +193,7 @@ class FactoredHead(Head):
     Matrices have factors; to vectors a generated one is added, ``b = b₀ + β(z)``. A parameter of three or more
     dimensions, such as a convolution's, is treated as the matrix ``(shape[0], rest)``. A row of a batch needs the
     factors of its context only, not a weight matrix of its own, so the cost hardly depends on the number of contexts.
+    All that is generated is linear in z/√h, for the reason that :class:`FullHead` gives.
 
     :param embedding_dim: length h of the embedding z.
     :param factors: number of factors of a matrix, as a function of its numbers of rows and columns.
@@ -211,10 +212,12 @@ class FactoredHead(Head):
         }
         self.generator = nn.Linear(embedding_dim, sum(self.sizes.values()), bias=False)
         nn.init.zeros_(self.generator.weight)
+        self.scale: Final = embedding_dim**-0.5
 
     def generate(self, embedding: Tensor) -> dict[str, Tensor]:
         """Return the factors of each parameter for each embedding: ``(K, h) -> {name: (K, size)}``."""
-        return dict(zip(self.sizes, self.generator(embedding).split(list(self.sizes.values()), dim=1), strict=True))
+        parts = self.generator(embedding * self.scale).split(list(self.sizes.values()), dim=1)
+        return dict(zip(self.sizes, parts, strict=True))
 
     def apply_generated(
         self, generated: Mapping[str, Tensor], index: Tensor, x: Tensor, groups: Callable[[], Groups] | None = None
@@ -266,7 +269,7 @@ class FactoredHead(Head):
 class LowRankHead(FactoredHead):
     """Weights changed along few directions: ``W = W₀ + U·diag(g(z))·Vᵀ``, ``b = b₀ + β(z)``.
 
-    g and β are linear in z; U and V do not depend on the context. The shape is that of LoRA (Hu et al. 2021) with a
+    g and β are linear in z/√h; U and V do not depend on the context. The shape is that of LoRA (Hu et al. 2021) with a
     generated diagonal. Parameters: ``r·(out + in)`` a matrix for U and V, ``h·r`` for g, ``h`` a bias for β.
 
     :param rank: the number of directions r in each matrix.
@@ -300,8 +303,8 @@ class ModulatedHead(FactoredHead):
     """Weights adjusted element by element: ``W = W₀ + W₁ ⊙ h(c)``, ``b = b₀ + β(z)``, with W₁ learnt.
 
     An h(c) with an entry for each weight would be as large as full generation. Here it has rank one,
-    ``h(c) = a(z)·(1 + b(z))ᵀ`` with a and b linear in z, so ``(W₁ ⊙ h(c))·x = a ⊙ W₁·((1 + b) ⊙ x)`` costs as much as
-    the target. Parameters: ``out·in`` a matrix for W₁, ``h·(out + in)`` for a and b, ``h`` a bias for β.
+    ``h(c) = a(z)·(1 + b(z))ᵀ`` with a and b linear in z/√h, so ``(W₁ ⊙ h(c))·x = a ⊙ W₁·((1 + b) ⊙ x)`` costs as much
+    as the target. Parameters: ``out·in`` a matrix for W₁, ``h·(out + in)`` for a and b, ``h`` a bias for β.
     """
 
     def __init__(self, target: nn.Module, names: Collection[str], embedding_dim: int) -> None:

@@ -189,6 +189,20 @@ def test_every_context_starts_from_the_target(head: str) -> None:
         )
 
 
+@pytest.mark.parametrize("head", ["low_rank", "full", "modulated"])
+def test_adams_first_step_moves_generated_numbers_as_the_docstring_of_the_full_head_says(head: str) -> None:
+    """By ``η·Σ|z|/√h``: each is a sum over the embedding, and Adam's first step moves each of its parts by η."""
+    made = make(head).head
+    z = torch.randn(1, 6, dtype=torch.float64)
+    optimizer = torch.optim.Adam(made.generator.parameters(), lr=0.01)  # pyright: ignore[reportAttributeAccessIssue]
+    before = {name: numbers.detach() for name, numbers in made.generate(z).items()}
+    torch.stack([numbers.sum() for numbers in made.generate(z).values()]).sum().backward()
+    optimizer.step()
+    step = 0.01 * float(z.abs().sum()) / math.sqrt(6)
+    for name, numbers in made.generate(z).items():
+        torch.testing.assert_close(before[name] - numbers, torch.full_like(numbers, step), atol=1e-6, rtol=0)
+
+
 @pytest.mark.parametrize("head", HEADS)
 def test_gradients_reach_every_part(head: str) -> None:
     hyper = make(head)
