@@ -212,7 +212,7 @@ class FactoredHead(Head):
         }
         self.generator = nn.Linear(embedding_dim, sum(self.sizes.values()), bias=False)
         nn.init.zeros_(self.generator.weight)
-        self.scale: Final = embedding_dim**-0.5
+        self.scale = embedding_dim**-0.5
 
     def generate(self, embedding: Tensor) -> dict[str, Tensor]:
         """Return the factors of each parameter for each embedding: ``(K, h) -> {name: (K, size)}``."""
