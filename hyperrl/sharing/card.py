@@ -29,7 +29,7 @@ def _head(config: AgentConfig) -> Iterator[str]:
         "hyperrl",
         "stable-baselines3",
         training.family,
-        config.result.model.algorithm,
+        _algorithm(config),
     ):
         yield f"- {json.dumps(tag)}"
     if config.scores:
@@ -47,6 +47,11 @@ def _head(config: AgentConfig) -> Iterator[str]:
     yield "---"
 
 
+def _algorithm(config: AgentConfig) -> str:
+    """Return the recipe's algorithm, which loading makes; a training by `DevicePPO` has that as its model's class."""
+    return str(config.recipe["algorithm"]).rpartition(":")[2]
+
+
 def _page(config: AgentConfig, folder: str) -> Iterator[str]:
     training, model = config.training, config.result.model
     yield ""
@@ -54,7 +59,7 @@ def _page(config: AgentConfig, folder: str) -> Iterator[str]:
     yield ""
     yield (
         f"A reinforcement-learning agent for the whole family of environments `{training.family}`, whose *context* "
-        f"varies: {model.algorithm} of Stable-Baselines3 with `{model.policy}` of hyperrl, {model.parameters:,} "
+        f"varies: {_algorithm(config)} of Stable-Baselines3 with `{model.policy}` of hyperrl, {model.parameters:,} "
         "parameters. Loading it executes nothing that its files hold."
     )
     yield ""

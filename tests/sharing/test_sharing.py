@@ -155,6 +155,8 @@ def test_what_it_says_of_itself(agent: Path, run: Run) -> None:
 
     data: Any = ModelCard.load(agent / "README.md").data
     assert data.library_name == "hyperrl"
+    assert run.result.model.algorithm == "DevicePPO"  # the card says what loading makes
+    assert data.tags[-1] == type(load_agent(agent, "cpu")).__name__ == "PPO"
     results = {
         result.dataset_name: result.metric_value
         for result in data.eval_results or ()
