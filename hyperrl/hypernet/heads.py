@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
-from typing import Final, final
+from typing import Any, Final, final
 
 import torch
 from torch import Tensor, nn
@@ -199,6 +199,8 @@ class FactoredHead(Head):
     :param factors: number of factors of a matrix, as a function of its numbers of rows and columns.
     """
 
+    _version = 2  # of the state dict; in version 1 all that was generated was linear in z itself
+
     def __init__(
         self, target: nn.Module, names: Collection[str], embedding_dim: int, factors: Callable[[int, int], int]
     ) -> None:
@@ -213,6 +215,7 @@ class FactoredHead(Head):
         self.generator = nn.Linear(embedding_dim, sum(self.sizes.values()), bias=False)
         nn.init.zeros_(self.generator.weight)
         self.scale = embedding_dim**-0.5
+        self.register_load_state_dict_pre_hook(_divide_later)
 
     def generate(self, embedding: Tensor) -> dict[str, Tensor]:
         """Return the factors of each parameter for each embedding: ``(K, h) -> {name: (K, size)}``."""
@@ -392,6 +395,15 @@ HEADS: Final[dict[str, type[Head]]] = {
     "modulated": ModulatedHead,
     "adapter": AdapterHead,
 }
+
+
+def _divide_later(
+    head: FactoredHead, state: dict[str, Tensor], prefix: str, metadata: Mapping[str, Any], *_: object
+) -> None:
+    """Make a state dict of version 1 one of version 2."""
+    name = f"{prefix}generator.weight"
+    if metadata.get("version") == 1 and name in state:
+        state[name] = state[name] / head.scale
 
 
 def _split(flat: Tensor, shapes: Shapes) -> dict[str, Tensor]:

@@ -43,7 +43,7 @@ class ModelRecord:
     :param sizes: the policy's arguments that ``match_parameters`` set.
     """
 
-    SCHEMA: ClassVar[str] = "model-1"
+    SCHEMA: ClassVar[str] = "model-2"
 
     numbers: Mapping[str, Any]
     optimizers: Mapping[str, tuple[Mapping[str, Any], ...]]

@@ -203,6 +203,21 @@ def test_adams_first_step_moves_generated_numbers_as_the_docstring_of_the_full_h
         torch.testing.assert_close(before[name] - numbers, torch.full_like(numbers, step), atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("head", ["low_rank", "modulated"])
+def test_a_state_dict_from_before_the_division_generates_what_it_did(head: str) -> None:
+    hyper = make(head)
+    z = torch.randn(4, 6, dtype=torch.float64)
+    state: Any = hyper.state_dict()
+    assert state._metadata["head"] == {"version": 2}
+    state._metadata["head"] = {"version": 1}
+    kept = {name: tensor.clone() for name, tensor in state.items()}
+    former = torch.cat(list(hyper.head.generate(z * math.sqrt(6)).values()), dim=1)
+    hyper.load_state_dict(state)
+    torch.testing.assert_close(torch.cat(list(hyper.head.generate(z).values()), dim=1), former, **TOLERANCE)
+    for name, tensor in state.items():
+        assert torch.equal(tensor, kept[name]) or name == "head.generator.weight", name
+
+
 @pytest.mark.parametrize("head", HEADS)
 def test_gradients_reach_every_part(head: str) -> None:
     hyper = make(head)
