@@ -215,7 +215,7 @@ class FactoredHead(Head):
         self.generator = nn.Linear(embedding_dim, sum(self.sizes.values()), bias=False)
         nn.init.zeros_(self.generator.weight)
         self.scale = embedding_dim**-0.5
-        self.register_load_state_dict_pre_hook(_divide_later)
+        self.register_load_state_dict_pre_hook(_convert_from_version_1)
 
     def generate(self, embedding: Tensor) -> dict[str, Tensor]:
         """Return the factors of each parameter for each embedding: ``(K, h) -> {name: (K, size)}``."""
@@ -397,7 +397,7 @@ HEADS: Final[dict[str, type[Head]]] = {
 }
 
 
-def _divide_later(
+def _convert_from_version_1(
     head: FactoredHead, state: dict[str, Tensor], prefix: str, metadata: Mapping[str, Any], *_: object
 ) -> None:
     """Make a state dict of version 1 one of version 2."""
