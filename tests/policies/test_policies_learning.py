@@ -48,7 +48,7 @@ CASES: list[tuple[str, str, int, dict[str, Any]]] = [
     ("TD3", "box", 3000, BOX | dict(learning_rate=1e-3)),
     ("DDPG", "box", 1500, BOX),
     ("TQC", "box", 1500, BOX),
-    ("CrossQ", "box", 1500, BOX),
+    ("CrossQ", "box", 2500, BOX),
 ]
 FAST = ("PPO discrete", "DQN discrete")
 
