@@ -18,12 +18,9 @@ from hyperrl.experiments.sweeps import read_sweep
 from hyperrl.utils.definitions import read_toml
 
 ROOT = results.ROOT
-SWEEPS = {
-    "agents": ("results",),
-    "suite": ("suite",),
-    "aib": ("aib", "aib-control"),
-    "mujoco": ("mujoco", "mujoco-upright"),
-}
+SWEEPS: dict[str, list[Path]] = {}  # by the folder that they write to
+for file in sorted((ROOT / "scripts" / "sweeps").glob("*.toml")):
+    SWEEPS.setdefault(Path(read_toml(file)["results"]).name, []).append(file)
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +43,7 @@ def test_the_tables_of_hidden_contexts_are_those_of_the_files() -> None:
 
 @pytest.mark.parametrize("source", SWEEPS)
 def test_every_file_is_of_a_cell_of_the_sweep(source: str, every: dict[str, dict[str, Comparison]]) -> None:
-    files = [ROOT / "scripts" / "sweeps" / f"{sweep}.toml" for sweep in SWEEPS[source]]
-    used = [file for file in files if not every[source].keys().isdisjoint(read_toml(file)["families"])]
+    used = [file for file in SWEEPS[source] if not every[source].keys().isdisjoint(read_toml(file)["families"])]
     cells = {cell.name: cell for file in used for cell in read_sweep(file)}
     for name, comparison in every[source].items():
         for label, reports in comparison.reports.items():
