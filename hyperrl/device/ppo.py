@@ -20,10 +20,10 @@ from hyperrl.device.buffer import TensorRolloutBuffer
 from hyperrl.device.distributions import simplified
 from hyperrl.device.minibatch import Measures
 from hyperrl.device.networks import Networks
+from hyperrl.device.recording import is_static, places
 from hyperrl.device.statistics import Normalizer
 from hyperrl.device.tape import NotStaticError
-from hyperrl.device.updating import Measured, Updates, places
-from hyperrl.policies import HyperPolicy
+from hyperrl.device.updating import Measured, Updates
 from hyperrl.policies.tracing import unvalidated
 from hyperrl.simulation import find_tensor_env, has_tensors
 from hyperrl.simulation.arrays import ended_infos
@@ -57,7 +57,7 @@ class DevicePPO(PPO):
         self.policy.action_dist = simplified(self.policy.action_dist)
         self._updates: Updates | None = None
         self._recorded_acting: tuple[tuple[int, ...], Acting] | None = None
-        self._is_recorded = _is_static(self.policy)
+        self._is_recorded = is_static(self.policy)
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
         """Set the environments to train in; see Stable-Baselines3."""
@@ -202,12 +202,3 @@ class DevicePPO(PPO):
             with torch.no_grad(), unvalidated():
                 self._recorded_acting = parameters, Acting(self.policy, observation, self._is_recorded)
         return self._recorded_acting[1]
-
-
-def _is_static(policy: Any) -> bool:
-    """Return whether a policy computes the same operations for all values.
-
-    Penalties of generated weights are of the distinct contexts of each minibatch, and so do not.
-    """
-    is_known = type(policy).__module__.partition(".")[0] in ("hyperrl", "stable_baselines3")
-    return is_known and not (isinstance(policy, HyperPolicy) and policy.hyper_config.is_penalised)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple, final
 
 import numpy as np
 import torch
 from stable_baselines3 import PPO
-from torch import Tensor, nn
+from torch import Tensor
 
 from hyperrl.device.buffer import TensorRolloutBuffer
 from hyperrl.device.minibatch import Settings, Switches, gradient
 from hyperrl.device.networks import Networks
+from hyperrl.device.recording import are_inside, is_watched, places, without_hooks
 from hyperrl.device.tape import Tape
-from hyperrl.hypernet import SecantExtrapolation, inside_range, static
+from hyperrl.hypernet import inside_range, static
 from hyperrl.policies import HyperPolicy
 
 
@@ -42,7 +43,6 @@ class Updates:
         self.networks = networks
         self.buffer = buffer
         self.places = places(networks.policies)
-        """Where the parameters lie: what was recorded of others is of no use."""
         self._minibatches: dict[Any, _Minibatch] = {}
 
     def __call__(self, generators: Sequence[Any] = (np.random,)) -> list[Measured]:
@@ -51,11 +51,12 @@ class Updates:
         :param generators: of numpy, one of each agent, which shuffle.
         """
         model, buffer = self.models[0], self.buffer
-        policy = model.policy
+        policy: Any = model.policy
         table = buffer.tabulate(len(self.models)) if isinstance(policy, HyperPolicy) else None
-        is_watched = len(self.models) == 1 and any(module._forward_hooks for module in policy.modules())
+        is_shown = len(self.models) == 1 and is_watched(policy)
         settings, switches = _settings(model)
-        switches = switches._replace(is_inside=_is_inside(policy, table))
+        contexts = None if table is None else policy.reader({policy.reader.key: table})
+        switches = switches._replace(is_inside=are_inside(policy, contexts))
         steps = [_OptimizerStep(each.policy.optimizer) for each in self.models]
         measured: list[Tensor] = []
         counts = [0 for _ in self.models]  # minibatches of each agent
@@ -69,7 +70,7 @@ class Updates:
             shuffling = [generator if i in going else None for i, generator in enumerate(generators)]
             for rows in buffer.shuffled(shuffling).split(model.batch_size, dim=1):
                 minibatch = self._minibatch(rows.shape[1], table, settings, switches)
-                measures = minibatch(rows, is_shown=is_watched and not measured)  # (G, 5)
+                measures = minibatch(rows, is_shown=is_shown and not measured)  # (G, 5)
                 measured.append(measures)
                 for i in going:
                     counts[i] += 1
@@ -138,7 +139,7 @@ class _Minibatch:
         """
         self.rows.copy_(rows)
         if self.tape is None:
-            with nullcontext() if is_shown else _without_hooks(self.networks.policies[0]):
+            with nullcontext() if is_shown else without_hooks(self.networks.policies[0]):
                 self.tape = Tape(lambda: (self.compute(),))
         elif is_shown:
             return self.compute()
@@ -191,11 +192,6 @@ class _OptimizerStep:
         return ()
 
 
-def places(policies: Iterable[nn.Module]) -> tuple[int, ...]:
-    """Return where the parameters of policies lie."""
-    return tuple(parameter.data_ptr() for policy in policies for parameter in policy.parameters())
-
-
 def _settings(model: Any) -> tuple[Settings, Switches]:
     remaining = model._current_progress_remaining
     clip_range: Any
@@ -207,25 +203,3 @@ def _settings(model: Any) -> tuple[Settings, Switches]:
     numbers += (model.ent_coef, model.vf_coef, model.max_grad_norm)
     tensors = (torch.tensor(float(number), dtype=torch.float64, device=model.device) for number in numbers)
     return Settings(*tensors), Switches(model.normalize_advantage, model.clip_range_vf is not None, model.ent_coef != 0)
-
-
-def _is_inside(policy: Any, table: Tensor | None) -> bool:
-    """Return whether contexts, tables of them ``(G, K, d)``, are all inside the range from which encoders go on."""
-    encoders = [module for module in policy.modules() if isinstance(module, SecantExtrapolation)]
-    if table is None or not encoders:
-        return False
-    contexts = policy.reader({policy.reader.key: table})
-    return all(encoder.contains(contexts) for encoder in encoders)
-
-
-@contextmanager
-def _without_hooks(policy: nn.Module) -> Iterator[None]:
-    """Leave forward hooks out, such as those of diagnostics, which are to see one minibatch an update."""
-    hooks = [(module._forward_hooks, module._forward_hooks.copy()) for module in policy.modules()]
-    for registered, _ in hooks:
-        registered.clear()
-    try:
-        yield
-    finally:
-        for registered, kept in hooks:
-            registered.update(kept)

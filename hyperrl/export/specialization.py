@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from numpy.typing import ArrayLike
-from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.buffers import DictReplayBuffer, DictRolloutBuffer
 from stable_baselines3.common.policies import BasePolicy
@@ -21,7 +20,7 @@ from torch import Tensor
 
 from hyperrl.alignment.acting import find_aligned
 from hyperrl.contexts import ContextBox
-from hyperrl.device import DevicePPO
+from hyperrl.device.algorithms import plain_algorithm
 from hyperrl.policies import ContextExtractor, ContextPolicy
 from hyperrl.policies.context import ContextReader, context_extractor
 
@@ -78,7 +77,7 @@ def specialize(model: Algorithm, context: Mapping[str, float] | ArrayLike, env: 
             f"VecExtractDictObs(env, {key!r})"
         )
     alias: Any = "MultiInputPolicy" if isinstance(space, spaces.Dict) else "MlpPolicy"
-    made: Any = PPO if isinstance(model, DevicePPO) else type(model)
+    made: Any = plain_algorithm(model)
     plain = made(alias, env=env, device=model.device, _init_setup_model=False)
     if env is not None:
         check_for_correct_spaces(plain.env, space, model.action_space)

@@ -48,7 +48,7 @@ def _head(config: AgentConfig) -> Iterator[str]:
 
 
 def _algorithm(config: AgentConfig) -> str:
-    """Return the recipe's algorithm, which loading makes; a training by `DevicePPO` has that as its model's class."""
+    """Return the recipe's algorithm, which loading makes; a training on a device has another as its model's class."""
     return str(config.recipe["algorithm"]).rpartition(":")[2]
 
 

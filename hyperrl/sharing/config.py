@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from hyperrl.alignment.wrapper import AlignedContext
 from hyperrl.contexts import Feature
+from hyperrl.device.algorithms import ON_DEVICE
 from hyperrl.evaluation.reference import Reference, known_scores
 from hyperrl.evaluation.report import Report
 from hyperrl.evaluation.statistics import Estimate, estimate_iqm
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 KNOWN: Final = frozenset(
     (
-        "hyperrl.device:DevicePPO",
+        *(f"hyperrl.device:{algorithm.__name__}" for algorithm in ON_DEVICE.values()),
         *(f"{entry.package}:{name}" for name, entry in REGISTRY.items()),
         *(f"hyperrl.policies:{policy}" for entry in REGISTRY.values() for policy in entry.policies.values()),
     )

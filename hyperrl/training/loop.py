@@ -11,7 +11,7 @@ from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
 
 from hyperrl.alignment.acting import find_aligned
 from hyperrl.alignment.callback import AlignmentCallback
-from hyperrl.device import DevicePPO
+from hyperrl.device.algorithms import ON_DEVICE
 from hyperrl.families.family import Family, load_family
 from hyperrl.training.checkpoint import Checkpoint, read, restore
 from hyperrl.training.diagnostics import HyperDiagnostics
@@ -52,9 +52,9 @@ def train(
         It goes on exactly as if it had not been interrupted, but where the state of the environments cannot be kept
         (:mod:`hyperrl.training.checkpoint`): there new episodes begin, and a warning and ``run.json`` say so.
     :param device: where the networks are: ``"cpu"``, ``"cuda"``, ``"auto"``.
-    :param trainer: ``"device"``: :class:`~hyperrl.DevicePPO`, for PPO in batched environments; ``"sb3"``:
-        Stable-Baselines3's algorithms; ``"auto"``: on the CPU the first, where it can, and for an interrupted training
-        what it was begun with. PPO's results agree but for rounding.
+    :param trainer: ``"device"``: :class:`~hyperrl.DevicePPO`, for PPO in batched environments, and
+        :class:`~hyperrl.device.DeviceSAC`; ``"sb3"``: Stable-Baselines3's algorithms; ``"auto"``: on the CPU the first,
+        where they can, and for an interrupted training what it was begun with. Results agree but for rounding.
     :param callback: a Stable-Baselines3 callback of your own.
     :param progress: show a progress bar.
     :param checkpoint_seconds: the least time between two checkpoints.
@@ -71,7 +71,7 @@ def train(
     if trainer == "auto" and resume and out is not None:
         trainer = trainer_of_interrupted(out) or trainer
     model = build(family, spec, seed, contexts, device, trainer)
-    used = "device" if isinstance(model, DevicePPO) else "sb3"
+    used = "device" if type(model) in ON_DEVICE.values() else "sb3"
     diagnostics = HyperDiagnostics()
     callbacks: list[BaseCallback] = [diagnostics]
     if spec.definition.alignment is not None:

@@ -18,7 +18,7 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from hyperrl.alignment.wrapper import AlignedContext
-from hyperrl.device import DevicePPO
+from hyperrl.device.algorithms import ON_DEVICE
 from hyperrl.families.family import Family
 from hyperrl.policies.registry import algorithm_class, policy_class
 from hyperrl.simulation import find_tensor_env, has_tensors
@@ -42,7 +42,7 @@ GIVEN: Final = {
 """Arguments of algorithms that a recipe's hyperparameters do not set, and what does."""
 
 TRAINERS: Final = ("auto", "device", "sb3")
-"""What trains: ``DevicePPO``, Stable-Baselines3's algorithms, or the first where it can."""
+"""What trains: the algorithms of :mod:`hyperrl.device`, Stable-Baselines3's, or the first where they can."""
 
 OF_ALIGNMENT: Final = ("venv", "seed", "device", "context_key")
 """Arguments of the aligned context that the recipe does not set."""
@@ -98,14 +98,15 @@ def build(
                 norm_obs_keys=_normalized(vec_env.observation_space) if definition.normalize_observation else None,
             )
         if trainer == "device":
-            find_tensor_env(vec_env)
-            if algorithm is not PPO:
-                raise ValueError(f"trainer='device' trains PPO, and 'algorithm' is {definition.algorithm!r}")
+            if algorithm not in ON_DEVICE:
+                known = " and ".join(known.__name__ for known in ON_DEVICE)
+                raise ValueError(f"trainer='device' trains {known}, and 'algorithm' is {definition.algorithm!r}")
+            if algorithm is PPO:
+                find_tensor_env(vec_env)
         # No GPU has tried it yet, so there it is for those who ask for it.
-        if trainer == "device" or (
-            trainer == "auto" and place.type == "cpu" and algorithm is PPO and has_tensors(vec_env)
-        ):
-            algorithm = DevicePPO
+        can = algorithm in ON_DEVICE and (algorithm is not PPO or has_tensors(vec_env))
+        if trainer == "device" or (trainer == "auto" and place.type == "cpu" and can):
+            algorithm = ON_DEVICE[algorithm]
         if "action_noise" in hyperparameters:
             hyperparameters["action_noise"] = _noise(hyperparameters["action_noise"], vec_env)
         made: Any = algorithm

@@ -7,9 +7,12 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from stable_baselines3 import PPO
+
 from hyperrl.device import DevicePPO
 from hyperrl.device.seeds import SideBySide
 from hyperrl.families.family import Family, load_family
+from hyperrl.policies.registry import algorithm_class
 from hyperrl.simulation import BatchedVecEnv
 from hyperrl.training.loop import log_to, write_model
 from hyperrl.training.models import build
@@ -49,6 +52,8 @@ def train_seeds(
         raise ValueError(f"expected at least one step, got steps={steps}")
     if not seeds or len(set(seeds)) < len(seeds):
         raise ValueError(f"expected seeds, no two alike, got seeds={list(seeds)}")
+    if algorithm_class(spec.definition.algorithm) is not PPO:
+        raise ValueError(f"seeds are trained side by side by PPO, and 'algorithm' is {spec.definition.algorithm!r}")
     if outs is not None and len(outs) != len(seeds):
         raise ValueError(f"expected a run folder for each of {len(seeds)} seeds, got {len(outs)}")
 

@@ -9,6 +9,7 @@ from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.callbacks import BaseCallback
 
 import hyperrl
+from hyperrl.device import DeviceSAC
 from hyperrl.training import Run, agent_spec, build, train_seeds
 
 SMALL: dict[str, Any] = {"n_envs": 8, "n_steps": 16, "batch_size": 64, "n_epochs": 2, "policy.net_arch": [8]}
@@ -29,9 +30,10 @@ def test_the_trainer_is_what_is_asked_for_or_what_can() -> None:
     assert type(made("hyper-ppo", "sb3")) is PPO
     assert type(made("hyper-ppo", "device")) is type(made("hyper-ppo", "auto")) is hyperrl.DevicePPO
     assert type(made("hyper-ppo", "auto", observe_last_step=True)) is PPO
-    assert type(made("hyper-sac", "auto")) is SAC
-    with pytest.raises(ValueError, match=r"trainer='device' trains PPO, and 'algorithm' is 'SAC'"):
-        made("hyper-sac", "device")
+    assert type(made("hyper-sac", "sb3")) is SAC
+    assert type(made("hyper-sac", "device")) is type(made("hyper-sac", "auto")) is DeviceSAC
+    with pytest.raises(ValueError, match=r"trainer='device' trains PPO and SAC, and 'algorithm' is 'TD3'"):
+        made("hyper-sac", "device", algorithm="TD3")
     with pytest.raises(ValueError, match="expected environments that step tensors"):
         made("hyper-ppo", "device", observe_last_step=True)
     with pytest.raises(ValueError, match=r"unknown trainer 'devise': known are .* Did you mean 'device'"):
