@@ -13,7 +13,7 @@ from gymnasium.wrappers import FlattenObservation
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from stable_baselines3 import PPO
+from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 
 import hyperrl
@@ -156,15 +156,15 @@ def device(
     device: str = "cpu",
     out: Path | None = None,
 ) -> None:
-    """DevicePPO against Stable-Baselines3's PPO, the same recipes and environments, side by side.
+    """DevicePPO and DeviceSAC against Stable-Baselines3's, the same recipes and environments, side by side.
 
     All minibatches are made, as if target_kl were not there. On the CPU, seconds are those that the process computes
     for. The fastest of all rollouts and the fastest of all updates count.
 
     Args:
         family: Name of a family with batched physics.
-        recipes: Recipes of PPO.
-        rollouts: How many iterations of each are timed.
+        recipes: Recipes of PPO or SAC.
+        rollouts: How many iterations of each are timed; a hundred times as many of SAC, whose are of one step.
         envs: Number of environments in place of the recipe's; a rollout has as many minibatches as in the recipe then.
         device: cpu or cuda.
         out: Markdown file to write.
@@ -174,23 +174,23 @@ def device(
     for recipe in recipes:
         spec = agent_spec(recipe)
         if envs is not None:
+            is_sac = spec.definition.algorithm == "SAC"
             batch = spec.definition.hyperparameters["batch_size"] * envs // spec.definition.n_envs
-            spec = agent_spec(recipe, dict(n_envs=envs, batch_size=batch))
+            spec = agent_spec(recipe, dict(n_envs=envs) if is_sac else dict(n_envs=envs, batch_size=batch))
         for trainer in ("sb3", "device"):
             model: Any = build(loaded, spec, device=device, trainer=trainer)
-            model.target_kl = None
+            model.target_kl, model.learning_starts = None, 0
             models[recipe, trainer] = _Timed(model, device)
     for _ in track(range(rollouts + 1), console=Console(stderr=True), transient=True):
         for timed in models.values():
-            timed.model.learn(timed.model.n_steps * timed.model.n_envs)
+            timed.model.learn(timed.steps * (100 if isinstance(timed.model, SAC) else 1))
     rows = ["| recipe | trainer | rollout, ms | update, ms a minibatch | env-steps/s | to SB3 |", "| --- " * 6 + "|"]
     for (recipe, trainer), timed in models.items():
-        minibatches = timed.model.n_epochs * timed.model.n_steps * timed.model.n_envs / timed.model.batch_size
         collect, train = timed.fastest
         ratio = timed.speed / models[recipe, "sb3"].speed
         rows.append(
-            f"| {recipe} | {trainer} | {collect * 1e3:.0f} | {train / minibatches * 1e3:.2f} | {timed.speed:,.0f} | "
-            f"{ratio:.2f} |"
+            f"| {recipe} | {trainer} | {collect * 1e3:.3g} | {train / timed.minibatches * 1e3:.2f} "
+            f"| {timed.speed:,.0f} | {ratio:.2f} |"
         )
     hyper, *others = (models[recipe, "device"].speed for recipe in recipes)
     rows += [
@@ -232,8 +232,22 @@ class _Timed:
         return timed
 
     @property
+    def steps(self) -> int:
+        """Steps of environments in a rollout."""
+        is_sac = isinstance(self.model, SAC)
+        return self.model.n_envs * (self.model.train_freq.frequency if is_sac else self.model.n_steps)
+
+    @property
+    def minibatches(self) -> float:
+        """Of an update."""
+        model = self.model
+        if isinstance(model, SAC):
+            return self.steps if model.gradient_steps < 0 else model.gradient_steps
+        return model.n_epochs * self.steps / model.batch_size
+
+    @property
     def speed(self) -> float:
-        return self.model.n_steps * self.model.n_envs / sum(self.fastest)
+        return self.steps / sum(self.fastest)
 
 
 def algorithms(names: tuple[str, ...] = (), steps: int = 2000, envs: int = 8) -> None:

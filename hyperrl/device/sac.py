@@ -49,6 +49,7 @@ class DeviceSAC(SAC):
         self._is_recorded = (
             is_static(self.policy)
             and type(self.actor.action_dist) is SquashedDiagGaussianDistribution
+            and not self.batch_norm_stats  # to record is to compute once more
             and all(isinstance(head, FactoredHead) for head in heads)  # others generate whole weights for each row
         )
         self._steps: dict[Any, _GradientStep] = {}
@@ -77,7 +78,6 @@ class DeviceSAC(SAC):
                 return
             if i % self.target_update_interval == 0:
                 polyak_update(self.critic.parameters(), self.critic_target.parameters(), self.tau)
-                polyak_update(self.batch_norm_stats, self.batch_norm_stats_target, 1.0)
         self._n_updates += gradient_steps
         ent_coef, actor_loss, critic_loss, ent_coef_loss = torch.stack(measured).mean(0).tolist()
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
@@ -149,20 +149,20 @@ class _GradientStep:
             mine.copy_(other)
         for noise in self.noise:
             noise.normal_()
-        if self.tapes is None:
-            with static(), inside_range() if self.is_inside else nullcontext(), without_hooks(self.model.policy):
-                critics = Tape(self._judge)
-                self.critics.step()
-                self.tapes = critics, Tape(self._improve)
-        else:
-            self.tapes[0].replay()
-            self.critics.step()
-            self.tapes[1].replay()
+        self.tapes = self.tapes or self._record()
+        self.tapes[0].replay()
+        self.critics.step()
+        self.tapes[1].replay()
         self.actor.step()
         if self.alpha is not None:
             self.alpha.step()
         (critic_loss,), (actor_loss, ent_coef_loss) = (tape.outputs for tape in self.tapes)
         return torch.stack([self.ent_coef.squeeze(), actor_loss, critic_loss, ent_coef_loss])
+
+    def _record(self) -> tuple[Tape, Tape]:
+        """Record what critics and actor compute, to be replayed at once: rounding is then the same in all steps."""
+        with static(), inside_range() if self.is_inside else nullcontext(), without_hooks(self.model.policy):
+            return Tape(self._judge), Tape(self._improve)
 
     def _judge(self) -> tuple[Tensor, ...]:
         """Compute the critics' gradients, and return their loss."""
