@@ -63,21 +63,22 @@ class DeviceSAC(SAC):
         if not self._is_recorded or is_shown:
             super().train(gradient_steps, batch_size)
             return
-        self.policy.set_training_mode(True)
         alpha = self.ent_coef_optimizer
         self._update_learning_rate([self.actor.optimizer, self.critic.optimizer, *([] if alpha is None else [alpha])])
         assert self.replay_buffer is not None
         measured: list[Tensor] = []
+        lie = places([self.actor, self.critic, self.critic_target])
         for i in range(gradient_steps):
             batch = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
             try:
-                measured.append(self._step_of(batch)(batch))
+                step = self._step_of(batch, lie)
+                measured.append(step(batch))
             except NotStaticError:
                 self._is_recorded = False
                 super().train(gradient_steps - i, batch_size)
                 return
             if i % self.target_update_interval == 0:
-                polyak_update(self.critic.parameters(), self.critic_target.parameters(), self.tau)
+                polyak_update(*step.critics_and_targets, self.tau)
         self._n_updates += gradient_steps
         ent_coef, actor_loss, critic_loss, ent_coef_loss = torch.stack(measured).mean(0).tolist()
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
@@ -87,14 +88,17 @@ class DeviceSAC(SAC):
         if alpha is not None:
             self.logger.record("train/ent_coef_loss", ent_coef_loss)
 
-    def _step_of(self, batch: Samples) -> _GradientStep:
-        """Return the gradient step of batches such as this one, with what has been recorded."""
+    def _step_of(self, batch: Samples, lie: tuple[int, ...]) -> _GradientStep:
+        """Return the gradient step of batches such as this one, with what has been recorded.
+
+        :param lie: where the parameters do.
+        """
         extractor = context_extractor(self.actor)
         contexts = None
         if extractor is not None:
             contexts = torch.cat([extractor.reader(each) for each in (batch.observations, batch.next_observations)])
         is_inside = are_inside(self.actor, contexts)
-        key = len(batch.rewards), is_inside, self.target_entropy, places([self.actor, self.critic])
+        key = len(batch.rewards), is_inside, self.target_entropy, lie
         if key not in self._steps:
             self._steps = {other: step for other, step in self._steps.items() if other[-1] == key[-1]}
             self._steps[key] = _GradientStep(self, batch, is_inside)
@@ -141,6 +145,7 @@ class _GradientStep:
         self.given = tree_map(torch.clone, _entries(batch, model.gamma))
         self.ent_coef = next(model.actor.parameters()).new_zeros(1)
         self.noise = self.ent_coef.new_zeros(2, *batch.actions.shape)
+        self.critics_and_targets = [*model.critic.parameters()], [*model.critic_target.parameters()]
         self.tapes: tuple[Tape, Tape] | None = None
 
     def __call__(self, batch: Samples) -> Tensor:
@@ -161,6 +166,7 @@ class _GradientStep:
 
     def _record(self) -> tuple[Tape, Tape]:
         """Record what critics and actor compute, to be replayed at once: rounding is then the same in all steps."""
+        self.model.policy.set_training_mode(True)
         with static(), inside_range() if self.is_inside else nullcontext(), without_hooks(self.model.policy):
             return Tape(self._judge), Tape(self._improve)
 
