@@ -25,6 +25,7 @@ ROOT = Path(__file__).parents[1]
 FILES = ROOT / "docs" / "results" / "agents"
 SUITE = FILES.parent / "suite"
 AIB = FILES.parent / "aib"
+AIB_SAC = FILES.parent / "aib-sac"
 MUJOCO = FILES.parent / "mujoco"
 RANDOM = FILES.parent / "random"
 PAGES = (*(ROOT / "docs" / f"{name}.md" for name in ("results", "extrapolation", "aib", "mujoco")), ROOT / "README.md")
@@ -37,6 +38,7 @@ AGENTS = (
     "concat-slow-ppo",  # concat-ppo with half its learning rate
     "unaware-ppo",
 )
+SAC_AGENTS = ("hyper-sac", "concat-sac")
 HEADLINE = ("hyper-ppo", "adapter-ppo", "film-ppo", "concat-ppo", "unaware-ppo")
 NEEDED = {*HEADLINE, "concat-slow-ppo"}
 SEEDS = 5
@@ -89,12 +91,13 @@ def load_seeds(folder: Path) -> dict[str, Comparison]:
 
 def load_all() -> dict[str, dict[str, Comparison]]:
     """Read all files of results: a comparison by source and family."""
-    return {"agents": load(), "suite": load_seeds(SUITE), "aib": load_seeds(AIB), "mujoco": load_seeds(MUJOCO)}
+    by_seeds = {"suite": SUITE, "aib": AIB, "aib-sac": AIB_SAC, "mujoco": MUJOCO}
+    return {"agents": load()} | {name: load_seeds(folder) for name, folder in by_seeds.items()}
 
 
 def _reports(folder: Path) -> list[Report]:
     reports = [Report.load(path) for path in sorted(folder.glob("*.json"))]
-    order = {name: i for i, name in enumerate((*AGENTS, "aligned-ppo"))}
+    order = {name: i for i, name in enumerate((*AGENTS, "aligned-ppo", *SAC_AGENTS))}
     return sorted(reports, key=lambda report: order[str(report.agent).removeprefix("mujoco-")])
 
 
@@ -117,7 +120,7 @@ def filled(text: str, results: Mapping[str, Mapping[str, Comparison]]) -> str:
         for title, families in AIB_GROUPS.items() if name in AIB_SPLITS else ():
             group = [comparison for family, comparison in of.items() if family in families]
             if len(group) > 1:
-                rows[title] = [title, "", *benchmark(AIB_SPLITS[name])(*group)]
+                rows[title] = [title, "", *benchmark(AIB_AGENTS, AIB_SPLITS[name])(*group)]
         made = {key: markdown_table(row, []).splitlines()[0] for key, row in rows.items()}
         every = sorted((kept | made).items(), key=lambda row: row[0] in AIB_GROUPS)  # means stand below
         table = [*markdown_table(("family", "seeds", *head), []).splitlines(), *(line for _, line in every)]
@@ -193,7 +196,7 @@ def better_concat(agents: Iterable[str], cell: Cell) -> Callable[[Comparison], l
     return row
 
 
-def benchmark(splits: Iterable[str]) -> Callable[..., list[str]]:
+def benchmark(agents: Iterable[str], splits: Iterable[str]) -> Callable[..., list[str]]:
     """Make a row of one or several families as AIB does.
 
     The mean return over contexts and episodes is divided by what a reward of 1 at each step would give. Of the numbers
@@ -202,7 +205,7 @@ def benchmark(splits: Iterable[str]) -> Callable[..., list[str]]:
 
     def row(*group: Comparison) -> list[str]:
         cells = []
-        for agent in AIB_AGENTS:
+        for agent in agents:
             if all(agent in comparison.agents for comparison in group):
                 played = [np.concatenate([c.returns(agent, split) for split in splits], axis=1) for c in group]
                 shares = [
@@ -247,8 +250,10 @@ TABLES: dict[str, tuple[tuple[str, ...], Callable[[Comparison], list[str]]]] = {
     "returns": (_titles(HEADLINE), better_concat(HEADLINE, returns(OUTSIDE))),
     **{f"suite {split}": (_titles(SUITE_AGENTS), each(SUITE_AGENTS, returns(split))) for split in SPLITS[1:]},
     **{f"mujoco {split}": (_titles(BODY_AGENTS), each(BODY_AGENTS, whole_returns(split))) for split in SPLITS[1:]},
-    **{name: (_titles(AIB_AGENTS), benchmark(splits)) for name, splits in AIB_SPLITS.items()},
+    **{name: (_titles(AIB_AGENTS), benchmark(AIB_AGENTS, splits)) for name, splits in AIB_SPLITS.items()},
     **{f"aib {split}": (_titles(AIB_AGENTS), each(AIB_AGENTS, known_score(split))) for split in SPLITS[1:]},
+    "aib-sac mesh-train": (_titles(SAC_AGENTS), benchmark(SAC_AGENTS, ("mesh-train",))),
+    "aib-sac mesh-extrapolation": (_titles(SAC_AGENTS), benchmark(SAC_AGENTS, ("mesh-extrapolation",))),
     "improvement": (_titles(HEADLINE[1:]), better_concat(HEADLINE[1:], improvement(OUTSIDE))),
 }
 """What each table of the pages holds: the head of its columns, and what makes a row of a family."""

@@ -32,8 +32,8 @@ class DeviceSAC(SAC):
     Arguments, callbacks, logger, replay buffer and zips are those of ``SAC``: each loads the other's zips, and the same
     seed gives the same training but for rounding. See :class:`~hyperrl.device.tape.Tape`.
 
-    What a tape cannot hold is computed as in ``SAC``: gSDE, heads that generate whole weights, policies of other
-    packages, and the losses ``squared_norm`` and ``similarity``.
+    What a tape cannot hold is computed as in ``SAC``: gSDE, heads that generate whole weights, batch normalisation,
+    policies of other packages, and the losses ``squared_norm`` and ``similarity``.
 
     >>> from hyperrl import load_family
     >>> from hyperrl.policies import HyperSACPolicy
@@ -68,6 +68,8 @@ class DeviceSAC(SAC):
         assert self.replay_buffer is not None
         measured: list[Tensor] = []
         lie = places([self.actor, self.critic, self.critic_target])
+        if self.log_ent_coef is not None:
+            lie += (self.log_ent_coef.data_ptr(),)
         for i in range(gradient_steps):
             batch = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
             try:
@@ -75,6 +77,7 @@ class DeviceSAC(SAC):
                 measured.append(step(batch))
             except NotStaticError:
                 self._is_recorded = False
+                self._n_updates += i
                 super().train(gradient_steps - i, batch_size)
                 return
             if i % self.target_update_interval == 0:
@@ -91,7 +94,7 @@ class DeviceSAC(SAC):
     def _step_of(self, batch: Samples, lie: tuple[int, ...]) -> _GradientStep:
         """Return the gradient step of batches such as this one, with what has been recorded.
 
-        :param lie: where the parameters do.
+        :param lie: where the parameters lie.
         """
         extractor = context_extractor(self.actor)
         contexts = None

@@ -94,6 +94,11 @@ def test_wrong_seeds_are_named(family: str, arguments: Any, message: str) -> Non
         train_seeds(family, "hyper-ppo", **arguments)
 
 
+def test_seeds_of_other_algorithms_are_refused() -> None:
+    with pytest.raises(ValueError, match="side by side by PPO, and 'algorithm' is 'SAC'"):
+        train_seeds("pendulum", "hyper-sac", seeds=[1, 2])
+
+
 def test_seeds_that_fail_leave_nothing(tmp_path: Path) -> None:
     spec = agent_spec("hyper-ppo", SMALL | {"use_sde": True})
     with pytest.raises(ValueError, match="without gSDE"):
