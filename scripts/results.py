@@ -116,7 +116,7 @@ def filled(text: str, results: Mapping[str, Mapping[str, Comparison]]) -> str:
         kept = {line.split("|")[1].strip(): line for line in old[2:]}
         source = name.split()[0]
         of = results.get(source if source in results else "agents", {})
-        rows = {family: [family, seeds(c), *cells(c)] for family, c in of.items()}
+        rows = {family: [family, seeds(c), *row] for family, c in of.items() if {*(row := cells(c))} != {"–"}}
         for title, families in AIB_GROUPS.items() if name in AIB_SPLITS else ():
             group = [comparison for family, comparison in of.items() if family in families]
             if len(group) > 1:
