@@ -184,3 +184,21 @@ def test_a_policy_whose_operations_depend_on_values_is_trained_too() -> None:
     model.learn(100)
     assert not model._is_recorded
     assert model._n_updates > 0
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("policy", RECORDED)
+def test_gradient_steps_are_stable_baselines3s_on_a_gpu(policy: str) -> None:
+    models = []
+    for cls in (DeviceSAC, SAC):
+        model = make(cls, policy, device="cuda").learn(64)
+        torch.manual_seed(0)
+        np.random.seed(0)  # noqa: NPY002
+        model.train(3, batch_size=24)
+        models.append(model)
+    ours, theirs = models
+    assert ours._is_recorded
+    assert all(tape._graph is not None for step in ours._steps.values() for tape in step.tapes)
+    for mine, other in zip(ours.policy.parameters(), theirs.policy.parameters(), strict=True):
+        assert_allclose(mine.detach().cpu(), other.detach().cpu(), rtol=1e-3, atol=1e-4)
+    assert ours.learn(64).num_timesteps == 64
