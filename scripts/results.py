@@ -131,6 +131,8 @@ def filled(text: str, results: Mapping[str, Mapping[str, Comparison]]) -> str:
 
 def _over(name: str, results: Mapping[str, Mapping[str, Comparison]]) -> over_families.Table | None:
     """Return a table over several families, ``None`` where each row is of one."""
+    if name == "aib with sac":
+        return with_sac(results)
     if name == "features":
         return over_features.table(SUITE_AGENTS)
     if name.startswith("over bodies "):
@@ -206,18 +208,35 @@ def benchmark(agents: Iterable[str], splits: Iterable[str]) -> Callable[..., lis
     def row(*group: Comparison) -> list[str]:
         cells = []
         for agent in agents:
-            if all(agent in comparison.agents for comparison in group):
-                played = [np.concatenate([c.returns(agent, split) for split in splits], axis=1) for c in group]
-                shares = [
-                    r.reshape(len(r), 1, -1) / (c.family.max_episode_steps or 1)
-                    for r, c in zip(played, group, strict=True)
-                ]
-                cells.append(shown(pooled_iqm(shares)))
-            else:
-                cells.append("–")
+            is_everywhere = all(agent in comparison.agents for comparison in group)
+            each_share = [_shares(comparison, agent, splits) for comparison in group if is_everywhere]
+            cells.append(shown(pooled_iqm(each_share)) if is_everywhere else "–")
         return cells
 
     return row
+
+
+def _shares(comparison: Comparison, agent: str, splits: Iterable[str]) -> np.ndarray:
+    """Return the returns by what a reward of 1 at each step would give, ``(seeds, 1, contexts · episodes)``."""
+    played = np.concatenate([comparison.returns(agent, split) for split in splits], axis=1)
+    return played.reshape(len(played), 1, -1) / (comparison.family.max_episode_steps or 1)
+
+
+def with_sac(results: Mapping[str, Mapping[str, Comparison]]) -> over_families.Table:
+    """Make AIB's means over environments, of SAC's agents where they have been trained and of PPO's elsewhere."""
+    columns = [(kind, split) for split in (MESH_SPLITS[2], MESH_SPLITS[0]) for kind in ("hyper", "concat")]
+
+    def shares(family: str, kind: str, split: str) -> np.ndarray:
+        sac = results["aib-sac"].get(family)
+        if sac is not None and {*SAC_AGENTS} <= {*sac.agents}:
+            return _shares(sac, f"{kind}-sac", (split,))
+        return _shares(results["aib"][family], f"{kind}-ppo", (split,))
+
+    rows = [
+        [title, *(shown(pooled_iqm([shares(family, *column) for family in families])) for column in columns)]
+        for title, families in AIB_GROUPS.items()
+    ]
+    return ("environments", *(f"{kind}, `{split}`" for kind, split in columns)), rows
 
 
 def _titles(agents: Iterable[str]) -> tuple[str, ...]:

@@ -118,3 +118,24 @@ def test_the_benchmark_takes_the_interquartile_mean_of_means_over_contexts() -> 
     for row, of_row in zip(rows, (of_seeds[:4], of_seeds[4:], of_seeds, of_seeds), strict=True):
         assert_allclose(float(row[2].split()[0]), interquartile_mean(of_row), atol=5e-4)
         assert row[3] == "–"
+
+
+def test_means_with_sac_are_of_its_agents_where_both_have_been_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    families = results.AIB_GROUPS["all"]
+    monkeypatch.setitem(results.AIB_GROUPS, "ode", ("ode",))
+    splits = [*results.MESH_SPLITS]
+
+    def compared(name: str, algorithm: str, agents: tuple[str, ...], share: float) -> Comparison:
+        family = load_family(name)
+        contexts = family.context_space.sample("mesh-train", 2, 0)
+        played = np.full((2, 1), share * (family.max_episode_steps or 1))
+        made = {split: Split(contexts, played) for split in splits}
+        return Comparison([Report(name, made, agent=f"{agent}-{algorithm}", seed=1) for agent in agents])
+
+    ppo = {name: compared(name, "ppo", ("hyper", "concat"), 0.5) for name in families}
+    both = {"ode": compared("ode", "sac", ("hyper", "concat"), 0.9)}
+    one = {"ode": compared("ode", "sac", ("hyper",), 0.9)}
+    for sac, expected in ((both, "0.900"), (one, "0.500"), ({}, "0.500")):
+        _, rows = results.with_sac({"aib": ppo, "aib-sac": sac})
+        assert all(cell.startswith("0.500") for cell in rows[0][1:])
+        assert all(cell.startswith(expected) for cell in rows[-1][1:])
