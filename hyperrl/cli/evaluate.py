@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -135,7 +136,9 @@ def _print_report(report: Report, reference: Reference | None, title: str) -> No
         for of in novelty.classes:
             table.add_row(str(of), str(of.contexts), str(of.iqm))
         terminal.print("By distance of the farthest feature from the training range, in widths of that range:", table)
-        terminal.print(f"Rank correlation of distance and {what}: {novelty.correlation:+.2f}")
+        is_constant = math.isnan(novelty.correlation)
+        correlation = f"none, all {what} are alike" if is_constant else f"{novelty.correlation:+.2f}"
+        terminal.print(f"Rank correlation of distance and {what}: {correlation}")
     if critic.rows:
         terminal.print("The critic's values against the discounted returns seen, medians over contexts:", critic)
     for kind, reported in report.perturbations.items():

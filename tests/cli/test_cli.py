@@ -6,11 +6,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from outside import ROOT
 
-from hyperrl import __version__
+from hyperrl import __version__, load_family
+from hyperrl.cli import evaluate
 from hyperrl.contexts import SPLITS
+from hyperrl.evaluation.report import Report, Split
 from hyperrl.evaluation.statistics import Estimate
 from hyperrl.export.formats import load
 from hyperrl.utils.definitions import names
@@ -276,3 +279,11 @@ def test_a_context_is_hidden_once_it_can_be_inferred(hyperrl: Command) -> None:
     assert "hyper-ppo, infer" in text
     assert (run / "adaptation" / "first-episode.png").stat().st_size > 1000
     assert "'onnx', 'pt2'" in hyperrl("export", run, "--hidden", "--format", "safetensors", expect=2)
+
+
+def test_returns_that_are_all_alike_have_no_rank_correlation(capsys: pytest.CaptureFixture[str]) -> None:
+    space = load_family("double_integrator").context_space
+    contexts = {split: space.sample(split, 3, 0) for split in SPLITS}
+    made = {split: Split(of, np.zeros((3, 1)), novelty=space.beyond(of).max(axis=1)) for split, of in contexts.items()}
+    evaluate._print_report(Report("double_integrator", made, agent="x", seed=0), None, "x")
+    assert "Rank correlation of distance and returns: none, all returns are alike" in capsys.readouterr().out
