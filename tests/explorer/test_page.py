@@ -68,14 +68,15 @@ def test_dragging_a_slider_changes_environment_picture_and_weights(browser: Any)
     def find(selector: str) -> Any:
         return browser.find_element("css selector", selector)
 
+    # The page may put other elements in their place at any time: each of these looks and reads at once.
     def picture() -> str:
-        return find(".drawing svg").get_attribute("innerHTML")
+        return browser.execute_script("return document.querySelector('.drawing svg').innerHTML")
 
     def weights() -> list[str]:
-        return [image.get_attribute("src") for image in browser.find_elements("css selector", ".layer img")]
+        return browser.execute_script("return [...document.querySelectorAll('.layer img')].map(image => image.src)")
 
     def text(selector: str) -> str:
-        return find(selector).text
+        return browser.execute_script("return document.querySelector(arguments[0]).innerText", selector).strip()
 
     until(lambda: browser.execute_script("return window.explorer !== undefined && explorer.shown > 3"))
     assert text("h1") == "pendulum"
