@@ -250,7 +250,6 @@ BODY_AGENTS = tuple(f"mujoco-{agent}" for agent in (*SUITE_AGENTS, "unaware-ppo"
 AIB_AGENTS = (*SUITE_AGENTS, "unaware-ppo", "aligned-ppo")
 AIB_SPLITS = {**{f"aib {split}": (split,) for split in MESH_SPLITS}, "aib aggregated": MESH_SPLITS}
 """The splits of each table that follows AIB's protocol."""
-SAC_SPLITS = {"mesh-extrapolation": MESH_SPLITS[2:], "mesh-train": MESH_SPLITS[:1], "aggregated": MESH_SPLITS}
 _OVERLAPPING = ("double_integrator_friction", "ball_in_cup_catch", "walker_walk")
 _INVERTED = (
     "ode",
@@ -272,7 +271,10 @@ TABLES: dict[str, tuple[tuple[str, ...], Callable[[Comparison], list[str]]]] = {
     **{f"mujoco {split}": (_titles(BODY_AGENTS), each(BODY_AGENTS, whole_returns(split))) for split in SPLITS[1:]},
     **{name: (_titles(AIB_AGENTS), benchmark(AIB_AGENTS, splits)) for name, splits in AIB_SPLITS.items()},
     **{f"aib {split}": (_titles(AIB_AGENTS), each(AIB_AGENTS, known_score(split))) for split in SPLITS[1:]},
-    **{f"aib-sac {name}": (_titles(SAC_AGENTS), benchmark(SAC_AGENTS, splits)) for name, splits in SAC_SPLITS.items()},
+    **{
+        name.replace("aib", "aib-sac"): (_titles(SAC_AGENTS), benchmark(SAC_AGENTS, splits))
+        for name, splits in AIB_SPLITS.items()
+    },
     "improvement": (_titles(HEADLINE[1:]), better_concat(HEADLINE[1:], improvement(OUTSIDE))),
 }
 """What each table of the pages holds: the head of its columns, and what makes a row of a family."""
