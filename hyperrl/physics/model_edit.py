@@ -23,6 +23,7 @@ FIELDS: Final = (
     "dof_armature",
     "dof_frictionloss",
     "actuator_gear",
+    "actuator_trnid",
     "tendon_stiffness",
     "tendon_damping",
     "tendon_range",
@@ -93,6 +94,7 @@ class ModelEdit:
         self.fields: Final = list(dict.fromkeys(fields))
         """The fields that it changes, in the order in which :meth:`values` gives them."""
         self._compiled = {field: np.array(value_of(model, field)) for field in self.fields}
+        self._joints: Final = model.njnt
         self._scratch: Any = None
         self._init_qpos: np.ndarray | None = None
 
@@ -119,11 +121,15 @@ class ModelEdit:
 
         What MuJoCo derives from them, ``mj_setConst`` must compute.
 
-        :raises ValueError: for a factor on a length that is not positive.
+        :raises ValueError: for a factor on a length that is not positive, and for a joint that there is not.
         """
         values = {field: value.copy() for field, value in self._start(context).items()}
         for field, where, value in self._set:
             new = value(context)
+            if field == "actuator_trnid" and new not in range(self._joints):
+                raise ValueError(
+                    f"[model.set] actuator_trnid: expected the number of a joint, 0 to {self._joints - 1}, got {new}"
+                )
             if field == "body_mass":
                 values["body_inertia"][where] *= (new / values[field][where])[:, None]  # (bodies, 3)
             values[field][where] = new
@@ -188,6 +194,8 @@ def _named(table: str, model: Any, target: str) -> tuple[str, Any]:
             raise ValueError("where the compiled mass is 0, there is no inertia to go with another")
         if field == "body_pos":
             _check_joints(model, where)
+        if field == "actuator_trnid":
+            _check_actuators(table, model, where)
     except ValueError as error:
         raise ValueError(f"[model.{table}] {target!r}: {error}") from None
     return field, where
@@ -201,6 +209,16 @@ def _check_joints(model: Any, where: Any) -> None:
         first = model.body_jntadr[body]
         if body == 0 or (first >= 0 and model.jnt_type[first] == free):
             raise ValueError(f"the body {model.body(body).name!r} is not held at a place on another body")
+
+
+def _check_actuators(table: str, model: Any, where: Any) -> None:
+    """Refuse what is not the number of the joint that an actuator moves."""
+    if table == "scale":
+        raise ValueError("the number of a joint cannot be scaled: use [model.set]")
+    actuators, number = where
+    is_joint = model.actuator_trntype[actuators] == library().mjtTrn.mjTRN_JOINT
+    if number != 0 or not is_joint.all():
+        raise ValueError("expected actuator_trnid[0] of actuators that move a joint")
 
 
 def _resolve(model: Any, target: str, whole: bool) -> tuple[str, Any]:

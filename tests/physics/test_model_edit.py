@@ -8,6 +8,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
 import hyperrl
@@ -206,6 +207,22 @@ def test_the_string_of_a_cup_is_a_range_of_a_tendon() -> None:
     assert_allclose(model.tendon_range, [[0, 0.45]])
 
 
+def test_an_actuator_moves_the_joint_whose_number_is_set(tmp_path: Path) -> None:
+    """Hopper's motors are of one strength, so that to swap two of them is to swap two numbers of each action."""
+    swapped = family(
+        tmp_path, "Hopper-v5", '[model.set]\n"actuator_trnid[0].0" = "3 + a"\n"actuator_trnid[0].1" = "4 - a"'
+    )
+    physics: Any = swapped.physics()
+    assert physics.env.model.actuator_trnid[:, 0].tolist() == [3, 4, 5]
+    columns = {"a": torch.tensor([0.0, 1.0]).double(), "b": torch.ones(2).double()}
+    state = physics.initial(torch.full((2, physics.uniforms), 0.3).double(), columns)
+    for action in torch.rand(100, 3, generator=torch.Generator().manual_seed(0)).double() - 0.5:
+        state, _, _ = physics.step(state, torch.stack([action, action[[1, 0, 2]]]), columns)
+        assert_array_equal(state[0], state[1])
+    with pytest.raises(ValueError, match="expected the number of a joint, 0 to 5, got 6"):
+        ModelEdit(physics.env.model, set={"actuator_trnid[0].0": lambda c: 6.0}).values({})
+
+
 @pytest.mark.parametrize(
     ("table", "target", "message"),
     [
@@ -220,6 +237,8 @@ def test_the_string_of_a_cup_is_a_range_of_a_tendon() -> None:
             r"\[model\.set\] 'body_mass\.tors': the model has no body 'tors'.*Did you mean 'torso'",
         ),
         ("set", "body_mas.torso", r"Did you mean 'body_mass'\?"),
+        ("set", "actuator_trnid[1].*", r"expected actuator_trnid\[0\] of actuators that move a joint"),
+        ("scale", "actuator_trnid.*", r"cannot be scaled: use \[model\.set\]"),
         ("length", "fot", r"\[model\.length\] 'fot': the model has no body 'fot'.*Did you mean 'foot'\?"),
         ("length", "world", r"the model has no body 'world'"),
     ],

@@ -16,7 +16,7 @@ from hyperrl.physics.suite import SuiteEnv
 from hyperrl.physics.suite_tasks import SUITE_TASKS
 
 suite: Any = pytest.importorskip("dm_control.suite")
-FAMILIES = {name.replace("-", "_"): name for name in SUITE_TASKS}
+FAMILIES = {name.replace("-", "_"): name for name in SUITE_TASKS} | {"reacher_hard_permuted": "reacher-hard"}
 every_task = pytest.mark.parametrize("name", FAMILIES)
 
 
