@@ -13,6 +13,7 @@ from tyro.conf import Positional
 
 from hyperrl.cli.agents import load_agent, open_agent
 from hyperrl.cli.console import console
+from hyperrl.training.record import HIDDEN_EVALUATION
 from hyperrl.utils.files import refuse_existing
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def evaluate(
     from hyperrl.evaluation.reference import find_reference
 
     opened = open_agent(agent, family, algorithm, normalizer, trust)
-    target = opened.beside("evaluation-hidden.json" if hidden else "evaluation.json") if out is None else out
+    target = opened.beside(HIDDEN_EVALUATION if hidden else "evaluation.json") if out is None else out
     refuse_existing(target, "give another file with --out")
     found = find_reference(opened.family, reference)
     perturbations = {k: v for k, v in (("noise", noise), ("offset", offset), ("other", other)) if v}

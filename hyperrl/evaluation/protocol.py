@@ -12,6 +12,7 @@ from hyperrl.contexts import SPLITS, Vector
 from hyperrl.evaluation.perturbations import perturb
 from hyperrl.evaluation.switches import after_switch, count_intervals
 from hyperrl.families.family import Family
+from hyperrl.inference import InferringAgent
 from hyperrl.rollouts.agent import Predictor
 from hyperrl.rollouts.episodes import play, time_limit
 from hyperrl.utils.provenance import describe_model, versions
@@ -125,6 +126,7 @@ def evaluate(
         sensitivity=curves,
         perturbations=perturbed,
         after_switch=switched,
+        inference=model.learning if isinstance(model, InferringAgent) else None,
     )
 
 

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from hyperrl.contexts import Vector
 from hyperrl.evaluation.statistics import Estimate, estimate_iqm
+from hyperrl.inference.record import Learning
 from hyperrl.rollouts.critic import ValueAccuracy
 from hyperrl.training.record import Training
 from hyperrl.utils.provenance import ModelDescription
@@ -136,6 +137,7 @@ class Report:
     :param perturbations: by kind of perturbation, the returns in the contexts of ``interpolation`` along its level.
     :param curve: how the training went.
     :param after_switch: by split, the rewards where the context changes within the episode, if asked for.
+    :param inference: how its estimator was learnt, where it was not told the context but inferred it.
     """
 
     SCHEMA: ClassVar[str] = "evaluation-1"
@@ -155,10 +157,15 @@ class Report:
     perturbations: Mapping[str, Series] = field(default_factory=dict)
     curve: Curve | None = None
     after_switch: Mapping[str, AfterSwitch] = field(default_factory=dict)
+    inference: Learning | None = None
 
     def of(self, training: Training) -> Report:
-        """Return the report as that of a training, whose agent and seed it names."""
-        return replace(self, agent=training.agent, seed=training.seed, training=training)
+        """Return the report as that of a training, whose agent and seed it names.
+
+        The agent is called hidden where it infers its context.
+        """
+        agent = training.agent if self.inference is None else f"{training.agent} hidden"
+        return replace(self, agent=agent, seed=training.seed, training=training)
 
     def save(self, path: str | Path) -> None:
         """Write the report as one JSON file, whole or not at all."""

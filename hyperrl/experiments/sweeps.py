@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,15 +18,22 @@ from hyperrl.evaluation.report import Curve, Report, Settings
 from hyperrl.experiments.counting import CountSteps
 from hyperrl.experiments.engines import Engine, LocalEngine, Outcome, State, Task
 from hyperrl.families.family import Family, load_family
+from hyperrl.families.switching import switch_steps
+from hyperrl.inference import InferringAgent, infer_context
+from hyperrl.inference.agent import reader_of
+from hyperrl.inference.record import Learning
 from hyperrl.training.loop import train
 from hyperrl.training.models import build
 from hyperrl.training.recipe import AgentSpec, agent_spec
-from hyperrl.training.record import Training, changes
+from hyperrl.training.record import ESTIMATOR, HIDDEN_EVALUATION, Training, changes
 from hyperrl.training.run import Run
 from hyperrl.utils.definitions import build as build_definition
 from hyperrl.utils.definitions import read_toml
 from hyperrl.utils.errors import nearest
 from hyperrl.utils.files import write_text
+
+if TYPE_CHECKING:
+    from stable_baselines3.common.base_class import BaseAlgorithm
 
 CURVE_POINTS = 40
 DIGITS = 6  # of a return in a file of results
@@ -46,6 +53,8 @@ class SweepDefinition:
         seed of the training.
     :param irrelevant: numbers of irrelevant features, each of which makes cells of its own.
     :param evaluate: arguments of :func:`hyperrl.evaluate`, such as ``contexts`` and ``episodes``.
+    :param infer: arguments of :func:`hyperrl.infer_context`: ``steps``, ``contexts``, ``switch``. Each agent learns to
+        infer its context by them, with the seed of its training, and is then evaluated without being told.
     :param results: folder for the files of results, relative to the file.
     """
 
@@ -58,6 +67,7 @@ class SweepDefinition:
     split: str = "train"
     irrelevant: list = field(default_factory=lambda: [0])
     evaluate: dict = field(default_factory=dict)
+    infer: dict | None = None
     results: str | None = None
 
 
@@ -72,6 +82,7 @@ class Cell:
     :param contexts: number of fixed contexts, or which, or ``None``.
     :param irrelevant: number of irrelevant features.
     :param evaluation: arguments of :func:`hyperrl.evaluate`.
+    :param inference: how it learns to infer its context; ``None`` where it is told.
     """
 
     family: str
@@ -81,6 +92,7 @@ class Cell:
     contexts: int | tuple[tuple[float, ...], ...] | None
     irrelevant: int
     evaluation: Mapping[str, Any]
+    inference: Learning | None = None
 
     @property
     def name(self) -> str:
@@ -97,14 +109,19 @@ class Cell:
         """What is trained."""
         return Training.of(self.load_family(), self.agent, self.steps, self.seed, self.contexts)
 
+    def evaluation_path(self, run: Run) -> Path:
+        """Return where the evaluation lies in the cell's run folder."""
+        return run.evaluation_path if self.inference is None else run.path / HIDDEN_EVALUATION
+
     @property
     def evaluated(self) -> dict[str, Any]:
-        """What is evaluated, and how: the splits and each of :class:`~hyperrl.evaluation.Settings`."""
+        """What is evaluated, and how: splits, inference, and each of :class:`~hyperrl.evaluation.Settings`."""
         arguments = inspect.signature(evaluate).bind(None, None, **self.evaluation)
         arguments.apply_defaults()
         levels = {kind: tuple(values) for kind, values in (arguments.arguments["perturbations"] or {}).items()}
         given = arguments.arguments | {"perturbations": levels}
-        return {"splits": tuple(given["splits"])} | {key.name: given[key.name] for key in fields(Settings)}
+        found = {"splits": tuple(given["splits"]), "inference": self.inference}
+        return found | {key.name: given[key.name] for key in fields(Settings)}
 
 
 @dataclass(frozen=True)
@@ -188,6 +205,7 @@ def cells(definition: SweepDefinition, folder: str | Path = ".") -> list[Cell]:
             points[family, irrelevant],
             irrelevant,
             dict(definition.evaluate),
+            _inference(definition.infer, seed),
         )
         for seed in seeds  # first, so that an interrupted sweep has as many trainings of one agent as of another
         for family in families
@@ -196,7 +214,9 @@ def cells(definition: SweepDefinition, folder: str | Path = ".") -> list[Cell]:
     ]
     for cell in made:
         if cell.seed == seeds[0]:  # faults are named before any training begins
-            build(cell.load_family(), cell.agent, cell.seed, cell.contexts, "cpu")
+            model = build(cell.load_family(), cell.agent, cell.seed, cell.contexts, "cpu")
+            if cell.inference is not None:
+                reader_of(model)
     return made
 
 
@@ -272,9 +292,29 @@ def run_cell(cell: Cell, out: Path) -> None:
             callback=CountSteps(),
         )
     run = Run.open(out)
-    if not run.evaluation_path.exists():
-        report = evaluate(run.model("auto"), family, **cell.evaluation)
-        report.of(run.training).save(run.evaluation_path)
+    path = cell.evaluation_path(run)
+    if not path.exists():
+        model: Any = run.model("auto")
+        if cell.inference is not None:
+            model = _inferring(model, cell.inference, run)
+        report = evaluate(model, family, **cell.evaluation)
+        report.of(run.training).save(path)
+
+
+def _inferring(model: BaseAlgorithm, learning: Learning, run: Run) -> InferringAgent:
+    """Return the agent that infers its context, by the estimator in its folder or one that it learns now.
+
+    :raises ValueError: where the estimator in the folder was learnt otherwise.
+    """
+    path = run.path / ESTIMATOR
+    if not path.exists():
+        agent = infer_context(model, run.family, **vars(learning))
+        agent.save(path)
+        return agent
+    agent = InferringAgent.load(path, model)
+    if agent.learning != learning:
+        raise ValueError(f"{path} was learnt by {agent.learning}, not by {learning}: remove it to learn another")
+    return agent
 
 
 def _take(
@@ -307,9 +347,10 @@ def _finished(cell: Cell, out: Path, file: Path | None) -> Report | None:
     run = Run.open(folder)
     if differences := cell.training.differences(run.training):
         raise ValueError(f"{folder} holds another training: {'; '.join(differences)}. Choose another folder with out")
-    if not run.evaluation_path.is_file():
+    path = cell.evaluation_path(run)
+    if not path.is_file():
         return None
-    report = _of_cell(cell, Report.load(run.evaluation_path), run.evaluation_path)
+    report = _of_cell(cell, Report.load(path), path)
     if file is not None:
         small(report, run).save(file)
     return report
@@ -320,7 +361,8 @@ def _of_cell(cell: Cell, report: Report, path: Path) -> Report:
         raise ValueError(f"{path} does not say what was trained, so it cannot stand for {cell.name}")
     if differences := cell.training.differences(report.training):
         raise ValueError(f"{path} is of another training: {'; '.join(differences)}")
-    found = {"splits": tuple(report.splits)} | ({} if report.settings is None else vars(report.settings))
+    found = {"splits": tuple(report.splits), "inference": report.inference}
+    found |= {} if report.settings is None else vars(report.settings)
     if differences := changes(found, cell.evaluated):
         raise ValueError(f"{path} is of another evaluation: {'; '.join(differences)}. Remove it to evaluate again")
     return report
@@ -367,6 +409,20 @@ def _contexts(definition: SweepDefinition, family: str, irrelevant: int) -> int 
         raise ValueError(f"'split' = {definition.split!r} says where 'contexts' come from: give their number too")
     space = load_family(family).with_irrelevant(irrelevant).context_space
     return tuple(map(tuple, space.sample(definition.split, definition.contexts).tolist()))
+
+
+def _inference(table: Mapping[str, Any] | None, seed: int) -> Learning | None:
+    """Return how the agents of a seed learn to infer their context, by the table of a sweep's file."""
+    if table is None:
+        return None
+    valid = ("steps", "contexts", "switch")
+    for key in table:
+        if key not in valid:
+            raise ValueError(f"'infer': unknown key {key!r}: the keys are {list(valid)}.{nearest(key, valid)}")
+    given = dict(table)
+    if "switch" in given:
+        given["switch"] = None if given["switch"] == [] else switch_steps(given["switch"])  # TOML has no null
+    return Learning(**given, seed=seed)
 
 
 def _steps(definition: SweepDefinition, family: str) -> int:

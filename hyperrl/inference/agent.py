@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,9 +11,10 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hyperrl.contexts import ContextBox, ContextSpace, Feature
+from hyperrl.contexts import ContextBox, ContextSpace
 from hyperrl.inference.beliefs import Belief
 from hyperrl.inference.estimator import Estimator
+from hyperrl.inference.record import EstimatorRecord, Learning
 from hyperrl.policies import HyperPolicy
 from hyperrl.policies.context import ContextReader, context_extractor
 from hyperrl.rollouts.agent import Agent
@@ -39,21 +39,6 @@ class Memory(NamedTuple):
     """Of the model, where that is a recurrent one."""
 
 
-@dataclass(frozen=True)
-class EstimatorRecord:
-    """What the file of an estimator says beside its numbers.
-
-    :param features: the features that it infers.
-    :param hidden: see :class:`Estimator`, as for ``bounds``.
-    """
-
-    SCHEMA: ClassVar[str] = "estimator-1"
-
-    features: tuple[Feature, ...]
-    hidden: int
-    bounds: bool
-
-
 class InferringAgent:
     """A model that is given, at each step, the context that an estimator believes in.
 
@@ -62,6 +47,7 @@ class InferringAgent:
 
     :param model: a model that reads its context.
     :param estimator: an estimator of that context.
+    :param learning: how it was learnt, where that is known.
     :raises ValueError: where the model reads no context, or one of other features than the estimator infers.
 
     >>> import tempfile
@@ -76,11 +62,12 @@ class InferringAgent:
     (5, 2)
     """
 
-    def __init__(self, model: BaseAlgorithm, estimator: Estimator) -> None:
+    def __init__(self, model: BaseAlgorithm, estimator: Estimator, learning: Learning | None = None) -> None:
         self.reader = reader_of(model)
         check_features(self.reader, estimator.context_space)
         self.model = model
         self.estimator = estimator
+        self.learning = learning
         self.observation_space: spaces.Space[Any] = self.reader.other_space
         """What it observes: the model's observation without the context."""
         self.action_space: spaces.Space[Any] = model.action_space
@@ -164,7 +151,8 @@ class InferringAgent:
         """
         refuse_existing(path, "choose another file, or remove it")
         estimator = self.estimator
-        record = EstimatorRecord(estimator.context_space.features, estimator.hidden, estimator.beliefs.bounds)
+        features, bounds = estimator.context_space.features, estimator.beliefs.bounds
+        record = EstimatorRecord(features, estimator.hidden, bounds, self.learning)
         write_tensors(path, estimator.state_dict(), record)
 
     @classmethod
@@ -187,7 +175,7 @@ class InferringAgent:
             estimator.load_state_dict(tensors)
         except (ValueError, RuntimeError, KeyError, TypeError) as error:
             raise ValueError(f"{path} is no estimator for this model: {error}") from None
-        return cls(model, estimator.to(find_device(device)).requires_grad_(False))
+        return cls(model, estimator.to(find_device(device)).requires_grad_(False), record.learning)
 
     def _without_context(self, observation: Any) -> Any:
         """Return an observation without its context."""

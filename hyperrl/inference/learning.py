@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hyperrl.families.switching import switch_steps
 from hyperrl.inference.agent import InferringAgent, Memory, check_features, reader_of
 from hyperrl.inference.estimator import Estimator
+from hyperrl.inference.record import STEPS, SWITCH, Learning
 from hyperrl.rollouts.loop import rollout
 from hyperrl.utils.devices import find_device
-from hyperrl.utils.errors import nearest
-from hyperrl.utils.seeding import check_seed, stream
+from hyperrl.utils.seeding import stream
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
@@ -35,8 +36,6 @@ SEQUENCES: Final = 64  # of a minibatch
 PEAK: Final = 3e-3  # learning rate
 EARLY: Final = 20.0  # steps after which a step counts half as much as the first in its context
 CLIP: Final = 1.0  # norm of gradients
-RANGES: Final = ("train", "bounds")
-SWITCH: Final = (20, 200)  # steps between two contexts of an episode, by default
 
 
 class Sequences(NamedTuple):
@@ -113,7 +112,7 @@ class _Player:
 def infer_context(
     model: BaseAlgorithm,
     family: Family,
-    steps: int = 1_500_000,
+    steps: int = STEPS,
     seed: int = 0,
     *,
     contexts: str = "train",
@@ -149,11 +148,7 @@ def infer_context(
     """
     from tqdm import tqdm
 
-    if contexts not in RANGES:
-        raise ValueError(f"unknown contexts {contexts!r}: they are {list(RANGES)}.{nearest(contexts, RANGES)}")
-    if steps < 1:
-        raise ValueError(f"expected at least one step, got steps={steps}")
-    check_seed(seed)
+    learning = Learning(steps, seed, contexts, switch_steps(switch))
     place = find_device(device)
     space = family.context_space
     reader = reader_of(model)
@@ -174,7 +169,7 @@ def infer_context(
     ):
         torch.manual_seed(seed)
         estimator = Estimator(reader.other_space, vec_env.action_space, space, bounds=contexts == "bounds").to(place)
-        agent = InferringAgent(model, estimator)
+        agent = InferringAgent(model, estimator, learning)
         _learn(agent, vec_env, rounds, length, switch is not None, bar)
     estimator.requires_grad_(False)
     return agent

@@ -26,6 +26,8 @@ NORMALIZER: Final = "vecnormalize.pkl"
 ENCODER: Final = "encoder.safetensors"
 ESTIMATOR: Final = "estimator.safetensors"
 """What ``hyperrl infer`` writes."""
+HIDDEN_EVALUATION: Final = "evaluation-hidden.json"
+"""The evaluation of an agent that is not told the context, but infers it."""
 
 
 @dataclass(frozen=True)

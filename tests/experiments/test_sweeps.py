@@ -11,6 +11,7 @@ import hyperrl
 from hyperrl.evaluation import Report
 from hyperrl.experiments import Comparison, LocalEngine, sweeps
 from hyperrl.experiments.sweeps import SweepState, read_sweep, sweep
+from hyperrl.inference.record import Learning
 from hyperrl.training import Run, agent_spec, read_overrides
 from tests.experiments.work import Inline
 
@@ -71,6 +72,15 @@ def test_fixed_contexts_of_a_split_are_those_of_every_seed(tmp_path: Path) -> No
             "unknown split 'mesh-trian'.* Did you mean 'mesh-train'",
         ),
         ("episodes = 2", "episode = 2", "'evaluate': unknown key 'episode'.* Did you mean 'episodes'"),
+        ("seeds =", "infer = {step = 5}\nseeds =", "'infer': unknown key 'step'.* Did you mean 'steps'"),
+        ("seeds =", "infer = {steps = 0}\nseeds =", "expected at least one step, got steps=0"),
+        ("seeds =", "infer = {switch = [9, 5]}\nseeds =", r"got switch=\[9, 5\]"),
+        ("seeds =", 'infer = {contexts = "bound"}\nseeds =', "unknown contexts 'bound'.* Did you mean 'bounds'"),
+        (
+            "concat-ppo",
+            'unaware-ppo", set = {}}]\ninfer = {}#',
+            "expected a model that reads its context, .* got one with UnawarePolicy",
+        ),
     ],
 )
 def test_a_faulty_file_is_refused_before_anything_runs(old: str, new: str, message: str, tmp_path: Path) -> None:
@@ -128,6 +138,33 @@ def test_cells_are_trained_once_and_stand_in_small_files(tmp_path: Path, monkeyp
     file.write_text(json.dumps(data))
     with pytest.raises(ValueError, match=r"pendulum-small-3.json is of another training: steps was 1000, now 999"):
         sweep(path, tmp_path / "runs")
+
+
+def test_agents_may_learn_to_do_without_being_told(tmp_path: Path) -> None:
+    one = FILE.replace("[3, 4]", "[3]").replace('"ode", ', "").replace('"hyper-ppo", ', "")
+    told = write(tmp_path, one)
+    runs = tmp_path / "runs"
+    sweep(told, runs, engine=Inline())
+    text = told.read_text().replace('"results"', '"hidden"')
+    hidden = write(tmp_path, text + "infer = {steps = 51_200, switch = []}")
+    report = sweep(hidden, runs, engine=Inline()).reports["pendulum-small-3"]  # the trainings stand
+    assert report.inference == Learning(51_200, 3, "train", None)
+    assert report.agent == "small hidden"
+
+    run = Run.open(runs / "pendulum-small-3")
+    model = run.model("cpu")
+    agent = hyperrl.infer_context(model, run.family, 51_200, 3, switch=None)
+    again = hyperrl.evaluate(agent, run.family, ("train", "extrapolation"), contexts=2, episodes=2)
+    np.testing.assert_allclose(report.splits["train"].returns, again.splits["train"].returns, rtol=1e-5)
+    assert Report.load(run.evaluation_path).inference is None
+
+    other = write(tmp_path, hidden.read_text().replace("51_200", "60_000"))
+    with pytest.raises(ValueError, match=r"of another evaluation: inference was Learning\(steps=51200"):
+        sweep(other, runs)
+    for path in runs.glob("*/evaluation-hidden.json"):
+        path.unlink()
+    found = sweep(other, runs, engine=Inline(), results=tmp_path / "others").errors["pendulum-small-3"]
+    assert "estimator.safetensors was learnt by Learning(steps=51200" in str(found)
 
 
 def test_the_sweep_of_the_page_is_one(tmp_path: Path) -> None:
