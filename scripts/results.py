@@ -26,6 +26,7 @@ FILES = ROOT / "docs" / "results" / "agents"
 SUITE = FILES.parent / "suite"
 AIB = FILES.parent / "aib"
 AIB_SAC = FILES.parent / "aib-sac"
+AIB_HIDDEN = FILES.parent / "aib-hidden"
 MUJOCO = FILES.parent / "mujoco"
 RANDOM = FILES.parent / "random"
 PAGES = (*(ROOT / "docs" / f"{name}.md" for name in ("results", "extrapolation", "aib", "mujoco")), ROOT / "README.md")
@@ -39,6 +40,7 @@ AGENTS = (
     "unaware-ppo",
 )
 SAC_AGENTS = ("hyper-sac", "concat-sac")
+HIDDEN = " hidden"  # the end of the name of an agent that infers its context
 HEADLINE = ("hyper-ppo", "adapter-ppo", "film-ppo", "concat-ppo", "unaware-ppo")
 NEEDED = {*HEADLINE, "concat-slow-ppo"}
 SEEDS = 5
@@ -91,14 +93,14 @@ def load_seeds(folder: Path) -> dict[str, Comparison]:
 
 def load_all() -> dict[str, dict[str, Comparison]]:
     """Read all files of results: a comparison by source and family."""
-    by_seeds = {"suite": SUITE, "aib": AIB, "aib-sac": AIB_SAC, "mujoco": MUJOCO}
+    by_seeds = {"suite": SUITE, "aib": AIB, "aib-sac": AIB_SAC, "aib-hidden": AIB_HIDDEN, "mujoco": MUJOCO}
     return {"agents": load()} | {name: load_seeds(folder) for name, folder in by_seeds.items()}
 
 
 def _reports(folder: Path) -> list[Report]:
     reports = [Report.load(path) for path in sorted(folder.glob("*.json"))]
     order = {name: i for i, name in enumerate((*AGENTS, "aligned-ppo", *SAC_AGENTS))}
-    return sorted(reports, key=lambda report: order[str(report.agent).removeprefix("mujoco-")])
+    return sorted(reports, key=lambda report: order[str(report.agent).removeprefix("mujoco-").removesuffix(HIDDEN)])
 
 
 def filled(text: str, results: Mapping[str, Mapping[str, Comparison]]) -> str:
@@ -133,6 +135,8 @@ def _over(name: str, results: Mapping[str, Mapping[str, Comparison]]) -> over_fa
     """Return a table over several families, ``None`` where each row is of one."""
     if name == "aib with sac":
         return with_sac(results)
+    if name == "aib hidden":
+        return hidden(results)
     if name == "features":
         return over_features.table(SUITE_AGENTS)
     if name.startswith("over bodies "):
@@ -222,6 +226,35 @@ def _shares(comparison: Comparison, agent: str, splits: Iterable[str]) -> np.nda
     return played.reshape(len(played), 1, -1) / (comparison.family.max_episode_steps or 1)
 
 
+def hidden(results: Mapping[str, Mapping[str, Comparison]]) -> over_families.Table:
+    """Make AIB's table of agents that are not told the context, beside the same trainings told it."""
+    trained = {
+        family: next((comparison, agent) for agent in comparison.agents)
+        for family, comparison in results.get("aib-hidden", {}).items()
+    }
+
+    def told(family: str) -> np.ndarray:
+        """The shares outside of those trainings that are hidden, too, ``(seeds, 1, contexts · episodes)``."""
+        comparison, agent = trained[family]
+        name, seeds = agent.removesuffix(HIDDEN), [report.seed for report in comparison.reports[agent]]
+        of = results["aib-sac" if name in SAC_AGENTS else "aib"][family]
+        found = [report.seed in seeds for report in of.reports[name]]
+        return _shares(of, name, MESH_SPLITS[2:])[found]
+
+    rows = []
+    for title, families in {**{family: (family,) for family in trained}, **AIB_GROUPS}.items():
+        if not {*families} <= trained.keys():
+            continue
+        cells = [
+            shown(pooled_iqm([_shares(*trained[family], (split,)) for family in families])) for split in MESH_SPLITS
+        ]
+        agent, comparison = "", trained[families[0]]
+        if len(families) == 1:
+            agent = f"`{comparison[1].removesuffix(HIDDEN)}`"
+        rows.append([title, agent, *cells, shown(pooled_iqm([told(family) for family in families]))])
+    return ("family", "agent", *(f"`{split}`" for split in MESH_SPLITS), f"`{MESH_SPLITS[2]}`, told"), rows
+
+
 def with_sac(results: Mapping[str, Mapping[str, Comparison]]) -> over_families.Table:
     """Make AIB's means over environments, of SAC's agents where they have been trained and of PPO's elsewhere."""
     columns = [(kind, split) for split in (MESH_SPLITS[2], MESH_SPLITS[0]) for kind in ("hyper", "concat")]
@@ -235,6 +268,7 @@ def with_sac(results: Mapping[str, Mapping[str, Comparison]]) -> over_families.T
     rows = [
         [title, *(shown(pooled_iqm([shares(family, *column) for family in families])) for column in columns)]
         for title, families in AIB_GROUPS.items()
+        if {*families} <= results["aib"].keys()
     ]
     return ("environments", *(f"{kind}, `{split}`" for kind, split in columns)), rows
 
@@ -259,7 +293,6 @@ _INVERTED = (
     "cheetah_run",
     "reacher_easy",
     "reacher_hard",
-    "reacher_hard_permuted",
 )
 AIB_GROUPS = {"all": _OVERLAPPING + _INVERTED, "overlapping": _OVERLAPPING, "non-overlapping": _INVERTED}
 """The families over which AIB takes a mean: those on which one behaviour does well in every context, and the others."""

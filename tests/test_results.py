@@ -49,7 +49,9 @@ def test_every_file_is_of_a_cell_of_the_sweep(source: str, every: dict[str, dict
         for label, reports in comparison.reports.items():
             for report in reports:
                 assert report.training is not None
-                assert not cells[f"{name}-{label}-{report.seed}"].training.differences(report.training)
+                cell = cells[f"{name}-{label.removesuffix(results.HIDDEN)}-{report.seed}"]
+                assert not cell.training.differences(report.training)
+                assert report.inference == cell.inference
 
 
 @pytest.mark.parametrize(
