@@ -198,7 +198,8 @@ def studentised(
     Each group is resampled by itself while the others stay, so that its part of the variance and its number of seeds
     are known; degrees of freedom are Welch's.
 
-    :param statistic: maps the scores of all groups, arrays of shape ``(..., seeds, contexts)``, to ``(..., *n)``.
+    :param statistic: maps the scores of all groups, arrays of shape ``(..., seeds, contexts)``, to ``(..., *n)``; the
+        order of the seeds does not matter to it.
     :param groups: arrays of shape ``(seeds, contexts, episodes)``, for instance one a family.
     :param seed: seed of the bootstrap.
     :return: value, low and high, shape ``(3, *n)``.
@@ -209,9 +210,10 @@ def studentised(
     rng = np.random.default_rng(seed)
     variance, third, spread = np.zeros((3, *value.shape))
     for i, array in enumerate(arrays):
-        drawn = [np.broadcast_to(group, (RESAMPLES, *group.shape)) for group in scores]
-        drawn[i] = _resample(array, rng)
-        replicates = statistic(drawn)  # (RESAMPLES, *n)
+        resampled, inverse = _resample(array, rng)
+        drawn = [np.broadcast_to(group, (len(resampled), *group.shape)) for group in scores]
+        drawn[i] = resampled
+        replicates = statistic(drawn)[inverse]  # (RESAMPLES, *n)
         deviation = replicates - replicates.mean(axis=0)
         part, cubed = np.square(deviation).mean(axis=0), np.power(deviation, 3).mean(axis=0)
         n, contexts, episodes = array.shape
@@ -284,11 +286,17 @@ def _checked(returns: ArrayLike) -> Vector:
     return array
 
 
-def _resample(returns: Vector, rng: np.random.Generator) -> Vector:
-    """Return resampled scores, shape ``(RESAMPLES, seeds, contexts)``: of whole seeds, or of one seed's episodes."""
+def _resample(returns: Vector, rng: np.random.Generator) -> tuple[Vector, NDArray[np.intp]]:
+    """Resample whole seeds, or one seed's episodes.
+
+    :return: the scores of ``r`` different resamples, shape ``(r, seeds, contexts)``, and which of these each one is,
+        shape ``(RESAMPLES,)``. Few seeds have few different resamples, five of them 126.
+    """
     seeds, contexts, episodes = returns.shape
     if seeds > 1:
-        return returns.mean(axis=2)[rng.integers(seeds, size=(RESAMPLES, seeds))]
+        picks = np.sort(rng.integers(seeds, size=(RESAMPLES, seeds)), axis=1)
+        distinct, inverse = np.unique(picks, axis=0, return_inverse=True)
+        return returns.mean(axis=2)[distinct], inverse.reshape(-1)
     # One episode fewer than there are: the mean of n of them would vary too little, by (n - 1) / n.
     picks = rng.integers(episodes, size=(RESAMPLES, contexts, max(episodes - 1, 1)))
-    return np.take_along_axis(returns, picks, axis=2).mean(axis=2)[:, None]
+    return np.take_along_axis(returns, picks, axis=2).mean(axis=2)[:, None], np.arange(RESAMPLES)
