@@ -241,17 +241,13 @@ def hidden(results: Mapping[str, Mapping[str, Comparison]]) -> over_families.Tab
         found = [report.seed in seeds for report in of.reports[name]]
         return _shares(of, name, MESH_SPLITS[2:])[found]
 
-    rows = []
-    for title, families in {**{family: (family,) for family in trained}, **AIB_GROUPS}.items():
-        if not {*families} <= trained.keys():
-            continue
-        cells = [
-            shown(pooled_iqm([_shares(*trained[family], (split,)) for family in families])) for split in MESH_SPLITS
-        ]
-        agent, comparison = "", trained[families[0]]
-        if len(families) == 1:
-            agent = f"`{comparison[1].removesuffix(HIDDEN)}`"
-        rows.append([title, agent, *cells, shown(pooled_iqm([told(family) for family in families]))])
+    def row(title: str, agent: str, families: Iterable[str]) -> list[str]:
+        shares = [[_shares(*trained[family], (split,)) for family in families] for split in MESH_SPLITS]
+        shares.append([told(family) for family in families])
+        return [title, agent, *(shown(pooled_iqm(each_family)) for each_family in shares)]
+
+    rows = [row(family, f"`{agent.removesuffix(HIDDEN)}`", (family,)) for family, (_, agent) in trained.items()]
+    rows += [row(title, "", families) for title, families in AIB_GROUPS.items() if {*families} <= trained.keys()]
     return ("family", "agent", *(f"`{split}`" for split in MESH_SPLITS), f"`{MESH_SPLITS[2]}`, told"), rows
 
 
