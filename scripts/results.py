@@ -289,6 +289,7 @@ _INVERTED = (
     "cheetah_run",
     "reacher_easy",
     "reacher_hard",
+    "reacher_hard_permuted",
 )
 AIB_GROUPS = {"all": _OVERLAPPING + _INVERTED, "overlapping": _OVERLAPPING, "non-overlapping": _INVERTED}
 """The families over which AIB takes a mean: those on which one behaviour does well in every context, and the others."""
