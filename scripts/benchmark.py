@@ -1,3 +1,4 @@
+import copy
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -20,6 +21,7 @@ import hyperrl
 import hyperrl.simulation.vec_env
 from hyperrl.evaluation import estimate_iqm
 from hyperrl.families.definition import family_spec
+from hyperrl.physics.libmujoco import library, state_bits
 from hyperrl.policies.registry import algorithm_class
 from hyperrl.simulation import BatchedVecEnv
 from hyperrl.training.models import build
@@ -51,7 +53,8 @@ def physics(
     """Batched physics against Gymnasium's environments: environment steps per second with random actions, one core.
 
     Seconds are those that the process computes for, so that other work on the machine counts little; with a device, and
-    for processes, they are those of the clock.
+    for processes, they are those of the clock. Of MuJoCo's bodies it also has what MuJoCo's own steps take, without
+    contexts, observations, rewards and starts.
 
     Args:
         families: Names or paths of families. Default: all that have physics.
@@ -61,7 +64,9 @@ def physics(
         subprocesses: Measure SubprocVecEnv too, one process an environment, up to 16.
     """
     families = families or tuple(name for name in names("envs") if family_spec(name).definition.physics)
-    columns = ["family", "envs", "batched/s", "µs/step", "Dummy/s", "ratio"] + ["Subproc/s"] * subprocesses
+    bodies = {name for name in families if family_spec(name).definition.physics == "mujoco"}
+    columns = ["family", "envs", "batched/s", "µs/step", "Dummy/s", "ratio"]
+    columns += ["mj_step µs"] * bool(bodies) + ["Subproc/s"] * subprocesses
     table = Table(*columns, title="Physics: env-steps per second")
     for name in track(families, console=Console(stderr=True), transient=True):
         family = hyperrl.load_family(name)
@@ -70,6 +75,8 @@ def physics(
             batched = _steps_per_second(family.vec_env(n, backend="batched", device=device), seconds, clock)
             dummy = _steps_per_second(family.vec_env(n, backend="gymnasium"), seconds)
             cells = [f"{batched:,.0f}", f"{n / batched * 1e6:.0f}", f"{dummy:,.0f}", f"{batched / dummy:.1f}"]
+            if bodies:
+                cells.append(f"{1e6 / _mujoco_steps_per_second(family, n, seconds):.1f}" if name in bodies else "")
             if subprocesses:
                 processes = SubprocVecEnv([family.make] * n) if n <= 16 else None
                 speed = _steps_per_second(processes, seconds, time.perf_counter) if processes else None
@@ -410,6 +417,33 @@ def _steps_per_second(vec_env: VecEnv, seconds: float, clock: Callable[[], float
         done += 1
     vec_env.close()
     return done * n / elapsed
+
+
+def _mujoco_steps_per_second(family: hyperrl.Family, n: int, seconds: float) -> float:
+    """Let MuJoCo alone take the steps that ``n`` environments in the default context have taken with random actions."""
+    vec_env: Any = family.vec_env(n, contexts=family.context_space.default[None], seed=0, threads=1)
+    physics = vec_env.simulator.physics
+    vec_env.action_space.seed(0)
+    vec_env.reset()
+    dones = np.ones(n, dtype=bool)
+    played = []
+    for _ in range(100):
+        actions = np.stack([vec_env.action_space.sample() for _ in range(n)])
+        played.append((dones, vec_env.simulator.state.numpy()[:, : physics.size].copy(), actions))
+        dones = vec_env.step(actions)[2]
+    mujoco, bits, substeps = library(), state_bits(), physics.env.frame_skip
+    models = [copy.copy(physics.env.model) for _ in range(n)]
+    simulations = [(model, mujoco.MjData(model)) for model in models]
+    done, begun = 0, time.process_time()
+    while time.process_time() - begun < seconds:
+        for starts, states, actions in played:
+            for i, (model, data) in enumerate(simulations):
+                if starts[i]:
+                    mujoco.mj_setState(model, data, states[i], bits)
+                data.ctrl = actions[i]
+                mujoco.mj_step(model, data, substeps)
+        done += len(played)
+    return done * n / (time.process_time() - begun)
 
 
 if __name__ == "__main__":
