@@ -426,10 +426,12 @@ def _mujoco_steps_per_second(family: hyperrl.Family, n: int, seconds: float) -> 
     vec_env.action_space.seed(0)
     vec_env.reset()
     dones = np.ones(n, dtype=bool)
-    played = []
-    for _ in range(100):
+    played: list[tuple[np.ndarray, ...]] = []
+    for step in range(400):
         actions = np.stack([vec_env.action_space.sample() for _ in range(n)])
-        played.append((dones, vec_env.simulator.state.numpy()[:, : physics.size].copy(), actions))
+        if step >= 300:  # when episodes have fallen out of step with each other
+            states = vec_env.simulator.state.numpy()[:, : physics.size].copy()
+            played.append((dones if played else np.ones(n, dtype=bool), states, actions))
         dones = vec_env.step(actions)[2]
     mujoco, bits, substeps = library(), state_bits(), physics.env.frame_skip
     models = [copy.copy(physics.env.model) for _ in range(n)]
