@@ -75,6 +75,7 @@ def evaluate(
     """
     from hyperrl.evaluation.protocol import evaluate
     from hyperrl.evaluation.reference import find_reference
+    from hyperrl.evaluation.report import HIDDEN
 
     opened = open_agent(agent, family, algorithm, normalizer, trust)
     target = opened.beside(HIDDEN_EVALUATION if hidden else "evaluation.json") if out is None else out
@@ -103,7 +104,7 @@ def evaluate(
     trained = opened.training
     if hidden or trained is None:
         seed_of_model = getattr(model, "seed", None) if trained is None else trained.seed
-        report = replace(report, agent=f"{opened.name} hidden" if hidden else opened.name, seed=seed_of_model)
+        report = replace(report, agent=opened.name + HIDDEN * hidden, seed=seed_of_model)
     else:
         report = report.of(trained)
     report.save(target)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from hyperrl.contexts import Vector
 from hyperrl.evaluation.statistics import Estimate, estimate_iqm
@@ -14,6 +14,9 @@ from hyperrl.rollouts.critic import ValueAccuracy
 from hyperrl.training.record import Training
 from hyperrl.utils.provenance import ModelDescription
 from hyperrl.utils.records import read, write
+
+HIDDEN: Final = " hidden"
+"""How the name of an agent ends that infers its context."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +167,7 @@ class Report:
 
         The agent is called hidden where it infers its context.
         """
-        agent = training.agent if self.inference is None else f"{training.agent} hidden"
+        agent = training.agent if self.inference is None else training.agent + HIDDEN
         return replace(self, agent=agent, seed=training.seed, training=training)
 
     def save(self, path: str | Path) -> None:

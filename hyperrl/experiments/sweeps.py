@@ -21,7 +21,7 @@ from hyperrl.families.family import Family, load_family
 from hyperrl.families.switching import switch_steps
 from hyperrl.inference import InferringAgent, infer_context
 from hyperrl.inference.agent import reader_of
-from hyperrl.inference.record import Learning
+from hyperrl.inference.record import STEPS, SWITCH, Learning
 from hyperrl.training.loop import train
 from hyperrl.training.models import build
 from hyperrl.training.recipe import AgentSpec, agent_spec
@@ -69,6 +69,18 @@ class SweepDefinition:
     evaluate: dict = field(default_factory=dict)
     infer: dict | None = None
     results: str | None = None
+
+
+@dataclass(frozen=True)
+class InferDefinition:
+    """What the table ``infer`` of a sweep's file says: arguments of :func:`hyperrl.infer_context`.
+
+    :param switch: as there; ``[]`` for never, since TOML has no null.
+    """
+
+    steps: int = STEPS
+    contexts: str = "train"
+    switch: int | list = field(default_factory=lambda: [*SWITCH])
 
 
 @dataclass(frozen=True)
@@ -415,14 +427,9 @@ def _inference(table: Mapping[str, Any] | None, seed: int) -> Learning | None:
     """Return how the agents of a seed learn to infer their context, by the table of a sweep's file."""
     if table is None:
         return None
-    valid = ("steps", "contexts", "switch")
-    for key in table:
-        if key not in valid:
-            raise ValueError(f"'infer': unknown key {key!r}: the keys are {list(valid)}.{nearest(key, valid)}")
-    given = dict(table)
-    if "switch" in given:
-        given["switch"] = None if given["switch"] == [] else switch_steps(given["switch"])  # TOML has no null
-    return Learning(**given, seed=seed)
+    given = build_definition(InferDefinition, table, "'infer': ")
+    switch = None if given.switch == [] else switch_steps(given.switch)
+    return Learning(given.steps, seed, given.contexts, switch)
 
 
 def _steps(definition: SweepDefinition, family: str) -> int:

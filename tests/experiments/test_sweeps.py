@@ -74,6 +74,7 @@ def test_fixed_contexts_of_a_split_are_those_of_every_seed(tmp_path: Path) -> No
         ("episodes = 2", "episode = 2", "'evaluate': unknown key 'episode'.* Did you mean 'episodes'"),
         ("seeds =", "infer = {step = 5}\nseeds =", "'infer': unknown key 'step'.* Did you mean 'steps'"),
         ("seeds =", "infer = {steps = 0}\nseeds =", "expected at least one step, got steps=0"),
+        ("seeds =", 'infer = {steps = "many"}\nseeds =', "'infer': 'steps' must be of type int, got str 'many'"),
         ("seeds =", "infer = {switch = [9, 5]}\nseeds =", r"got switch=\[9, 5\]"),
         ("seeds =", 'infer = {contexts = "bound"}\nseeds =', "unknown contexts 'bound'.* Did you mean 'bounds'"),
         (
