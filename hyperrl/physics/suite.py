@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,10 @@ class SuiteEnv(gym.Env[np.ndarray, np.ndarray]):
     :param domain: such as ``"walker"``.
     :param task: such as ``"walk"``.
     :param render_mode: ``"rgb_array"`` or ``None``.
-    :raises ValueError: where ``dm_control`` is not installed, and for a task that the suite has not.
+    :param angles: places in ``dm_control``'s observation of angles in rad, in ascending order. Each is observed as its
+        cosine and sine, in its place. ``dm_control`` does not wrap them: a joint that has turned twice is at 4π.
+    :raises ValueError: where ``dm_control`` is not installed, for a task that the suite has not, and for places that
+        the observation has not.
 
     >>> import hyperrl
     >>> gym.spec("ControlSuite/walker-walk-v0").max_episode_steps
@@ -38,7 +42,7 @@ class SuiteEnv(gym.Env[np.ndarray, np.ndarray]):
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 50}  # noqa: RUF012
 
-    def __init__(self, domain: str, task: str, render_mode: str | None = None) -> None:
+    def __init__(self, domain: str, task: str, render_mode: str | None = None, angles: Sequence[int] = ()) -> None:
         require(f"the task {domain}-{task}", "dmc", "dm_control")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pictures, where there is no screen
@@ -59,7 +63,12 @@ class SuiteEnv(gym.Env[np.ndarray, np.ndarray]):
         spec = self.suite_env.action_spec()
         self.action_space = spaces.Box(spec.minimum.astype(np.float32), spec.maximum.astype(np.float32))
         (observed,) = self.suite_env.observation_spec().values()
-        self.observation_space = spaces.Box(-np.inf, np.inf, observed.shape, np.float64)
+        size = observed.shape[0]
+        self.angles = [place for place in range(size) if place in angles]
+        """Places in ``dm_control``'s observation of the angles that are observed as cosine and sine."""
+        if self.angles != [*angles]:
+            raise ValueError(f"'angles' must be places in an observation of {size}, ascending, got {[*angles]}")
+        self.observation_space = spaces.Box(-np.inf, np.inf, (size + len(angles),), np.float64)
 
     @property
     def physics(self) -> Any:
@@ -86,12 +95,34 @@ class SuiteEnv(gym.Env[np.ndarray, np.ndarray]):
     def reset_model(self) -> np.ndarray:
         """Begin an episode, and return what is observed."""
         self.suite_env.task._random = np.random.RandomState(self.np_random.bit_generator)
-        return self.suite_env.reset().observation["observations"]
+        return self.observed(self.suite_env.reset().observation["observations"])
+
+    def observed(self, own: np.ndarray) -> np.ndarray:
+        """Return what is observed where ``dm_control`` observes ``(…, o)``, with the angles' cosines and sines.
+
+        >>> SuiteEnv("reacher", "hard", angles=[0]).observed(np.array([np.pi, 0.5, 0.1, 0.2, -1.0, 0.0])).round(6)
+        array([-1. ,  0. ,  0.5,  0.1,  0.2, -1. ,  0. ])
+        """
+        if not self.angles:
+            return own
+        after = [place + 1 for place in self.angles]
+        whole = np.insert(own, after, np.sin(own[..., self.angles]), axis=-1)
+        cosines = [place + i for i, place in enumerate(self.angles)]
+        whole[..., cosines] = np.cos(whole[..., cosines])
+        return whole
+
+    def own(self, observed: np.ndarray) -> np.ndarray:
+        """Return what ``dm_control`` observes where ``(…, o + k)`` is observed, with angles in (−π, π]."""
+        cosines = [place + i for i, place in enumerate(self.angles)]
+        sines = [place + 1 for place in cosines]
+        own = observed.copy()
+        own[..., cosines] = np.arctan2(own[..., sines], own[..., cosines])
+        return np.delete(own, sines, axis=-1)
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Take a step of the task."""
         taken = self.suite_env.step(action)
-        return taken.observation["observations"], float(taken.reward), False, False, {}
+        return self.observed(taken.observation["observations"]), float(taken.reward), False, False, {}
 
     def render(self) -> Any:
         """Return a picture by the task's first camera; needs OpenGL."""

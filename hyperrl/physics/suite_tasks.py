@@ -37,8 +37,24 @@ class SuiteTask(Body):
         """
 
     @abstractmethod
+    def own(self, now: Moment) -> Array:
+        """Return what ``dm_control`` observes, ``(n, o)``."""
+
+    @abstractmethod
     def reward(self, now: Moment, action: Array) -> Array:
         """Return the rewards ``(n,)`` of a step."""
+
+    def observe(self, now: Moment) -> Array:
+        """What ``dm_control`` observes, with cosines and sines of angles where the environment has them."""
+        return self.env.observed(self.own(now))
+
+    def state_of(self, observation: Array) -> tuple[Array, Array]:
+        """Return positions and velocities that are observed so; a place along the track is 0."""
+        return self.state_of_own(self.env.own(observation))
+
+    def state_of_own(self, own: Array) -> tuple[Array, Array]:
+        """Return positions and velocities of which ``dm_control`` observes this."""
+        return super().state_of(own)
 
     def start(self, env: Any, state: Array) -> Array:
         """Let an episode begin as the task does."""
@@ -74,7 +90,7 @@ class CartpoleBalance(SuiteTask):
         """(cosine, sine)."""
         return data.xmat[..., self._body("pole_1"), [_ZZ, _XZ]]
 
-    def observe(self, now: Moment) -> Array:
+    def own(self, now: Moment) -> Array:
         """(place of the cart, cosine and sine of the pole's angle, velocities)."""
         return np.concatenate([now.qpos[:, :1], now.derived, now.qvel], axis=1)
 
@@ -87,9 +103,9 @@ class CartpoleBalance(SuiteTask):
         small_velocity = (1 + _tolerance(now.qvel[:, 1], margin=5)) / 2
         return upright * small_control * small_velocity * centered
 
-    def state_of(self, observation: Array) -> tuple[Array, Array]:
+    def state_of_own(self, own: Array) -> tuple[Array, Array]:
         """Return positions and velocities that are observed so."""
-        place, cos, sin, speeds = np.split(observation, [1, 2, 3], axis=1)
+        place, cos, sin, speeds = np.split(own, [1, 2, 3], axis=1)
         return np.concatenate([place, np.arctan2(sin, cos)], axis=1), speeds
 
 
@@ -103,7 +119,7 @@ class BallInCupCatch(SuiteTask):
         target = self.env.model.site("target").id
         return data.site_xpos[..., target, [0, 2]] - data.xpos[..., self._body("ball"), [0, 2]]
 
-    def observe(self, now: Moment) -> Array:
+    def own(self, now: Moment) -> Array:
         """All."""
         return np.concatenate([now.qpos, now.qvel], axis=1)
 
@@ -130,7 +146,7 @@ class WalkerWalk(SuiteTask):
         upright, height = data.xmat[..., torso, [_ZZ]], data.xpos[..., torso, [2]]
         return np.concatenate([orientations, upright, height, data.sensordata[..., :1]], axis=-1)
 
-    def observe(self, now: Moment) -> Array:
+    def own(self, now: Moment) -> Array:
         """(orientations, height, velocities)."""
         return np.concatenate([now.derived[:, :-3], now.derived[:, -2:-1], now.qvel], axis=1)
 
@@ -144,9 +160,9 @@ class WalkerWalk(SuiteTask):
         move = _tolerance(speed, bounds=(target, np.inf), margin=target / 2, value_at_margin=0.5, sigmoid="linear")
         return stand * (5 * move + 1) / 6
 
-    def state_of(self, observation: Array) -> tuple[Array, Array]:
+    def state_of_own(self, own: Array) -> tuple[Array, Array]:
         """Return positions and velocities that are observed so, at the track's origin."""
-        orientations, height, speeds = np.split(observation, [-10, -9], axis=1)
+        orientations, height, speeds = np.split(own, [-10, -9], axis=1)
         angle = np.arctan2(orientations[:, 1::2], orientations[:, ::2])  # of torso, right leg, left leg
         joints = -np.diff(angle, axis=1)
         joints[:, 3] = angle[:, 0] - angle[:, 4]  # the left leg is on the torso too
@@ -164,7 +180,7 @@ class CheetahRun(SuiteTask):
         """(speed,)."""
         return data.sensordata[..., :1]
 
-    def observe(self, now: Moment) -> Array:
+    def own(self, now: Moment) -> Array:
         """All but the place along the track."""
         return np.concatenate([now.qpos[:, 1:], now.qvel], axis=1)
 
@@ -198,7 +214,7 @@ class Reach(SuiteTask):
         target = before.derived[:, :2]
         return np.concatenate([target, target - self.read(batch)], axis=1)
 
-    def observe(self, now: Moment) -> Array:
+    def own(self, now: Moment) -> Array:
         """(angles, way to the target, angular velocities)."""
         return np.concatenate([now.qpos, now.derived[:, 2:], now.qvel], axis=1)
 
@@ -208,9 +224,9 @@ class Reach(SuiteTask):
         radii = self.env.suite_env.task._target_size + self.env.model.geom("finger").size[0]
         return _tolerance(np.sqrt(np.vecdot(way, way)), bounds=(0, radii))
 
-    def state_of(self, observation: Array) -> tuple[Array, Array]:
+    def state_of_own(self, own: Array) -> tuple[Array, Array]:
         """Return positions and velocities that are observed so."""
-        angles, _, speeds = np.split(observation, [2, 4], axis=1)
+        angles, _, speeds = np.split(own, [2, 4], axis=1)
         return angles, speeds
 
     def derived_of(self, qpos: Array, qvel: Array) -> Array:

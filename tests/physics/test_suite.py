@@ -16,7 +16,12 @@ from hyperrl.physics.suite import SuiteEnv
 from hyperrl.physics.suite_tasks import SUITE_TASKS
 
 suite: Any = pytest.importorskip("dm_control.suite")
-FAMILIES = {name.replace("-", "_"): name for name in SUITE_TASKS} | {"reacher_hard_permuted": "reacher-hard"}
+FAMILIES = {name.replace("-", "_"): name for name in SUITE_TASKS} | {
+    "reacher_hard_permuted": "reacher-hard",
+    "reacher_easy_cos_sin": "reacher-easy",
+    "reacher_hard_cos_sin": "reacher-hard",
+    "reacher_hard_permuted_cos_sin": "reacher-hard",
+}
 every_task = pytest.mark.parametrize("name", FAMILIES)
 
 
@@ -26,6 +31,11 @@ def test_the_tasks_are_those_that_are_registered() -> None:
 
 def flat(observation: Any) -> np.ndarray:
     return np.concatenate([np.ravel(value) for value in observation.values()])
+
+
+def seen(env: SuiteEnv, own: np.ndarray) -> np.ndarray:
+    """What is observed where ``dm_control`` observes this, written once more: number by number."""
+    return np.array([f(x) for i, x in enumerate(own) for f in ((np.cos, np.sin) if i in env.angles else (float,))])
 
 
 @every_task
@@ -58,7 +68,7 @@ def test_a_row_equals_dm_control_step_for_step(name: str) -> None:
             library().mj_setState(inner.model, inner.data, state[:size].copy(), state_bits())
             if derive is not None:
                 derive(inner.model, inner.data)
-        assert_array_equal(flat(inner.suite_env.task.get_observation(inner.physics)), row)
+        assert_array_equal(seen(inner, flat(inner.suite_env.task.get_observation(inner.physics))), row)
         envs.append(inner)
     rng = np.random.default_rng(0)
     for _ in range(150):
@@ -67,7 +77,7 @@ def test_a_row_equals_dm_control_step_for_step(name: str) -> None:
         assert not dones.any()
         for i, env in enumerate(envs):
             taken = env.suite_env.step(actions[i])
-            assert_array_equal(observation["observation"][i], taken.observation["observations"])
+            assert_array_equal(observation["observation"][i], seen(env, taken.observation["observations"]))
             assert rewards[i] == np.float32(taken.reward)
 
 
@@ -83,13 +93,13 @@ def test_at_the_default_context_it_is_dm_controls_own(name: str) -> None:
     inner = env.unwrapped.env.unwrapped
     inner.np_random = np.random.default_rng(5)
     first, _ = env.reset()
-    assert_array_equal(first["observation"], flat(own.reset().observation))
+    assert_array_equal(first["observation"], seen(inner, flat(own.reset().observation)))
     rng = np.random.default_rng(0)
     for _ in range(30):
         action = rng.uniform(-1, 1, env.action_space.shape).astype(np.float32)
         observation, reward, terminated, truncated, _ = env.step(action)
         taken = own.step(action)
-        assert_array_equal(observation["observation"], flat(taken.observation))
+        assert_array_equal(observation["observation"], seen(inner, flat(taken.observation)))
         assert (reward, terminated, truncated) == (taken.reward, False, False)
 
 
@@ -163,3 +173,9 @@ def test_what_is_not_installed_or_unknown_is_named(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(hyperrl.utils.extras, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"walker-walk needs dm_control: pip install dm_control, .*\[dmc\]"):
         hyperrl.load_family("walker_walk").make()
+
+
+def test_places_of_angles_that_are_not_there_are_refused() -> None:
+    for angles in ([6], [-1], [1, 0], [0, 0], [0.5]):
+        with pytest.raises(ValueError, match=r"'angles' must be places in an observation of 6, ascending, got \["):
+            SuiteEnv("reacher", "hard", angles=angles)  # pyright: ignore[reportArgumentType]
