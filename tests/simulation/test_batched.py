@@ -132,26 +132,25 @@ def test_each_reset_and_each_episode_begins_anew(name):
 
 
 @every_family
-def test_fresh_contexts_are_uniform_in_the_training_range(name):
+def test_fresh_contexts_are_uniform_and_one_episode_says_nothing_about_the_next(name):
     space = FAMILIES[name].context_space
-    drawn = make(name, 4000).reset()["context"]
+    n = 4000 if name in IN_TORCH else 1000  # MuJoCo makes the models of its episodes one by one
+    vec_env = make(name, n, seed=1)
+    first, second = vec_env.reset(), vec_env.reset()
+    drawn = first["context"]
     assert space.in_training_range(np.clip(drawn.astype(np.float64), space.low, space.high)).mean() > 0.99
     reference = space.sample("train", 4000, seed=1)
     width = reference.max(axis=0) - reference.min(axis=0)
     assert (abs(np.quantile(drawn, [0.1, 0.3, 0.6, 0.8], axis=0) - np.quantile(reference, [0.1, 0.3, 0.6, 0.8], axis=0))
             < 0.1 * width).all()  # fmt: skip
+    bound = 5 / np.sqrt(n)  # standard deviations of the correlation of what is independent
     correlation = np.corrcoef(drawn.T) - np.eye(len(space))
-    assert abs(correlation).max() < 0.08
-
-
-@every_family
-def test_one_episode_says_nothing_about_the_next(name):
-    vec_env = make(name, 4000, seed=1)
-    first, second = (np.concatenate(list(vec_env.reset().values()), axis=1) for _ in range(2))
-    first, second = (values[:, values.std(axis=0) > 1e-9] for values in (first, second))
-    k = first.shape[1]
-    across = np.corrcoef(first.T, second.T)[:k, k:]
-    assert abs(across).max() < 0.08
+    assert abs(correlation).max() < bound
+    rows = (np.concatenate(list(observation.values()), axis=1) for observation in (first, second))
+    one, next_one = (values[:, values.std(axis=0) > 1e-9] for values in rows)
+    k = one.shape[1]
+    across = np.corrcoef(one.T, next_one.T)[:k, k:]
+    assert abs(across).max() < bound
 
 
 @every_family
@@ -176,14 +175,14 @@ def test_the_end_of_an_episode(name):
     vec_env = short(name, 4)
     vec_env.seed(1)
     before, returns, lengths, ends = vec_env.reset(), np.zeros(4), np.zeros(4, dtype=int), 0
+    simulator, apart = vec_env.simulator, FAMILIES[name].physics()
     for action in draw_actions(vec_env, 40):
-        state = copy.deepcopy(vec_env.simulator)
+        state, columns = simulator.state.clone(), {name: values.clone() for name, values in simulator._c.items()}
         after, reward, done, infos = vec_env.step(action)
         returns, lengths = returns + reward, lengths + 1
-        next_state, _, terminated = state.physics.step(
-            state.state, state._action(to_tensor(action, state.action_space), checked=True), state._c
-        )
-        last = state.physics.observe(next_state).numpy().astype(after["observation"].dtype)
+        taken = simulator._action(to_tensor(action, simulator.action_space), checked=True)
+        next_state, _, terminated = apart.step(state, taken, columns)
+        last = apart.observe(next_state).numpy().astype(after["observation"].dtype)
         for i, info in enumerate(infos):
             if not done[i]:
                 assert info == {}
@@ -442,7 +441,7 @@ def first_end(env):
 @every_family
 def test_gymnasiums_vector_environment_does_what_its_own_do(name):
     family = FAMILIES[name]
-    kwargs: dict[str, Any] = dict(num_envs=3, context=family.context_space.default)
+    kwargs: dict[str, Any] = dict(num_envs=3, context=family.context_space.default, max_episode_steps=30)
     env: Any = gym.make_vec(family.id, **kwargs)
     same_step = dict(autoreset_mode=AutoresetMode.SAME_STEP)
     sync: Any = gym.make_vec(family.id, vectorization_mode="sync", vector_kwargs=same_step, **kwargs)
