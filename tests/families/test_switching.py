@@ -108,7 +108,8 @@ def test_given_contexts_are_switched_between_and_irrelevant_features_change_noth
 @every_family
 def test_gymnasiums_environments_switch_as_the_batched_ones_do(name: str) -> None:
     family = FAMILIES[name]._with(max_episode_steps=40)
-    few, many = (family.vec_env(n, switch=(2, 5), backend="gymnasium", seed=3) for n in (2, 3))
+    pair: Any = [family.vec_env(n, switch=(2, 5), backend="gymnasium", seed=3) for n in (2, 3)]
+    few, many = pair
     observations = [vec_env.reset() for vec_env in (few, many)]
     space, steps = few.action_space, [0, 0]
     for i in range(60):

@@ -178,4 +178,4 @@ def test_what_is_not_installed_or_unknown_is_named(monkeypatch: pytest.MonkeyPat
 def test_places_of_angles_that_are_not_there_are_refused() -> None:
     for angles in ([6], [-1], [1, 0], [0, 0], [0.5]):
         with pytest.raises(ValueError, match=r"'angles' must be places in an observation of 6, ascending, got \["):
-            SuiteEnv("reacher", "hard", angles=angles)  # pyright: ignore[reportArgumentType]
+            SuiteEnv("reacher", "hard", angles=angles)
