@@ -5,6 +5,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import over_families
@@ -133,8 +134,8 @@ def filled(text: str, results: Mapping[str, Mapping[str, Comparison]]) -> str:
 
 def _over(name: str, results: Mapping[str, Mapping[str, Comparison]]) -> over_families.Table | None:
     """Return a table over several families, ``None`` where each row is of one."""
-    if name == "aib with sac":
-        return with_sac(results)
+    if name == "aib means":
+        return means(results)
     if name == "aib hidden":
         return hidden(results)
     if name == "features":
@@ -247,25 +248,45 @@ def hidden(results: Mapping[str, Mapping[str, Comparison]]) -> over_families.Tab
         return [title, agent, *(shown(pooled_iqm(each_family)) for each_family in shares)]
 
     rows = [row(family, f"`{agent.removesuffix(HIDDEN)}`", (family,)) for family, (_, agent) in trained.items()]
-    rows += [row(title, "", families) for title, families in AIB_GROUPS.items() if {*families} <= trained.keys()]
+    for title, families in AIB_GROUPS.items():
+        if {*families} <= trained.keys():
+            rows.append(row(title, "", families))
+            rows.append(row(f"{title}, with `_cos_sin`", "", [_with_angles(family, trained) for family in families]))
     return ("family", "agent", *(f"`{split}`" for split in MESH_SPLITS), f"`{MESH_SPLITS[2]}`, told"), rows
 
 
-def with_sac(results: Mapping[str, Mapping[str, Comparison]]) -> over_families.Table:
-    """Make AIB's means over environments, of SAC's agents where they have been trained and of PPO's elsewhere."""
+def means(results: Mapping[str, Mapping[str, Comparison]]) -> over_families.Table:
+    """Make AIB's means over environments of three sets of trainings.
+
+    They are PPO's, PPO's with SAC's where there are some, and these with the Reachers whose angle is observed as cosine
+    and sine.
+    """
     columns = [(kind, split) for split in (MESH_SPLITS[2], MESH_SPLITS[0]) for kind in ("hyper", "concat")]
 
-    def shares(family: str, kind: str, split: str) -> np.ndarray:
+    def shares(family: str, with_sac: bool, with_angles: bool, kind: str, split: str) -> np.ndarray:
         sac = results["aib-sac"].get(family)
-        if sac is not None and {*SAC_AGENTS} <= {*sac.agents}:
+        if with_sac and sac is not None and {*SAC_AGENTS} <= {*sac.agents}:
             return _shares(sac, f"{kind}-sac", (split,))
-        return _shares(results["aib"][family], f"{kind}-ppo", (split,))
+        name = _with_angles(family, results["aib"]) if with_angles else family
+        return _shares(results["aib"][name], f"{kind}-ppo", (split,))
 
+    sets = {"PPO": (False, False), "with SAC": (True, False), "with SAC and `_cos_sin`": (True, True)}
     rows = [
-        [title, *(shown(pooled_iqm([shares(family, *column) for family in families])) for column in columns)]
+        [
+            title,
+            said,
+            *(shown(pooled_iqm([shares(family, *which, *column) for family in families])) for column in columns),
+        ]
         for title, families in AIB_GROUPS.items()
+        for said, which in sets.items()
     ]
-    return ("environments", *(f"{kind}, `{split}`" for kind, split in columns)), rows
+    return ("environments", "trainings", *(f"{kind}, `{split}`" for kind, split in columns)), rows
+
+
+def _with_angles(family: str, of: Mapping[str, Any]) -> str:
+    """Return the family that observes cosines and sines in the place of an angle, where there are results of it."""
+    other = f"{family}_cos_sin"
+    return other if other in of else family
 
 
 def _titles(agents: Iterable[str]) -> tuple[str, ...]:

@@ -14,13 +14,12 @@ from hyperrl import load_family
 from hyperrl.evaluation import Report, Split
 from hyperrl.evaluation.statistics import interquartile_mean
 from hyperrl.experiments.comparison import Comparison
-from hyperrl.experiments.sweeps import read_sweep
-from hyperrl.utils.definitions import read_toml
+from hyperrl.experiments.sweeps import read_sweep, sweep_table
 
 ROOT = results.ROOT
 SWEEPS: dict[str, list[Path]] = {}  # by the folder that they write to
 for file in sorted((ROOT / "scripts" / "sweeps").glob("*.toml")):
-    SWEEPS.setdefault(Path(read_toml(file)["results"]).name, []).append(file)
+    SWEEPS.setdefault(Path(sweep_table(file)["results"]).name, []).append(file)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +42,7 @@ def test_the_tables_of_hidden_contexts_are_those_of_the_files() -> None:
 
 @pytest.mark.parametrize("source", SWEEPS)
 def test_every_file_is_of_a_cell_of_the_sweep(source: str, every: dict[str, dict[str, Comparison]]) -> None:
-    used = [file for file in SWEEPS[source] if not every[source].keys().isdisjoint(read_toml(file)["families"])]
+    used = [file for file in SWEEPS[source] if not every[source].keys().isdisjoint(sweep_table(file)["families"])]
     cells = {cell.name: cell for file in used for cell in read_sweep(file)}
     for name, comparison in every[source].items():
         for label, reports in comparison.reports.items():

@@ -43,6 +43,8 @@ DIGITS = 6  # of a return in a file of results
 class SweepDefinition:
     """What the file of a sweep says.
 
+    Its key ``like`` names another sweep's file in its folder, whose keys stand where it has none.
+
     :param families: names or paths; paths are relative to the file.
     :param agents: names or paths of recipes, or tables with ``recipe``, ``name`` and ``set``: overrides of that agent.
     :param steps: environment steps of each training, or a table of them by family.
@@ -179,12 +181,31 @@ def read_sweep(path: str | Path) -> list[Cell]:
 
 def _read(path: Path) -> tuple[list[Cell], Path | None]:
     """Return the cells of a sweep's file and the folder of results that it names."""
-    table = read_toml(path)
+    table = sweep_table(path)
     try:
         definition = build_definition(SweepDefinition, table)
         return cells(definition, path.parent), None if definition.results is None else path.parent / definition.results
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
+
+
+def sweep_table(path: Path) -> dict[str, Any]:
+    """Return the keys of a sweep's file, with those of the file that it is ``like``.
+
+    :raises ValueError: where either cannot be read, and where ``like`` is no file in the same folder.
+    """
+    table = read_toml(path)
+    like = table.pop("like", None)
+    if like is None:
+        return table
+    if not isinstance(like, str) or Path(like).name != like:
+        raise ValueError(
+            f"{path}: 'like' must name a sweep's file in the same folder, such as 'aib.toml', got {like!r}"
+        )
+    other = read_toml(path.parent / like)
+    if "like" in other:
+        raise ValueError(f"{path}: 'like' names {like!r}, which is like {other['like']!r} itself: name that")
+    return other | table
 
 
 def cells(definition: SweepDefinition, folder: str | Path = ".") -> list[Cell]:

@@ -90,6 +90,35 @@ def test_a_faulty_file_is_refused_before_anything_runs(old: str, new: str, messa
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_sweep_like_another_has_its_keys(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    (tmp_path / "more.toml").write_text('like = "tiny.toml"\nseeds = [5]\nset = {n_envs = 8}\nresults = "more"\n')
+    cells = read_sweep(tmp_path / "more.toml")
+    assert [(cell.family, cell.agent.name, cell.seed, cell.steps) for cell in cells] == [
+        (family, agent, 5, steps)
+        for family, steps in (("ode", 2000), ("pendulum", 1000))
+        for agent in ("hyper-ppo", "small")
+    ]
+    assert {cell.agent.definition.n_envs for cell in cells} == {8}
+    assert [dict(cell.evaluation) for cell in cells] == [dict(cell.evaluation) for cell in read_sweep(path)][:4]
+
+
+@pytest.mark.parametrize(
+    ("like", "message"),
+    [
+        ("3", "more.toml: 'like' must name a sweep's file in the same folder, such as 'aib.toml', got 3"),
+        ('"../tiny.toml"', r"in the same folder, such as 'aib.toml', got '../tiny.toml'"),
+        ('"tiy.toml"', "tiy.toml cannot be read: No such file"),
+        ('"more.toml"', "'like' names 'more.toml', which is like 'more.toml' itself"),
+    ],
+)
+def test_a_sweep_like_what_is_no_sweep_is_refused(like: str, message: str, tmp_path: Path) -> None:
+    write(tmp_path)
+    (tmp_path / "more.toml").write_text(f"like = {like}\n")
+    with pytest.raises(ValueError, match=message):
+        read_sweep(tmp_path / "more.toml")
+
+
 def test_cells_are_trained_once_and_stand_in_small_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     states: list[SweepState] = []
     path = write(tmp_path, FILE.replace('"ode", ', "").replace("seeds = [3, 4]", "seeds = [3]"))
