@@ -19,14 +19,28 @@ from torch import Tensor, nn
 from hyperrl.hypernet import Groups, HyperNetwork, distinct, is_static
 from hyperrl.policies.acting import ActingNetwork, Method, OnColumns
 from hyperrl.policies.arguments import names_checked, passed_on
-from hyperrl.policies.context import ContextPolicy, ContextReader
-from hyperrl.policies.hyper_config import GeneratedPolicy, add_to_loss, by_layer, without
+from hyperrl.policies.context import ContextReader
+from hyperrl.policies.hyper_config import GeneratedPolicy, by_layer, without
 from hyperrl.policies.latent import with_latent
+from hyperrl.policies.loss import BoundedMeans, add_to_loss
 from hyperrl.policies.tracing import unvalidated
 
 
-class OrdinaryActorCritic(ContextPolicy):
+class OrdinaryActorCritic(BoundedMeans):
     """An actor-critic whose weights are not generated: to be inherited before SB3's."""
+
+    def evaluate_actions(self: Any, obs: PyTorchObs, actions: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return values ``(B, 1)``, log-probabilities ``(B,)`` of the actions, and entropies ``(B,)``."""
+        values, log_prob, entropy = ActorCriticPolicy.evaluate_actions(self, obs, actions)
+        return self.bounded(values, self.action_dist), log_prob, entropy
+
+    def get_distribution(self: Any, obs: PyTorchObs) -> Distribution:
+        """Return the distribution of actions.
+
+        :raises ValueError: where a gradient is asked for and there is ``bounds_loss``, which would be left out: TRPO's.
+        """
+        self.check_loss(is_penalised=self.bounds_loss > 0)
+        return ActorCriticPolicy.get_distribution(self, obs)
 
     def acting_network(self: Any) -> ActingNetwork:
         """Return the actor without its log-std."""
@@ -61,6 +75,8 @@ class UnawarePolicy(OrdinaryActorCritic, ActorCriticPolicy):
     :param optimizer_kwargs: its keyword arguments but the learning rate.
     :param context_key: name of the context in a Dict observation.
     :param context_slice: ``(start, stop)`` of the context in a flat observation, such as ``(-4, None)``.
+    :param bounds_loss: weight in the loss of how far the means of continuous actions lie outside the action space; see
+        :class:`~hyperrl.policies.loss.BoundedMeans`.
     """
 
     include_context: ClassVar = False
@@ -88,6 +104,7 @@ class UnawarePolicy(OrdinaryActorCritic, ActorCriticPolicy):
         *,
         context_key: str = "context",
         context_slice: tuple[int, int | None] | None = None,
+        bounds_loss: float = 0.0,
     ) -> None:
         super().__init__(**passed_on(locals()))
 
@@ -114,6 +131,8 @@ class ConcatPolicy(OrdinaryActorCritic, ActorCriticPolicy):
     :param optimizer_kwargs: its keyword arguments but the learning rate.
     :param context_key: name of the context in a Dict observation.
     :param context_slice: ``(start, stop)`` of the context in a flat observation, such as ``(-4, None)``.
+    :param bounds_loss: weight in the loss of how far the means of continuous actions lie outside the action space; see
+        :class:`~hyperrl.policies.loss.BoundedMeans`.
     """
 
     include_context: ClassVar = True
@@ -141,6 +160,7 @@ class ConcatPolicy(OrdinaryActorCritic, ActorCriticPolicy):
         *,
         context_key: str = "context",
         context_slice: tuple[int, int | None] | None = None,
+        bounds_loss: float = 0.0,
     ) -> None:
         super().__init__(**passed_on(locals()))
 
@@ -161,7 +181,7 @@ class LogStdGenerator(nn.Linear):
         return super().forward(input / self.in_features)
 
 
-class HyperPolicy(GeneratedPolicy, ActorCriticPolicy):
+class HyperPolicy(GeneratedPolicy, BoundedMeans, ActorCriticPolicy):  # pyright: ignore[reportIncompatibleMethodOverride]
     """An actor-critic whose weights a hypernetwork produces from the context: actor, critic and log-std.
 
     All contexts start from the networks that SB3 would make. With gSDE (``use_sde=True``), noise is linear in the
@@ -186,6 +206,8 @@ class HyperPolicy(GeneratedPolicy, ActorCriticPolicy):
     :param optimizer_kwargs: its keyword arguments but the learning rate.
     :param context_key: name of the context in a Dict observation.
     :param context_slice: ``(start, stop)`` of the context in a flat observation, such as ``(-4, None)``.
+    :param bounds_loss: weight in the loss of how far the means of continuous actions lie outside the action space; see
+        :class:`~hyperrl.policies.loss.BoundedMeans`.
     :param head: how weights are generated, one of :data:`~hyperrl.hypernet.HEADS`.
     :param rank: directions per layer, of the head ``"low_rank"``.
     :param chunk_size: weights of a chunk, of the head ``"chunked"``.
@@ -243,6 +265,7 @@ class HyperPolicy(GeneratedPolicy, ActorCriticPolicy):
         *,
         context_key: str = "context",
         context_slice: tuple[int, int | None] | None = None,
+        bounds_loss: float = 0.0,
         head: str = "low_rank",
         rank: int | None = None,
         chunk_size: int | None = None,
@@ -348,6 +371,7 @@ class HyperPolicy(GeneratedPolicy, ActorCriticPolicy):
         if self.hyper_config.is_penalised and torch.is_grad_enabled():
             penalties = [self.hyper_config.penalty(net, condition.unique) for net in (self.actor, self.critic)]
             values = add_to_loss(values, penalties[0] + penalties[1])
+        values = self.bounded(values, distribution)
         return values, distribution.log_prob(actions), distribution.entropy()
 
     @unvalidated(only_static=True)
@@ -356,11 +380,7 @@ class HyperPolicy(GeneratedPolicy, ActorCriticPolicy):
 
         :raises ValueError: where a gradient is asked for and the loss has penalties, which would be left out: TRPO's.
         """
-        if self.hyper_config.is_penalised and torch.is_grad_enabled():
-            raise ValueError(
-                "squared_norm and similarity are added to a loss computed from evaluate_actions, as PPO and A2C do; "
-                "TRPO computes its own from the distribution: leave them 0"
-            )
+        self.check_loss(self.hyper_config.is_penalised or self.bounds_loss > 0)
         features = BaseModel.extract_features(self, obs, self.pi_features_extractor)
         return self._distribution(self._condition(self._context(obs)), features)
 

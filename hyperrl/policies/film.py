@@ -43,6 +43,8 @@ class FilmPolicy(OrdinaryActorCritic, ActorCriticPolicy):
     :param optimizer_kwargs: its keyword arguments but the learning rate.
     :param context_key: name of the context in a Dict observation.
     :param context_slice: ``(start, stop)`` of the context in a flat observation, such as ``(-4, None)``.
+    :param bounds_loss: weight in the loss of how far the means of continuous actions lie outside the action space; see
+        :class:`~hyperrl.policies.loss.BoundedMeans`.
     :param embedding: widths of the context encoders, one for the actor and one for the critic.
 
     >>> from stable_baselines3 import PPO
@@ -75,6 +77,7 @@ class FilmPolicy(OrdinaryActorCritic, ActorCriticPolicy):
         *,
         context_key: str = "context",
         context_slice: tuple[int, int | None] | None = None,
+        bounds_loss: float = 0.0,
         embedding: Sequence[int] = (64, 64),
     ) -> None:
         if not embedding or min(embedding) < 1:

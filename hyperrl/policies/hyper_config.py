@@ -9,7 +9,6 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from hyperrl.contexts import ContextBox
@@ -224,29 +223,6 @@ def without(state: Mapping[str, Tensor], module: str) -> dict[str, Tensor]:
 def by_layer(state: Mapping[str, Tensor]) -> list[list[tuple[str, Tensor]]]:
     """Group the state dict of an ``nn.Sequential`` by its layers, in their order."""
     return [list(layer) for _, layer in groupby(state.items(), key=lambda item: item[0].partition(".")[0])]
-
-
-def add_to_loss(x: Tensor, penalty: Tensor) -> Tensor:
-    """Return ``x``, such that a loss computed from it has the gradient of that loss plus the penalty.
-
-    For a loss that somebody else computes. It must be the one on which ``backward`` is called, and depend on ``x``.
-
-    >>> x, theta = torch.tensor([1.0, 2.0], requires_grad=True), torch.tensor(3.0, requires_grad=True)
-    >>> (5 * add_to_loss(x, theta**2)).sum().backward()
-    >>> x.grad, theta.grad
-    (tensor([5., 5.]), tensor(6.))
-    """
-    return _AddToLoss.apply(x, penalty)
-
-
-class _AddToLoss(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, penalty: Tensor) -> Tensor:
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return gradient, gradient.new_ones(())
 
 
 class _TaskId(nn.Module):

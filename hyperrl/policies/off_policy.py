@@ -15,8 +15,9 @@ from hyperrl.hypernet import HyperNetwork, distinct
 from hyperrl.hypernet.measures import diagnostics
 from hyperrl.policies.acting import ActingNetwork, FirstColumns, OnColumns
 from hyperrl.policies.context import ContextReader
-from hyperrl.policies.hyper_config import GeneratedPolicy, HyperConfig, add_to_loss, by_layer, without
+from hyperrl.policies.hyper_config import GeneratedPolicy, HyperConfig, by_layer, without
 from hyperrl.policies.latent import with_latent
+from hyperrl.policies.loss import add_to_loss
 from hyperrl.policies.tracing import unvalidated
 
 
