@@ -121,9 +121,10 @@ def test_the_benchmark_takes_the_interquartile_mean_of_means_over_contexts() -> 
         assert row[3] == "–"
 
 
-def test_means_with_sac_are_of_its_agents_where_both_have_been_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_means_are_of_other_trainings_where_both_agents_have_them(monkeypatch: pytest.MonkeyPatch) -> None:
     families = results.AIB_GROUPS["all"]
     monkeypatch.setitem(results.AIB_GROUPS, "ode", ("ode",))
+    monkeypatch.setitem(results.AIB_GROUPS, "reacher", ("reacher_hard",))
     splits = [*results.MESH_SPLITS]
 
     def compared(name: str, algorithm: str, agents: tuple[str, ...], share: float) -> Comparison:
@@ -134,9 +135,13 @@ def test_means_with_sac_are_of_its_agents_where_both_have_been_trained(monkeypat
         return Comparison([Report(name, made, agent=f"{agent}-{algorithm}", seed=1) for agent in agents])
 
     ppo = {name: compared(name, "ppo", ("hyper", "concat"), 0.5) for name in families}
+    ppo["reacher_hard_cos_sin"] = compared("reacher_hard_cos_sin", "ppo", ("hyper", "concat"), 0.7)
     both = {"ode": compared("ode", "sac", ("hyper", "concat"), 0.9)}
     one = {"ode": compared("ode", "sac", ("hyper",), 0.9)}
     for sac, expected in ((both, "0.900"), (one, "0.500"), ({}, "0.500")):
-        _, rows = results.with_sac({"aib": ppo, "aib-sac": sac})
-        assert all(cell.startswith("0.500") for cell in rows[0][1:])
-        assert all(cell.startswith(expected) for cell in rows[-1][1:])
+        _, rows = results.means({"aib": ppo, "aib-sac": sac})
+        found = {(title, said): {cell.split()[0] for cell in cells} for title, said, *cells in rows}
+        sets = ("PPO", "with SAC", "with SAC and `_cos_sin`")
+        assert [found["ode", said] for said in sets] == [{"0.500"}, {expected}, {expected}]
+        assert [found["reacher", said] for said in sets] == [{"0.500"}, {"0.500"}, {"0.700"}]
+        assert found["all", "PPO"] == {"0.500"}

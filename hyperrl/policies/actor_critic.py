@@ -34,14 +34,6 @@ class OrdinaryActorCritic(BoundedMeans):
         values, log_prob, entropy = ActorCriticPolicy.evaluate_actions(self, obs, actions)
         return self.bounded(values, self.action_dist), log_prob, entropy
 
-    def get_distribution(self: Any, obs: PyTorchObs) -> Distribution:
-        """Return the distribution of actions.
-
-        :raises ValueError: where a gradient is asked for and there is ``bounds_loss``, which would be left out: TRPO's.
-        """
-        self.check_loss(is_penalised=self.bounds_loss > 0)
-        return ActorCriticPolicy.get_distribution(self, obs)
-
     def acting_network(self: Any) -> ActingNetwork:
         """Return the actor without its log-std."""
         actor = OnColumns(
@@ -380,7 +372,11 @@ class HyperPolicy(GeneratedPolicy, BoundedMeans, ActorCriticPolicy):  # pyright:
 
         :raises ValueError: where a gradient is asked for and the loss has penalties, which would be left out: TRPO's.
         """
-        self.check_loss(self.hyper_config.is_penalised or self.bounds_loss > 0)
+        if self.hyper_config.is_penalised and torch.is_grad_enabled():
+            raise ValueError(
+                "squared_norm and similarity are added to a loss computed from evaluate_actions, as PPO and A2C do; "
+                "TRPO computes its own from the distribution: leave them 0"
+            )
         features = BaseModel.extract_features(self, obs, self.pi_features_extractor)
         return self._distribution(self._condition(self._context(obs)), features)
 

@@ -56,17 +56,6 @@ class BoundedMeans(ContextPolicy):
             return values
         return add_to_loss(values, self.bounds_loss * self.outside(distribution).square().sum(1).mean())
 
-    def check_loss(self, is_penalised: bool) -> None:
-        """Refuse to give a distribution with gradients where the loss has further terms.
-
-        :raises ValueError: for these, since they are added where ``evaluate_actions`` is called.
-        """
-        if is_penalised and torch.is_grad_enabled():
-            raise ValueError(
-                "bounds_loss, squared_norm and similarity are added to a loss computed from evaluate_actions, as PPO "
-                "and A2C do; TRPO computes its own from the distribution: leave them 0"
-            )
-
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return super()._get_constructor_parameters() | dict(bounds_loss=self.bounds_loss)
 

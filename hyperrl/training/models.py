@@ -75,6 +75,8 @@ def build(
         policy, policy_kwargs = policy_class(definition.policy, definition.algorithm)
         hyperparameters = _hyperparameters(algorithm, definition.hyperparameters)
         policy_kwargs |= arguments(policy, with_classes(definition.policy_kwargs), "policy_kwargs", hidden=SPACES)
+        if definition.algorithm == "TRPO" and policy_kwargs.get("bounds_loss"):
+            raise ValueError("TRPO knows no 'bounds_loss': it is a term of the losses of PPO and A2C")
         of_device = "auto" if trainer == "device" and place.type == "cuda" else "cpu"  # where MuJoCo stays
         vec_env: VecEnv = family.vec_env(
             definition.n_envs, contexts=contexts, seed=seed, switch=definition.switch, device=of_device

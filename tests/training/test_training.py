@@ -415,6 +415,7 @@ def test_a_run_folder_is_never_overwritten(quick: Path, tmp_path: Path) -> None:
         ("n_steps", "nsteps", "hyperparameters: PPO knows no 'nsteps': the names are ['learning_rate', 'n_steps',"),
         ("n_steps", "nsteps", "Did you mean 'n_steps'?"),
         ("[policy_kwargs]", "[policy_kwargs]\nrnk = 3", "policy_kwargs: HyperPolicy knows no 'rnk'"),
+        ("[policy_kwargs]", "[policy_kwargs]\nbounds_loss = -1.0", "expected bounds_loss ≥ 0, got bounds_loss=-1.0"),
         ('"lin_1e-2"', '"linear"', "learning_rate must be a number, or such as 'lin_1e-3'"),
         ('"lin_1e-2"', '"lin_x"', "learning_rate must be a number, or such as 'lin_1e-3'"),
     ],
@@ -424,6 +425,13 @@ def test_faults_in_a_recipe_are_named(quick: Path, old: str, new: str, message: 
     with pytest.raises(ValueError, match=re.escape(message)) as error:
         train("pendulum", quick, steps=1)
     assert str(error.value).startswith(str(quick))
+
+
+def test_trpo_refuses_a_term_that_its_loss_would_leave_out(quick: Path) -> None:
+    head = 'algorithm = "TRPO"\npolicy = "hyper"\nn_envs = 2\n'
+    quick.write_text(f"{head}[hyperparameters]\n[policy_kwargs]\nbounds_loss = 0.1\n")
+    with pytest.raises(ValueError, match="TRPO knows no 'bounds_loss': it is a term of the losses of PPO and A2C"):
+        train("pendulum", quick, steps=1)
 
 
 def test_bad_arguments_are_refused(quick: Path, tmp_path: Path) -> None:
