@@ -40,6 +40,8 @@ POLICIES: dict[str, tuple[Any, dict[str, Any]]] = {
     "concat": (hyperrl.ConcatPolicy, {}),
     "film": (FilmPolicy, {}),
     "unaware": (hyperrl.UnawarePolicy, {}),
+    "bounded": (hyperrl.HyperPolicy, dict(bounds_loss=0.5, net_arch=[8, 8])),
+    "bounded concat": (hyperrl.ConcatPolicy, dict(bounds_loss=0.5, net_arch=[8, 8])),
     "SB3's": ("MultiInputPolicy", dict(features_extractor_class=ContextExtractor)),
 }
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -91,6 +93,11 @@ def test_an_update_is_stable_baselines3s(
     for model in (ours, theirs):
         torch.manual_seed(0)
         in_float64(model, monkeypatch)
+        if policy.startswith("bounded"):
+            with torch.no_grad():
+                (getattr(model.policy, "action_net", None) or model.policy.actor.head.base[-1]).bias += 3
+            mean = model.policy.get_distribution(model.policy.obs_to_tensor(model._last_obs)[0])
+            assert (model.policy.outside(mean) > 0).any()
         np.random.seed(0)  # noqa: NPY002
         (DevicePPO if model is ours else PPO).train(model)
     assert ours._is_recorded
