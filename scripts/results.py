@@ -268,6 +268,7 @@ def means(results: Mapping[str, Mapping[str, Comparison]]) -> over_families.Tabl
         if with_sac and sac is not None and {*SAC_AGENTS} <= {*sac.agents}:
             return _shares(sac, f"{kind}-sac", (split,))
         name = _with_angles(family, results["aib"]) if with_angles else family
+        name = name if {"hyper-ppo", "concat-ppo"} <= {*results["aib"][name].agents} else family
         return _shares(results["aib"][name], f"{kind}-ppo", (split,))
 
     sets = {"PPO": (False, False), "with SAC": (True, False), "with SAC and `_cos_sin`": (True, True)}
