@@ -251,7 +251,9 @@ def hidden(results: Mapping[str, Mapping[str, Comparison]]) -> over_families.Tab
     for title, families in AIB_GROUPS.items():
         if {*families} <= trained.keys():
             rows.append(row(title, "", families))
-            rows.append(row(f"{title}, with `_cos_sin`", "", [_with_angles(family, trained) for family in families]))
+            others = tuple(_with_angles(family, trained) for family in families)
+            if others != families:
+                rows.append(row(f"{title}, with `_cos_sin`", "", others))
     return ("family", "agent", *(f"`{split}`" for split in MESH_SPLITS), f"`{MESH_SPLITS[2]}`, told"), rows
 
 

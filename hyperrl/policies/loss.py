@@ -15,7 +15,7 @@ from hyperrl.policies.context import ContextPolicy
 
 
 class BoundedMeans(ContextPolicy):
-    """An actor-critic whose loss may grow where the means of actions leave the action space: before SB3's class.
+    """An actor-critic whose loss may grow where the means of actions leave the action space.
 
     Algorithms clip actions to the action space. Once a mean lies several standard deviations outside, all actions are
     clipped to the same one, and nothing better is ever tried. The term is known as *bounds loss* from rl_games.
