@@ -95,35 +95,38 @@ class SuiteEnv(gym.Env[np.ndarray, np.ndarray]):
     def reset_model(self) -> np.ndarray:
         """Begin an episode, and return what is observed."""
         self.suite_env.task._random = np.random.RandomState(self.np_random.bit_generator)
-        return self.observed(self.suite_env.reset().observation["observations"])
-
-    def observed(self, own: np.ndarray) -> np.ndarray:
-        """Return what is observed where ``dm_control`` observes ``(…, o)``, with the angles' cosines and sines.
-
-        >>> SuiteEnv("reacher", "hard", angles=[0]).observed(np.array([np.pi, 0.5, 0.1, 0.2, -1.0, 0.0])).round(6)
-        array([-1. ,  0. ,  0.5,  0.1,  0.2, -1. ,  0. ])
-        """
-        if not self.angles:
-            return own
-        after = [place + 1 for place in self.angles]
-        whole = np.insert(own, after, np.sin(own[..., self.angles]), axis=-1)
-        cosines = [place + i for i, place in enumerate(self.angles)]
-        whole[..., cosines] = np.cos(whole[..., cosines])
-        return whole
-
-    def own(self, observed: np.ndarray) -> np.ndarray:
-        """Return what ``dm_control`` observes where ``(…, o + k)`` is observed, with angles in (−π, π]."""
-        cosines = [place + i for i, place in enumerate(self.angles)]
-        sines = [place + 1 for place in cosines]
-        own = observed.copy()
-        own[..., cosines] = np.arctan2(own[..., sines], own[..., cosines])
-        return np.delete(own, sines, axis=-1)
+        return with_cos_sin(self.suite_env.reset().observation["observations"], self.angles)
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Take a step of the task."""
         taken = self.suite_env.step(action)
-        return self.observed(taken.observation["observations"]), float(taken.reward), False, False, {}
+        return with_cos_sin(taken.observation["observations"], self.angles), float(taken.reward), False, False, {}
 
     def render(self) -> Any:
         """Return a picture by the task's first camera; needs OpenGL."""
         return self.physics.render(height=480, width=480, camera_id=0)
+
+
+def with_cos_sin(observation: np.ndarray, angles: Sequence[int]) -> np.ndarray:
+    """Return observations ``(…, o)`` with cosine and sine in the place of each of k angles, ``(…, o + k)``.
+
+    :param angles: the places of the angles, ascending.
+
+    >>> with_cos_sin(np.array([np.pi, 0.5, 0.1]), [0]).round(6)
+    array([-1. ,  0. ,  0.5,  0.1])
+    """
+    if not angles:
+        return observation
+    whole = np.insert(observation, [place + 1 for place in angles], np.sin(observation[..., angles]), axis=-1)
+    cosines = [place + i for i, place in enumerate(angles)]
+    whole[..., cosines] = np.cos(whole[..., cosines])
+    return whole
+
+
+def without_cos_sin(observation: np.ndarray, angles: Sequence[int]) -> np.ndarray:
+    """Return of what observations ``(…, o + k)`` are cosines and sines, with k angles in (−π, π], ``(…, o)``."""
+    cosines = [place + i for i, place in enumerate(angles)]
+    sines = [place + 1 for place in cosines]
+    whole = observation.copy()
+    whole[..., cosines] = np.arctan2(whole[..., sines], whole[..., cosines])
+    return np.delete(whole, sines, axis=-1)

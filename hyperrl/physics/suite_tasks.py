@@ -13,6 +13,7 @@ import numpy as np
 
 from hyperrl.physics.bodies import Array, Body, Moment
 from hyperrl.physics.libmujoco import library, state_bits
+from hyperrl.physics.suite import with_cos_sin, without_cos_sin
 
 if TYPE_CHECKING:
     from mujoco.batch import Batch
@@ -46,11 +47,11 @@ class SuiteTask(Body):
 
     def observe(self, now: Moment) -> Array:
         """What ``dm_control`` observes, with cosines and sines of angles where the environment has them."""
-        return self.env.observed(self.own(now))
+        return with_cos_sin(self.own(now), self.env.angles)
 
     def state_of(self, observation: Array) -> tuple[Array, Array]:
         """Return positions and velocities that are observed so; a place along the track is 0."""
-        return self.state_of_own(self.env.own(observation))
+        return self.state_of_own(without_cos_sin(observation, self.env.angles))
 
     def state_of_own(self, own: Array) -> tuple[Array, Array]:
         """Return positions and velocities of which ``dm_control`` observes this."""

@@ -22,7 +22,7 @@ class BoundedMeans(ContextPolicy):
 
     :param bounds_loss: weight in the loss of the squared distance from the action space, in half widths of it, added up
         over the numbers of an action and averaged over a minibatch. It does nothing where actions are discrete,
-        squashed or unbounded.
+        squashed or unbounded, nor in TRPO, whose loss is not computed from ``evaluate_actions``.
     :param kwargs: of the next class.
     :raises ValueError: for a negative weight.
     """

@@ -6,13 +6,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 import hyperrl
 import hyperrl.utils.extras
 from hyperrl.families.registration import SUITE
 from hyperrl.physics.libmujoco import library, quiet, state_bits
-from hyperrl.physics.suite import SuiteEnv
+from hyperrl.physics.suite import SuiteEnv, with_cos_sin, without_cos_sin
 from hyperrl.physics.suite_tasks import SUITE_TASKS
 
 suite: Any = pytest.importorskip("dm_control.suite")
@@ -179,3 +181,14 @@ def test_places_of_angles_that_are_not_there_are_refused() -> None:
     for angles in ([6], [-1], [1, 0], [0, 0], [0.5]):
         with pytest.raises(ValueError, match=r"'angles' must be places in an observation of 6, ascending, got \["):
             SuiteEnv("reacher", "hard", angles=angles)
+
+
+@given(st.lists(st.floats(-3.1, 3.1), min_size=3, max_size=5), st.sets(st.integers(0, 2)))
+def test_angles_come_back_from_their_cosines_and_sines(row: list[float], places: set[int]) -> None:
+    own, angles = np.tile(row, (2, 1)), sorted(places)
+    whole = with_cos_sin(own, angles)
+    assert whole.shape == (2, len(row) + len(angles))
+    assert_allclose(without_cos_sin(whole, angles), own, atol=1e-12)
+    turned = own.copy()
+    turned[:, angles] += 4 * np.pi
+    assert_allclose(with_cos_sin(turned, angles), whole, atol=1e-12)
