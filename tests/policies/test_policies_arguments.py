@@ -13,6 +13,7 @@ from hyperrl.hypernet import HEADS
 from hyperrl.policies import ContextPolicy, HyperPolicy
 from hyperrl.policies.arguments import GIVEN_BY_THE_ALGORITHM
 from hyperrl.policies.hyper_config import GeneratedPolicy, HyperConfig
+from hyperrl.policies.loss import BoundedMeans
 from hyperrl.policies.registry import REGISTRY
 
 NAMES = sorted({name for entry in REGISTRY.values() if not entry.has_memory for name in entry.policies.values()})
@@ -49,6 +50,8 @@ def test_an_argument_is_an_argument_of_sb3s_or_an_option_of_ours(name: str) -> N
     parameters = inspect.signature(cls).parameters
     assert all(parameters[argument].kind is inspect.Parameter.KEYWORD_ONLY for argument in ours)
     options = {"context_key": (str, "context"), "context_slice": (tuple[int, int | None] | None, None)}
+    if issubclass(cls, BoundedMeans):
+        options["bounds_loss"] = (float, 0.0)
     if issubclass(cls, GeneratedPolicy):
         hints = get_type_hints(HyperConfig)
         options |= {option.name: (hints[option.name], option.default) for option in fields(HyperConfig)}
