@@ -240,6 +240,7 @@ def test_target_networks_follow(name: str) -> None:
     policy = model.policy
     constants = [f"reader.{name}" for name in ("center", "half_width")]  # they follow from the training range
     constants += [f"encoder.{name}" for name in ("low", "high", "inner", "chosen")]
+    constants += ["_center", "_half_width"]  # of the action space
     assert [key for key, _ in policy.named_buffers() if not key.rpartition(".")[2].startswith(("ra_", "steps"))] == [
         key for key, _ in policy.named_buffers() if key.endswith(tuple(constants))
     ]
