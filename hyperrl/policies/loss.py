@@ -37,7 +37,7 @@ class BoundedMeans(ContextPolicy):
         super().__init__(**kwargs)
         space = kwargs["action_space"]
         self._has_bounds = isinstance(space, spaces.Box) and not kwargs["squash_output"]
-        if isinstance(space, spaces.Box):
+        if self._has_bounds:
             low, high = space.low.ravel().astype(np.float64), space.high.ravel().astype(np.float64)
             is_bounded = np.isfinite(low) & np.isfinite(high)
             center = np.where(is_bounded, (np.where(is_bounded, low, 0) + np.where(is_bounded, high, 0)) / 2, 0)

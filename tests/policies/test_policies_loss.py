@@ -30,11 +30,11 @@ def rows(n: int, scale: float) -> Any:
     return {"observation": scale * torch.randn(n, 5), "context": context}
 
 
-def enlarge(policy: Any, output: int) -> None:
-    """Let outputs be far from 0."""
+def enlarge(policy: Any) -> None:
+    """Let means be far from 0."""
     with torch.no_grad():
         for name, parameter in policy.named_parameters():
-            if name.endswith("bias") and parameter.shape == (output,) and "log_std" not in name:
+            if name.endswith("bias") and parameter.shape == (3,) and "log_std" not in name:
                 parameter += torch.tensor([4.0, -4.0, 4.0])
 
 
@@ -44,7 +44,7 @@ def test_the_gradient_is_that_of_the_loss_with_the_term_written_out(policy: Any)
     box = spaces.Box(low, high)
     with_term, without = (made(policy, box, bounds_loss=weight) for weight in (0.3, 0.0))
     perturb(with_term)
-    enlarge(with_term, 3)
+    enlarge(with_term)
     without.load_state_dict(with_term.state_dict())
     obs = rows(12, scale=3)
 
@@ -73,12 +73,14 @@ def test_agents_in_one_batch_have_the_gradients_of_each(policy: Any) -> None:
     for i, agent in enumerate(agents):
         torch.manual_seed(i)
         perturb(agent)
+        enlarge(agent)
     obs = rows(24, scale=3)
     each = []
     for i, agent in enumerate(agents):
         mine = {key: entry[12 * i : 12 * i + 12] for key, entry in obs.items()}
-        table = (torch.arange(12),) if policy is HyperPolicy else None
-        given = {} if table is None else dict(condition=agent.condition(mine["context"], *table))
+        assert (agent.outside(agent.get_distribution(mine)) > 0).any()
+        is_hyper = policy is HyperPolicy
+        given = dict(condition=agent.condition(mine["context"], torch.arange(12))) if is_hyper else {}
         values, log_prob, _ = agent.evaluate_actions(mine, torch.zeros(12, 3), **given)
         found = torch.autograd.grad(values.sum() + log_prob.sum(), [*agent.parameters()], allow_unused=True)
         each.append([torch.zeros_like(p) if g is None else g for p, g in zip(agent.parameters(), found, strict=True)])
@@ -99,7 +101,7 @@ def test_means_stay_inside(algorithm: Any) -> None:
     def farthest(weight: float) -> float:
         kwargs = dict(bounds_loss=weight, net_arch=[8])
         model = algorithm(HyperPolicy, toy(), 1e-2, n_steps=16, policy_kwargs=kwargs, seed=0, device="cpu")
-        enlarge(model.policy, 3)
+        enlarge(model.policy)
         model.learn(3000)
         return model.policy.outside(model.policy.get_distribution(observations(model))).max().item()
 
