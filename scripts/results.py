@@ -5,7 +5,6 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import over_families
@@ -251,7 +250,7 @@ def hidden(results: Mapping[str, Mapping[str, Comparison]]) -> over_families.Tab
     for title, families in AIB_GROUPS.items():
         if {*families} <= trained.keys():
             rows.append(row(title, "", families))
-            others = tuple(_with_angles(family, trained) for family in families)
+            others = tuple(_named(family) if _named(family) in trained else family for family in families)
             if others != families:
                 rows.append(row(f"{title}, with `_cos_sin`", "", others))
     return ("family", "agent", *(f"`{split}`" for split in MESH_SPLITS), f"`{MESH_SPLITS[2]}`, told"), rows
@@ -263,33 +262,32 @@ def means(results: Mapping[str, Mapping[str, Comparison]]) -> over_families.Tabl
     They are PPO's, PPO's with SAC's where there are some, and these with the Reachers whose angle is observed as cosine
     and sine.
     """
-    columns = [(kind, split) for split in (MESH_SPLITS[2], MESH_SPLITS[0]) for kind in ("hyper", "concat")]
+    kinds = ("hyper", "concat")
+    columns = [(kind, split) for split in (MESH_SPLITS[2], MESH_SPLITS[0]) for kind in kinds]
+    sources = {"PPO": (), "with SAC": ("sac",), "with SAC and `_cos_sin`": ("sac", "cos_sin")}
 
-    def shares(family: str, with_sac: bool, with_angles: bool, kind: str, split: str) -> np.ndarray:
-        sac = results["aib-sac"].get(family)
-        if with_sac and sac is not None and {*SAC_AGENTS} <= {*sac.agents}:
-            return _shares(sac, f"{kind}-sac", (split,))
-        name = _with_angles(family, results["aib"]) if with_angles else family
-        name = name if {"hyper-ppo", "concat-ppo"} <= {*results["aib"][name].agents} else family
-        return _shares(results["aib"][name], f"{kind}-ppo", (split,))
+    def trained(family: str, wanted: Iterable[str]) -> tuple[Comparison, str]:
+        """Return the wanted trainings, and their algorithm, where there are some of both agents, else PPO's."""
+        found = {"sac": (results["aib-sac"].get(family), "sac"), "cos_sin": (results["aib"].get(_named(family)), "ppo")}
+        for comparison, algorithm in (found[source] for source in wanted):
+            if comparison is not None and {f"{kind}-{algorithm}" for kind in kinds} <= {*comparison.agents}:
+                return comparison, algorithm
+        return results["aib"][family], "ppo"
 
-    sets = {"PPO": (False, False), "with SAC": (True, False), "with SAC and `_cos_sin`": (True, True)}
-    rows = [
-        [
-            title,
-            said,
-            *(shown(pooled_iqm([shares(family, *which, *column) for family in families])) for column in columns),
-        ]
-        for title, families in AIB_GROUPS.items()
-        for said, which in sets.items()
-    ]
+    rows = []
+    for title, families in AIB_GROUPS.items():
+        for said, wanted in sources.items():
+            group = [trained(family, wanted) for family in families]
+            shares = [
+                [_shares(of, f"{kind}-{algorithm}", (split,)) for of, algorithm in group] for kind, split in columns
+            ]
+            rows.append([title, said, *(shown(pooled_iqm(each_family)) for each_family in shares)])
     return ("environments", "trainings", *(f"{kind}, `{split}`" for kind, split in columns)), rows
 
 
-def _with_angles(family: str, of: Mapping[str, Any]) -> str:
-    """Return the family that observes cosines and sines in the place of an angle, where there are results of it."""
-    other = f"{family}_cos_sin"
-    return other if other in of else family
+def _named(family: str) -> str:
+    """Return what a family is called that observes cosine and sine in the place of an angle."""
+    return f"{family}_cos_sin"
 
 
 def _titles(agents: Iterable[str]) -> tuple[str, ...]:
