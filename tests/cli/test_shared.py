@@ -26,7 +26,8 @@ def test_a_run_is_shared_evaluated_and_compared(hyperrl: Command) -> None:
 
 
 def test_every_command_takes_an_agent_that_comes_along(hyperrl: Command) -> None:
-    assert all(name in hyperrl("list") for name in names())
+    listed = hyperrl("list")
+    assert all(name in listed for name in names())
     agent, own = "pendulum/hyper-ppo", "pendulum-hyper-ppo"
     hyperrl("evaluate", agent, *QUICK, *NO_PICTURES)
     hyperrl("export", agent, "--context", "length=0.7", "--format", "safetensors")
