@@ -87,6 +87,9 @@ class MujocoPhysics(Physics):
         self._qpos, self._qvel = slice(1, 1 + model.nq), slice(1 + model.nq, 1 + model.nq + model.nv)
         self.size = library().mj_stateSize(model, state_bits())
         """How many numbers a state has without those that are derived."""
+        self._stage = getattr(library().mjtStage, self.body.stage).value
+        kinds = library().mjtWarning  # those with which MuJoCo gives a simulation up
+        self._stops = [int(kind) for kind in (kinds.mjWARN_BADQPOS, kinds.mjWARN_BADQVEL, kinds.mjWARN_BADQACC)]
         self._batch: Batch | None = None
         self._bound = np.empty((len(self.features), 0))  # the contexts of its simulations, (d, n)
         self._task: dict[str, np.ndarray] = {}  # and the environment's attributes in them, (n,) each
@@ -138,17 +141,17 @@ class MujocoPhysics(Physics):
         batch.warning[:] = 0
         goes_on: Any = np.isfinite(before).all(axis=1) & np.isfinite(controls).all(axis=1)
         first = (before[:, 0] == 0) & self.body.begins_forward
-        stage = getattr(library().mjtStage, self.body.stage).value
-        step = partial(batch.step, nstep=self.env.frame_skip, stage=stage)
+        step = partial(batch.step, nstep=self.env.frame_skip, stage=self._stage)
+        calls = ((batch.forward, first), (step, True)) if first.any() else ((step, True),)
         with quiet():
-            for call, rows in ((batch.forward, first), (step, True)):
+            for call, rows in calls:
                 try:
                     call(ids=goes_on & rows)
                 except SimulationError as error:
                     goes_on[error.ids] = False
-        goes_on &= (batch.warning[:, self._stops, 1] == 0).all(axis=1)
-        whole = np.concatenate([batch.state[:, : self.size], self.body.derived(batch, self.moment(before))], axis=1)
-        after = np.where(goes_on[:, None], whole, np.nan)
+        goes_on &= ~batch.warning[:, self._stops, 1].any(axis=1)
+        after = np.concatenate([batch.state[:, : self.size], self.body.derived(batch, self.moment(before))], axis=1)
+        after[~goes_on] = np.nan
         acted = controls.astype(self.action_space.dtype)
         reward, terminated = self.body.outcome(self.moment(before), self.moment(after, self._task), acted)
         return (
@@ -204,12 +207,6 @@ class MujocoPhysics(Physics):
     def contexts(self, columns: np.ndarray) -> list[dict[str, float]]:
         """Return contexts by name, of features of shape ``(d, n)``."""
         return [dict(zip(self.features, context, strict=True)) for context in columns.T.tolist()]
-
-    @property
-    def _stops(self) -> list[int]:
-        """The warnings with which MuJoCo gives a simulation up."""
-        kinds = library().mjtWarning
-        return [int(kind) for kind in (kinds.mjWARN_BADQPOS, kinds.mjWARN_BADQVEL, kinds.mjWARN_BADQACC)]
 
 
 def _body(env: Any) -> Body:
