@@ -101,12 +101,10 @@ def evaluate(
         progress,
         switch,
     )
-    trained = opened.training
-    if hidden or trained is None:
-        seed_of_model = getattr(model, "seed", None) if trained is None else trained.seed
-        report = replace(report, agent=opened.name + HIDDEN * hidden, seed=seed_of_model)
+    if opened.training is None:
+        report = replace(report, agent=opened.name + HIDDEN * hidden, seed=getattr(model, "seed", None))
     else:
-        report = report.of(trained)
+        report = report.of(opened.training)
     report.save(target)
     _print_report(report, found, str(agent))
 

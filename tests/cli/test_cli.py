@@ -269,6 +269,7 @@ def test_a_context_is_hidden_once_it_can_be_inferred(hyperrl: Command) -> None:
     hyperrl("evaluate", run, "--hidden", *sizes, *quick)
     report = json.loads((run / "evaluation-hidden.json").read_text())
     assert report["agent"] == "hyper-ppo hidden"
+    assert report["training"] == json.loads((run / "run.json").read_text())["training"]
     assert "leave out ['noise']" in hyperrl("evaluate", run, "--hidden", "--noise", 0.1, "--out", "x.json", expect=2)
     hyperrl("record", run, "--hidden", "--out", "film.gif", "--contexts", 1, "--no-progress")
     hyperrl("infer", run, "--context", "length=0.7", "--out", "belief.png")
