@@ -3,6 +3,7 @@ from importlib.util import find_spec
 
 os.environ.setdefault("MPLBACKEND", "agg")
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests run in several processes, and start others
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from hypothesis import settings
 
 from hyperrl.families import registration
 
-torch.set_num_threads(1)  # the tests run in several processes
+torch.set_num_threads(1)  # where torch was imported before
 settings.register_profile("hyperrl", deadline=None, max_examples=50, derandomize=True)
 settings.load_profile("hyperrl")
 
