@@ -102,9 +102,11 @@ def evaluate(
         switch,
     )
     if opened.training is None:
-        report = replace(report, agent=opened.name + HIDDEN * hidden, seed=getattr(model, "seed", None))
+        report = replace(report, seed=getattr(model, "seed", None))
     else:
         report = report.of(opened.training)
+    # The report alone does not know that the agent was told nothing: older estimators do not say how they were learnt.
+    report = replace(report, agent=opened.name + HIDDEN * hidden)
     report.save(target)
     _print_report(report, found, str(agent))
 

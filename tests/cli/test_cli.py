@@ -16,6 +16,8 @@ from hyperrl.contexts import SPLITS
 from hyperrl.evaluation.report import Report, Split
 from hyperrl.evaluation.statistics import Estimate
 from hyperrl.export.formats import load
+from hyperrl.inference import InferringAgent
+from hyperrl.training import Run
 from hyperrl.utils.definitions import names
 
 COMMANDS = ("train", "tune", "evaluate", "reference", "compare", "adapt", "infer", "record", "export", "list")
@@ -270,6 +272,14 @@ def test_a_context_is_hidden_once_it_can_be_inferred(hyperrl: Command) -> None:
     report = json.loads((run / "evaluation-hidden.json").read_text())
     assert report["agent"] == "hyper-ppo hidden"
     assert report["training"] == json.loads((run / "run.json").read_text())["training"]
+    estimator = run / "estimator.safetensors"
+    agent = InferringAgent.load(estimator, Run.open(run).model("cpu"))
+    agent.learning = None  # as of a file of before it was noted
+    kept = estimator.rename("kept.safetensors")
+    agent.save(estimator)
+    hyperrl("evaluate", run, "--hidden", "--out", "older.json", *sizes, *quick)
+    assert json.loads(Path("older.json").read_text())["agent"] == "hyper-ppo hidden"
+    kept.replace(estimator)
     assert "leave out ['noise']" in hyperrl("evaluate", run, "--hidden", "--noise", 0.1, "--out", "x.json", expect=2)
     hyperrl("record", run, "--hidden", "--out", "film.gif", "--contexts", 1, "--no-progress")
     hyperrl("infer", run, "--context", "length=0.7", "--out", "belief.png")
