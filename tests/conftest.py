@@ -11,7 +11,7 @@ from hypothesis import settings
 
 from hyperrl.families import registration
 
-torch.set_num_threads(1)  # where torch was imported before
+torch.set_num_threads(1)  # whatever the variable was
 settings.register_profile("hyperrl", deadline=None, max_examples=50, derandomize=True)
 settings.load_profile("hyperrl")
 

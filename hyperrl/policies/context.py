@@ -64,7 +64,7 @@ class ContextReader(nn.Module):
         self.key: Final = key
         self.slice: Final = slice(*slice_) if slice_ is not None else None
         self.box, self.other_space = split_space(observation_space, key, slice_)
-        center, half_width = _center_and_half_width(self.box)
+        center, half_width = _scale_of(self.box)
         # Not in the state dict: they follow from the observation space, and target networks copy only what is learnt.
         self.register_buffer("center", torch.as_tensor(center, dtype=torch.float32), persistent=False)
         self.register_buffer("half_width", torch.as_tensor(half_width, dtype=torch.float32), persistent=False)
@@ -349,13 +349,22 @@ def split_space(
     return context, other
 
 
-def _center_and_half_width(box: spaces.Box) -> tuple[np.ndarray, np.ndarray]:
+def center_and_half_width(box: spaces.Box) -> tuple[np.ndarray, np.ndarray]:
+    """Return the middle of a box and half of its width, float64 ``(d,)`` each; 0 and infinite where it has no bounds.
+
+    >>> center_and_half_width(spaces.Box(np.array([-1.0, -np.inf]), np.array([3.0, np.inf]), dtype=np.float64))
+    (array([1., 0.]), array([ 2., inf]))
+    """
+    low, high = box.low.ravel().astype(np.float64), box.high.ravel().astype(np.float64)
+    # Half of the largest float and more is how some environments write "unbounded".
+    is_bounded = np.maximum(np.abs(low), np.abs(high)) < 1e30
+    low, high = np.where(is_bounded, low, 0.0), np.where(is_bounded, high, 0.0)
+    return (low + high) / 2, np.where(is_bounded, (high - low) / 2, np.inf)
+
+
+def _scale_of(box: spaces.Box) -> tuple[np.ndarray, np.ndarray]:
     """Say what normalises a context: the training range it carries, else its bounds, else nothing."""
     if isinstance(box, ContextBox):
         return box.context_space.center_and_half_width
-    low, high = box.low.astype(np.float64), box.high.astype(np.float64)
-    # Half of the largest float and more is how some environments write "unbounded".
-    bounded = np.maximum(np.abs(low), np.abs(high)) < 1e30
-    center = np.where(bounded, (np.where(bounded, low, 0) + np.where(bounded, high, 0)) / 2, 0.0)
-    half_width = np.where(bounded & (high > low), (np.where(bounded, high, 0) - np.where(bounded, low, 0)) / 2, 1.0)
-    return center, half_width
+    center, half_width = center_and_half_width(box)
+    return center, np.where(np.isfinite(half_width) & (half_width > 0), half_width, 1.0)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any, Final
 
-import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.distributions import Distribution
 from torch import Tensor
 
-from hyperrl.policies.context import ContextPolicy
+from hyperrl.policies.context import ContextPolicy, center_and_half_width
 
 
 class BoundedMeans(ContextPolicy):
@@ -38,10 +37,7 @@ class BoundedMeans(ContextPolicy):
         space = kwargs["action_space"]
         self._has_bounds = isinstance(space, spaces.Box) and not kwargs["squash_output"]
         if self._has_bounds:
-            low, high = space.low.ravel().astype(np.float64), space.high.ravel().astype(np.float64)
-            is_bounded = np.isfinite(low) & np.isfinite(high)
-            center = np.where(is_bounded, (np.where(is_bounded, low, 0) + np.where(is_bounded, high, 0)) / 2, 0)
-            half_width = np.where(is_bounded, high - center, np.inf)
+            center, half_width = center_and_half_width(space)
             self.register_buffer("_center", torch.as_tensor(center, dtype=torch.float32), persistent=False)
             self.register_buffer("_half_width", torch.as_tensor(half_width, dtype=torch.float32), persistent=False)
 
