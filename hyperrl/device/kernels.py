@@ -1,4 +1,4 @@
-"""Operations that a replay on a CPU computes in another way than torch does, because it takes less time.
+"""Operations that a replay calls in another way than torch's registry does, because it takes less time.
 
 Results are the same but for rounding.
 """
@@ -13,8 +13,41 @@ import torch
 from torch import Tensor
 
 aten: Final = torch.ops.aten
+METHODS: Final = (aten.addmm_.default, aten.mul_.Tensor, aten.copy_.default)
+"""Operations in place whose method of a tensor takes the arguments of the registry's."""
 NARROW: Final = range(2, 16)
 """Numbers of columns for which torch's product with a transposed matrix takes three times as long as need be."""
+
+# fmt: off
+BOUND: Final = (
+    aten.abs, aten.add, aten.addcmul, aten.addmm, aten.baddbmm, aten.bmm, aten.cat, aten.clamp, aten.cos, aten.div,
+    aten.eq, aten.exp, aten.ge, aten.gt, aten.index_add, aten.index_select, aten.le, aten.lerp, aten.log, aten.lt,
+    aten.maximum, aten.mean, aten.minimum, aten.mm, aten.mul, aten.neg, aten.pow, aten.remainder, aten.rsqrt,
+    aten.sin, aten.sqrt, aten.stack, aten.sub, aten.sum, aten.tanh, aten.where,
+)
+# fmt: on
+"""Operations whose function ``torch.<name>`` takes the arguments of the registry's, and ``out``."""
+UNBOUND: Final = (aten.sum.out, aten.add.Scalar_out, aten.sub.Scalar_out, aten.remainder.Scalar_Tensor_out)
+"""Their forms of which that is not so, nor is it of those that convert types."""
+
+
+def called(function: Any) -> Any:
+    """Return what calls an operation soonest: torch's functions read their arguments a microsecond faster.
+
+    :param function: an operation of aten that writes into given memory.
+
+    >>> x = torch.ones(2)
+    >>> called(aten.add.out)(x, x, alpha=2.0, out=x)
+    tensor([3., 3.])
+    """
+    if function in UNBOUND or "dtype" in function._overloadname:
+        return function._op
+    name = function.overloadpacket.__name__
+    if function.overloadpacket in BOUND:
+        return getattr(torch, name)
+    if function in METHODS:
+        return getattr(Tensor, name)
+    return function._op
 
 
 def faster(function: Any, args: tuple[Any, ...], result: Any) -> Callable[..., None] | None:

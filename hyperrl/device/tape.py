@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from hyperrl.device.kernels import faster
+from hyperrl.device.kernels import called, faster
 
 aten: Final = torch.ops.aten
 ZEROS: Final = (aten.zeros.default, aten.zeros_like.default, aten.new_zeros.default)
@@ -168,7 +168,7 @@ def _planned(calls: list[_Call], outputs: tuple[Tensor, ...]) -> Iterator[tuple[
             seen |= {_place(t) for t in results}
             args, kwargs = tree_map(moved, call.args), tree_map(moved, call.kwargs)
             if is_mutable:
-                yield call.function._op, args, kwargs
+                yield called(call.function), args, kwargs
             elif call.function not in EMPTY:
                 yield _into(call.function, args, kwargs, tree_map(moved, call.result))
         for place in {_place(t) for t in results} | read:
@@ -192,16 +192,16 @@ def _changed(call: _Call) -> set[int]:
 def _into(function: Any, args: Any, kwargs: Any, result: Any) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
     """Return the call that writes an operation's results where they are to be."""
     if function in ZEROS:
-        return aten.zero_.default._op, (result,), {}
+        return Tensor.zero_, (result,), {}
     if function in COPIES:
-        return aten.copy_.default._op, (result, args[0]), {}
+        return Tensor.copy_, (result, args[0]), {}
     quick = faster(function, args, result)
     if quick is not None:
         return quick, (*args, result), {}
     names, variant = _out_variant(function)
     if variant is not None:
         results = [result] if isinstance(result, Tensor) else result
-        return variant._op, args, kwargs | dict(zip(names, results, strict=True))
+        return called(variant), args, kwargs | dict(zip(names, results, strict=True))
 
     def compute_and_copy() -> None:
         for target, value in zip(_tensors(result), _tensors(function(*args, **kwargs)), strict=True):

@@ -1,13 +1,15 @@
 """Tapes: what is replayed is what was recorded."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from hyperrl.device.tape import NotStaticError, Tape
+from hyperrl.device.kernels import BOUND, called
+from hyperrl.device.tape import NotStaticError, Tape, _out_variant
 
 COMPUTATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "views": lambda x: (x.t()[1:].unsqueeze(0).expand(2, -1, -1) * 2).flatten(),
@@ -20,6 +22,7 @@ COMPUTATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "new tensors": lambda x: torch.ones_like(x) + torch.zeros(3, 4) + torch.full((3, 4), 2.0) + x,
     "a faulty kernel": lambda x: nn.functional.mse_loss(x, x.exp()),
     "constants": lambda x: torch.zeros(3, 4).add_(x) + torch.ones(3, 4) * torch.arange(4),
+    "whole sums": lambda x: x.exp().sum() + x.sin().mean(dtype=torch.float64) - 1,
     "unneeded work": lambda x: (x.exp().sum(), x.sin())[1],
 }
 
@@ -33,6 +36,40 @@ def test_a_replay_computes_what_was_recorded_with_new_values(name: str) -> None:
         x.copy_(torch.randn(3, 4))
         tape.replay()
         assert_close(tape.outputs[0], COMPUTATIONS[name](x))
+
+
+FORMS = [
+    form
+    for operation in BOUND
+    for form in (getattr(operation, overload) for overload in operation.overloads())
+    if not form._schema.is_mutable and _out_variant(form)[1] is not None and "dtype" not in form._overloadname
+]
+
+
+@pytest.mark.parametrize("form", FORMS, ids=str)
+def test_torchs_functions_are_those_of_the_registry(form: Any) -> None:
+    shape = (2, 2, 2) if "bmm" in str(form) else (2, 2)
+    args: list[Any] = []
+    for argument in form._schema.arguments:
+        if argument.name == "index":
+            given: Any = torch.tensor([1, 0])
+        elif argument.name == "condition":
+            given = torch.rand(shape) > 0.5
+        elif argument.name == "dtype" or argument.kwarg_only:
+            continue
+        else:
+            tensor = torch.rand(shape) + 0.5
+            of_type = {"Tensor": tensor, "number": 1.5, "int": 1, "bool": True, "List[Tensor]": [tensor, tensor.exp()]}
+            of_optional = {"Optional[number]": 0.7, "Optional[Tensor]": tensor, "Optional[List[int]]": [1]}
+            given = (of_type | of_optional)[str(argument.type)]
+        args.append(given)
+    named = {a.name for a in form._schema.arguments if a.kwarg_only}
+    options = {"rounding_mode": "floor", "alpha": 2.0, "beta": 3.0, "value": 0.5}
+    kwargs = {name: value for name, value in options.items() if name in named}
+    expected = form(*args, **kwargs)
+    out = torch.empty_like(expected)
+    called(_out_variant(form)[1])(*args, **kwargs, out=out)
+    assert torch.equal(out, expected)
 
 
 def test_gradients_are_replayed_with_new_parameters() -> None:
