@@ -50,6 +50,20 @@ class Step(NamedTuple):
     """bool, shape (n,): the episode goes on in another context from here."""
 
 
+class Moved(NamedTuple):
+    """Where a step led ``n`` environments, before new episodes begin: the fields of :class:`Step` but for the first two."""
+
+    state: Tensor
+    """shape (n, s)."""
+    last: Observation
+    reward: Tensor
+    terminated: Tensor
+    truncated: Tensor
+    ended: Tensor
+    returns: Tensor
+    lengths: Tensor
+
+
 class Simulator:
     """``n`` environments of one family, each with its own context; an episode that ends is followed by the next.
 
@@ -118,7 +132,10 @@ class Simulator:
         self._limit = torch.tensor(2**63 - 1 if max_episode_steps is None else max_episode_steps, device=self.device)
         self._returns = torch.zeros(n, dtype=torch.float64, device=self.device)
         self._lengths = torch.zeros(n, dtype=torch.int64, device=self.device)
-        self._set_contexts(torch.from_numpy(context_space.default).to(self.device).repeat(n, 1))
+        default = torch.from_numpy(context_space.default).to(self.device).repeat(n, 1)
+        self._columns = default.T.contiguous()  # (d, n): what the physics reads of a feature lies together
+        self._c = self._by_name(self._columns)
+        self._observed = default.float()
         self._rows = torch.arange(n, device=self.device)
         self._drawn: Tensor | None = None  # contexts and starts of episodes to come, (n * _AHEAD, …)
         self._offset = self._rows  # episode + offset: the place in it of each environment's next episode, (n,)
@@ -184,19 +201,39 @@ class Simulator:
         """
         if self.state is None:
             raise RuntimeError("reset() must be called before step()")
-        action = self._action(action, checked)
-        state, reward, terminated = self.physics.step(self.state, action, self._c)
+        moved = self.move(self._action(action, checked))
         # The sum is finite only if each number is, and takes one pass over them.
-        if checked and not math.isfinite(state.sum().item()):
-            self._raise_not_finite(self.state, action, state)
-        self.state = state
+        if checked and not math.isfinite(moved.state.sum().item()):
+            self.raise_not_finite(action, moved.state)
+        # On the cpu it costs little to see whether any episode ended; on a device the host would wait for the answer.
+        any_ended = not (moved.ended.is_cpu and torch.equal(moved.ended, self._none))
+        if any_ended:
+            self.draw_ahead()
+        return self.follow(moved, any_ended)
+
+    def move(self, action: Tensor) -> Moved:
+        """Take the first half of :meth:`step`: the physics. It changes nothing here.
+
+        :param action: on the device, float64 or int64.
+        """
+        assert self.state is not None
+        state, reward, terminated = self.physics.step(self.state, action, self._c)
         reward = reward.double()
         returns, lengths = self._returns + reward, self._lengths + self._one
         truncated = lengths >= self._limit
         ended = terminated | truncated
-        observation = last = self._observe(state)
-        # On the cpu it costs little to see whether any episode ended; on a device the host would wait for the answer.
-        if ended.is_cpu and torch.equal(ended, self._none):
+        return Moved(state, self._observe(state), reward, terminated, truncated, ended, returns, lengths)
+
+    def follow(self, moved: Moved, any_ended: bool) -> Step:
+        """Take the second half of :meth:`step`: begin the next episode where one ended.
+
+        :param moved: where the first half led; its state goes into the simulator.
+        :param any_ended: whether any did, or may have; then :meth:`draw_ahead` comes before.
+        """
+        state, last, reward, terminated, truncated, ended, returns, lengths = moved
+        self.state = state
+        observation = last
+        if not any_ended:
             self._returns, self._lengths = returns, lengths
         else:
             self._returns, self._lengths = returns.masked_fill(ended, 0), lengths.masked_fill(ended, 0)
@@ -204,13 +241,13 @@ class Simulator:
             observation = self._observe(state)
         switched = self._none
         if self.switching is not None:
-            switched = self._switch(self.switching, ended)
+            switched = self._switch(self.switching, ended, any_ended)
             observation = {**observation, "context": self._observed}
         return Step(observation, reward, terminated, truncated, ended, last, returns, lengths, switched)
 
-    def _switch(self, switching: Switching, ended: Tensor) -> Tensor:
+    def _switch(self, switching: Switching, ended: Tensor, any_ended: bool) -> Tensor:
         """Change the contexts where it is time, in place, and return where."""
-        if not (ended.is_cpu and torch.equal(ended, self._none)):
+        if any_ended:
             switching.begin(self._keys, self.episode, ended)
         if ended.is_cpu and not (self._lengths >= switching.due).any():
             return self._none
@@ -221,7 +258,8 @@ class Simulator:
 
     def _begin(self, ended: Tensor, state: Tensor) -> None:
         """Begin the next episode where one ended, in place."""
-        drawn, places = self._draw_ahead(), self.episode + self._offset
+        assert self._drawn is not None
+        drawn, places = self._drawn, self.episode + self._offset
         if self._starts_alone:
             rows = ended.nonzero().squeeze(1)
             contexts, numbers = drawn.index_select(0, places[rows]).tensor_split([len(self.context_space)], dim=1)
@@ -233,10 +271,9 @@ class Simulator:
             torch.where(ended, contexts, self._columns, out=self._columns)
         self._observed = self._columns.float().T.contiguous()
         self.episode = self.episode + ended
-        self._left -= 1
 
-    def _draw_ahead(self) -> Tensor:
-        """Return contexts and starts of episodes to come: to draw many at once is far cheaper than as they end.
+    def draw_ahead(self) -> None:
+        """Have contexts and starts for an episode to come in each environment: many at once are drawn far cheaper.
 
         Where starts are made alone, it is the numbers from which they are made.
         """
@@ -249,7 +286,7 @@ class Simulator:
                 start = self.physics.initial(start, self._by_name(contexts.T.contiguous()))
             self._drawn = torch.cat([contexts, start], dim=1)
             self._offset, self._left = self._rows * _AHEAD - self.episode, _AHEAD
-        return self._drawn
+        self._left -= 1
 
     def _draw(self, episodes: Tensor) -> tuple[Tensor, Tensor]:
         """Return contexts ``(n·m, d)`` and the numbers ``(n·m, u)`` from which episodes ``(n, m)`` start."""
@@ -265,8 +302,7 @@ class Simulator:
 
     def _set_contexts(self, contexts: Tensor) -> None:
         """Set the contexts of the episodes under way, shape ``(n, d)``."""
-        self._columns = contexts.T.contiguous()  # (d, n): what the physics reads of a feature lies together
-        self._c = self._by_name(self._columns)
+        self._columns.copy_(contexts.T)
         self._observed = contexts.float()
 
     def _by_name(self, columns: Tensor) -> dict[str, Tensor]:
@@ -302,7 +338,13 @@ class Simulator:
             raise ValueError(f"environment {i}: expected an action in {space}, got {action[i].item()}")
         return action
 
-    def _raise_not_finite(self, before: Tensor, action: Tensor, after: Tensor) -> None:
+    def raise_not_finite(self, action: Tensor, after: Tensor) -> None:
+        """Say which environment an action took from the present state to one after it that is not finite.
+
+        :raises ValueError: always.
+        """
+        assert self.state is not None
+        before = self.state
         i = int(after.abs().amax(dim=1).argmax())  # NaN counts as the largest
         context = self.context_space.as_dict(self.contexts[i].tolist())
         raise ValueError(
