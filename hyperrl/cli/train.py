@@ -43,8 +43,7 @@ def train(
         resume: Continue an interrupted training of the same folder; begin where there is none.
         device: Where the networks are: cpu, cuda, or auto for cuda where there is one.
         trainer: What trains: device keeps PPO's rollouts and updates on one device as tensors, for batched
-            environments, and records SAC's updates; sb3 is Stable-Baselines3; auto is device where it can be, on
-            the CPU.
+            environments, and records SAC's updates; sb3 is Stable-Baselines3; auto is device where it can be.
         threads: Threads that torch uses on the CPU; one is the fastest for networks as small as these.
         progress: Show a progress bar.
     """

@@ -13,21 +13,28 @@ import torch
 from torch import Tensor
 
 aten: Final = torch.ops.aten
-METHODS: Final = (aten.addmm_.default, aten.mul_.Tensor, aten.copy_.default)
+METHODS: Final = (
+    *(aten.copy_.default, aten.mul_.Tensor, aten.add_.Tensor, aten.addcmul_.default, aten.addmm_.default),
+    *(aten.lerp_.Tensor, aten.masked_fill_.Scalar),
+)
 """Operations in place whose method of a tensor takes the arguments of the registry's."""
 NARROW: Final = range(2, 16)
 """Numbers of columns for which torch's product with a transposed matrix takes three times as long as need be."""
 
 # fmt: off
 BOUND: Final = (
-    aten.abs, aten.add, aten.addcmul, aten.addmm, aten.baddbmm, aten.bmm, aten.cat, aten.clamp, aten.cos, aten.div,
-    aten.eq, aten.exp, aten.ge, aten.gt, aten.index_add, aten.index_select, aten.le, aten.lerp, aten.log, aten.lt,
-    aten.maximum, aten.mean, aten.minimum, aten.mm, aten.mul, aten.neg, aten.pow, aten.remainder, aten.rsqrt,
-    aten.sin, aten.sqrt, aten.stack, aten.sub, aten.sum, aten.tanh, aten.where,
+    aten.abs, aten.add, aten.addcmul, aten.addmm, aten.baddbmm, aten.bitwise_and, aten.bitwise_not, aten.bitwise_or,
+    aten.bmm, aten.cat, aten.clamp, aten.cos, aten.div, aten.eq, aten.exp, aten.ge, aten.gt, aten.index_add,
+    aten.index_select, aten.le, aten.lerp, aten.log, aten.lt, aten.maximum, aten.mean, aten.minimum, aten.mm,
+    aten.mul, aten.neg, aten.pow, aten.remainder, aten.rsqrt, aten.sin, aten.sqrt, aten.square, aten.stack, aten.sub,
+    aten.sum, aten.tanh, aten.where,
 )
 # fmt: on
 """Operations whose function ``torch.<name>`` takes the arguments of the registry's, and ``out``."""
-UNBOUND: Final = (aten.sum.out, aten.add.Scalar_out, aten.sub.Scalar_out, aten.remainder.Scalar_Tensor_out)
+UNBOUND: Final = (
+    *(aten.sum.out, aten.add.Scalar_out, aten.sub.Scalar_out, aten.remainder.Scalar_Tensor_out),
+    *(aten.bitwise_and.Scalar_Tensor_out, aten.bitwise_or.Scalar_Tensor_out),
+)
 """Their forms of which that is not so, nor is it of those that convert types."""
 
 

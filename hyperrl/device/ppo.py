@@ -21,7 +21,7 @@ from hyperrl.device.distributions import simplified
 from hyperrl.device.minibatch import Measures
 from hyperrl.device.networks import Networks
 from hyperrl.device.recording import is_static, places
-from hyperrl.device.statistics import Normalizer
+from hyperrl.device.stepping import Stepping
 from hyperrl.device.tape import NotStaticError
 from hyperrl.device.updating import Measured, Updates
 from hyperrl.policies.tracing import unvalidated
@@ -57,6 +57,7 @@ class DevicePPO(PPO):
         self.policy.action_dist = simplified(self.policy.action_dist)
         self._updates: Updates | None = None
         self._recorded_acting: tuple[tuple[int, ...], Acting] | None = None
+        self._stepping: Stepping | None = None
         self._is_recorded = is_static(self.policy)
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
@@ -83,6 +84,7 @@ class DevicePPO(PPO):
             "rollout_buffer_class",
             "_updates",
             "_recorded_acting",
+            "_stepping",
             "_is_recorded",
         ]
 
@@ -97,8 +99,7 @@ class DevicePPO(PPO):
         if not isinstance(rollout_buffer, TensorRolloutBuffer):
             return super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
         assert isinstance(self._last_obs, dict)
-        tensor_env, source = find_tensor_env(env)
-        normalizer = None if source is None else Normalizer([source], self.device)
+        stepping = self._stepping_in(env)
         observation = {key: torch.as_tensor(entry, device=self.device) for key, entry in self._last_obs.items()}
         starts = torch.as_tensor(self._last_episode_starts, device=self.device)
         self.policy.set_training_mode(False)
@@ -113,8 +114,7 @@ class DevicePPO(PPO):
                 self.policy.reset_noise(env.num_envs)
             with torch.no_grad(), unvalidated():
                 sampled, applied, values, log_probs = act(observation, has_new_contexts)
-                step = tensor_env.step_tensors(applied)
-                step = step if normalizer is None else normalizer(step)
+                step = stepping(applied)
                 rollout_buffer.add(observation, sampled, values, log_probs, step)
             self.num_timesteps += env.num_envs
             ended = ended_infos(step, time.time() - self.start_time / 1e9)
@@ -126,7 +126,7 @@ class DevicePPO(PPO):
             rewards, dones = step.reward.float().cpu().numpy(), step.ended.cpu().numpy()
             callback.update_locals(locals())
             if not callback.on_step():
-                self._leave(step.observation, step.ended, normalizer)
+                self._leave(step.observation, step.ended, stepping)
                 return False
             self._update_info_buffer([*ended.values()], np.ones(len(ended), dtype=bool))
             observation = step.observation
@@ -135,17 +135,17 @@ class DevicePPO(PPO):
             if len(cut):
                 rollout_buffer.bootstrap(self.policy.predict_values(last).flatten(), cut)
             rollout_buffer.finish(starts, self.policy.predict_values(observation))
-        self._leave(observation, rollout_buffer.flags["ended"][-1], normalizer)
+        self._leave(observation, rollout_buffer.flags["ended"][-1], stepping)
         callback.update_locals(locals())
         callback.on_rollout_end()
         return True
 
-    def _leave(self, observation: Observation, starts: Tensor, normalizer: Normalizer | None) -> None:
+    def _leave(self, observation: Observation, starts: Tensor, stepping: Stepping) -> None:
         """Note where the environments are, in what goes into zips and checkpoints."""
         self._last_obs = {key: entry.cpu().numpy() for key, entry in observation.items()}
         self._last_episode_starts = starts.cpu().numpy().copy()  # the buffer's memory serves again
-        if normalizer is not None:
-            normalizer.export()
+        if stepping.normalizer is not None:
+            stepping.normalizer.export()
 
     def train(self) -> None:
         """Update the policy; see Stable-Baselines3."""
@@ -194,6 +194,16 @@ class DevicePPO(PPO):
         self.logger.record("train/clip_range", self.clip_range(remaining))  # pyright: ignore[reportCallIssue]
         if self.clip_range_vf is not None:
             self.logger.record("train/clip_range_vf", self.clip_range_vf(remaining))  # pyright: ignore[reportCallIssue]
+
+    def _stepping_in(self, env: VecEnv) -> Stepping:
+        """Return what steps the environments, with what has been recorded, and the present statistics."""
+        tensor_env, source = find_tensor_env(env)
+        sources = [] if source is None else [source]
+        if self._stepping is None or not self._stepping.serves(tensor_env, sources):
+            self._stepping = Stepping(tensor_env, sources, self.device, self.device.type == "cuda")
+        elif self._stepping.normalizer is not None:
+            self._stepping.normalizer.load()
+        return self._stepping
 
     def _acting(self, observation: Observation) -> Acting:
         """Return what acts, recorded at the first rollout."""

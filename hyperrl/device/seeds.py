@@ -17,7 +17,7 @@ from hyperrl.device.buffer import TensorRolloutBuffer
 from hyperrl.device.distributions import Choice, Gaussian
 from hyperrl.device.networks import Networks
 from hyperrl.device.ppo import DevicePPO
-from hyperrl.device.statistics import Normalizer
+from hyperrl.device.stepping import Stepping
 from hyperrl.device.updating import Updates
 from hyperrl.policies.tracing import unvalidated
 from hyperrl.simulation import BatchedVecEnv
@@ -81,6 +81,8 @@ class SideBySide:
         )
         self._updates: Final = Updates(self.models, self.networks, self.buffer)
         self._acting: Acting | None = None
+        sources = [model.env for model in self.models if isinstance(model.env, VecNormalize)]
+        self._stepping: Final = Stepping(vec_env, sources, first.device, first.device.type == "cuda")
         space: Any = first.action_space
         size = int(space.n) if isinstance(space, spaces.Discrete) else int(space.shape[0])
         self._noise: Final = torch.ones(len(self.models), self.n, size, device=first.device)
@@ -112,8 +114,6 @@ class SideBySide:
     def _collect(self, observation: Observation, starts: Tensor) -> tuple[Observation, Tensor]:
         """Fill the buffer from an observation, and return what is observed then and where an episode begins."""
         buffer, model = self.buffer, self.models[0]
-        sources = [each.env for each in self.models if isinstance(each.env, VecNormalize)]
-        normalizer = Normalizer(sources, model.device) if sources else None
         buffer.reset()
         for each in self.models:
             each.policy.set_training_mode(False)
@@ -123,8 +123,7 @@ class SideBySide:
             for _ in range(buffer.buffer_size):
                 self._draw()
                 sampled, applied, values, log_probs = self._acting(observation, True)
-                step = self.vec_env.step_tensors(applied)
-                step = step if normalizer is None else normalizer(step)
+                step = self._stepping(applied)
                 buffer.add(observation, sampled, values, log_probs, step)
                 for i, info in ended_infos(step, time.time() - model.start_time / 1e9).items():
                     self.models[i // self.n]._update_info_buffer([info])
@@ -140,8 +139,8 @@ class SideBySide:
                 its = {key: entry[i * self.n : (i + 1) * self.n] for key, entry in observation.items()}
                 last_values.append(each.policy.predict_values(its))
             buffer.finish(starts, torch.cat(last_values))
-        if normalizer is not None:
-            normalizer.export()
+        if self._stepping.normalizer is not None:
+            self._stepping.normalizer.export()
         return observation, buffer.flags["ended"][-1].clone()
 
     def _draw(self) -> None:

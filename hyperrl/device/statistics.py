@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, final
 
 import numpy as np
@@ -25,29 +25,38 @@ class RunningMoments:
 
     def __init__(self, sources: Sequence[RunningMeanStd], device: torch.device) -> None:
         self.sources: Final = sources
-        self.mean = torch.as_tensor(np.stack([source.mean for source in sources]), dtype=torch.float64, device=device)
-        self.var = torch.as_tensor(np.stack([source.var for source in sources]), dtype=torch.float64, device=device)
-        self.count = float(sources[0].count)
+        self.mean, self.var, self.count = (torch.as_tensor(value, device=device) for value in self._given())
+
+    def _given(self) -> Iterator[np.ndarray]:
+        for name in ("mean", "var"):
+            yield np.stack([getattr(source, name) for source in self.sources]).astype(np.float64)
+        yield np.array(self.sources[0].count, dtype=np.float64)
+
+    def load(self) -> None:
+        """Go on from the sources as they are now."""
+        for mine, value in zip((self.mean, self.var, self.count), self._given(), strict=True):
+            mine.copy_(torch.from_numpy(value))
 
     def update(self, rows: Tensor) -> None:
-        """Take rows ``(G, n, *shape)`` into account."""
+        """Take rows ``(G, n, *shape)`` into account, in place."""
         var, mean = torch.var_mean(rows.double(), 1, correction=0)
         delta = mean - self.mean
-        total = self.count + rows.shape[1]
-        share = rows.shape[1] / total
-        self.mean = torch.add(self.mean, delta, alpha=share)
-        self.var = self.var.lerp(var, share).addcmul_(delta, delta, value=share * (1 - share))
-        self.count = total
+        self.count += rows.shape[1]
+        share = rows.shape[1] / self.count
+        step = delta * share
+        self.mean += step
+        self.var.lerp_(var, share).addcmul_(delta, step * (1 - share))
 
     def export(self) -> None:
         """Write the statistics back to where they came from."""
-        for source, mean, var in zip(self.sources, self.mean.cpu().numpy(), self.var.cpu().numpy(), strict=True):
-            source.mean, source.var, source.count = mean, var, self.count
+        means, variances, count = self.mean.cpu().numpy(), self.var.cpu().numpy(), self.count.item()
+        for source, mean, var in zip(self.sources, means, variances, strict=True):
+            source.mean, source.var, source.count = mean.copy(), var.copy(), count
 
 
 @final
 class Normalizer:
-    """What the ``VecNormalize`` of each of G agents does in a step, on tensors.
+    """What the ``VecNormalize`` of each of G agents does in a step, on tensors that stay in one place.
 
     :param sources: which statistics to go on from; :meth:`export` brings them up to date. All have the same settings.
     :param device: where the tensors are.
@@ -55,29 +64,44 @@ class Normalizer:
 
     def __init__(self, sources: Sequence[VecNormalize], device: torch.device) -> None:
         self.sources: Final = sources
+        self._settings: Final = _settings(sources[0])
         observed: list[Any] = [source.obs_rms for source in sources] if sources[0].norm_obs else [{}]
         self._observed: Final = {key: RunningMoments([rms[key] for rms in observed], device) for key in observed[0]}
         self._of_returns: Final = RunningMoments([source.ret_rms for source in sources], device)
-        returns = np.stack([source.returns for source in sources])
-        self._returns = torch.as_tensor(returns, dtype=torch.float64, device=device)  # (G, n)
-        self._last: Step | None = None
+        self._returns: Final = torch.as_tensor(self._given_returns(), device=device)  # (G, n)
+        self.last: Step | None = None
+        """The last step as the environments gave it."""
+
+    def _given_returns(self) -> np.ndarray:
+        return np.stack([source.returns for source in self.sources]).astype(np.float64)
+
+    def serves(self, sources: Sequence[VecNormalize]) -> bool:
+        """Return whether these are its ``VecNormalize``, with the settings that they had."""
+        same = len(sources) == len(self.sources) and all(a is b for a, b in zip(sources, self.sources, strict=True))
+        return same and _settings(sources[0]) == self._settings
+
+    def load(self) -> None:
+        """Go on from each ``VecNormalize`` as it is now."""
+        for moments in (*self._observed.values(), self._of_returns):
+            moments.load()
+        self._returns.copy_(torch.from_numpy(self._given_returns()))
 
     def __call__(self, step: Step) -> Step:
         """Return a step with normalised observations and rewards, float32, whose statistics count from now on.
 
         :param step: of ``G·n`` environments, those of one agent after those of another.
         """
-        source, self._last = self.sources[0], step
+        source, self.last = self.sources[0], step
         reward = step.reward.float().view(self._returns.shape)
         if source.training:
             for key, moments in self._observed.items():
                 moments.update(step.observation[key].unflatten(0, self._returns.shape))
-            self._returns = torch.add(reward, self._returns, alpha=source.gamma)
+            self._returns.mul_(source.gamma).add_(reward)
             self._of_returns.update(self._returns)
         if source.norm_reward:
             scaled = reward * (self._of_returns.var + source.epsilon).rsqrt()[:, None]
             reward = scaled.clamp_(-source.clip_reward, source.clip_reward).float()
-        self._returns = self._returns.masked_fill(step.ended.view(self._returns.shape), 0.0)
+        self._returns.masked_fill_(step.ended.view(self._returns.shape), 0.0)
         observation = self._normalized(step.observation)
         last = observation if step.last is step.observation else self._normalized(step.last)
         return step._replace(observation=observation, reward=reward.flatten(), last=last)
@@ -86,13 +110,14 @@ class Normalizer:
         """Bring each ``VecNormalize`` up to date."""
         for moments in (*self._observed.values(), self._of_returns):
             moments.export()
+        returns = self._returns.cpu().numpy()
         for i, source in enumerate(self.sources):
-            source.returns = self._returns[i].cpu().numpy()
-            if self._last is not None:
+            source.returns = returns[i].copy()
+            if self.last is not None:
                 n = len(source.returns)
                 its = slice(i * n, (i + 1) * n)
-                source.old_reward = self._last.reward[its].cpu().numpy().astype(np.float32)
-                source.old_obs = {key: entry[its].cpu().numpy() for key, entry in self._last.observation.items()}
+                source.old_reward = self.last.reward[its].cpu().numpy().astype(np.float32)
+                source.old_obs = {key: entry[its].cpu().numpy().copy() for key, entry in self.last.observation.items()}
 
     def _normalized(self, observation: Observation) -> Observation:
         result = dict(observation)
@@ -102,3 +127,9 @@ class Normalizer:
             scaled = (rows - moments.mean[:, None]) / (moments.var[:, None] + source.epsilon).sqrt()
             result[key] = scaled.clamp(-source.clip_obs, source.clip_obs).float().flatten(0, 1)
         return result
+
+
+def _settings(source: VecNormalize) -> tuple[Any, ...]:
+    """Return what decides, besides its statistics, what a ``VecNormalize`` computes."""
+    names = ("training", "norm_obs", "norm_reward", "clip_obs", "clip_reward", "gamma", "epsilon")
+    return tuple(getattr(source, name) for name in names)

@@ -51,7 +51,7 @@ class Step(NamedTuple):
 
 
 class Moved(NamedTuple):
-    """Where a step led ``n`` environments, before new episodes begin: the fields of :class:`Step` but for the first two."""
+    """Where a step led ``n`` environments, before other episodes begin; most fields are those of :class:`Step`."""
 
     state: Tensor
     """shape (n, s)."""
@@ -271,6 +271,21 @@ class Simulator:
             torch.where(ended, contexts, self._columns, out=self._columns)
         self._observed = self._columns.float().T.contiguous()
         self.episode = self.episode + ended
+
+    def settle(self, places: dict[str, Tensor]) -> None:
+        """Bring the tensors that steps replace to the same places each time, as what records steps needs it.
+
+        :param places: filled by the first call.
+        """
+        if self._drawn is None:
+            self.draw_ahead()
+        for name in ("state", "episode", "_returns", "_lengths", "_observed", "_drawn", "_offset"):
+            now: Tensor = getattr(self, name)
+            if name not in places:
+                places[name] = now.clone()
+            elif now is not places[name]:
+                places[name].copy_(now)
+            setattr(self, name, places[name])
 
     def draw_ahead(self) -> None:
         """Have contexts and starts for an episode to come in each environment: many at once are drawn far cheaper.

@@ -53,7 +53,7 @@ def train(
         (:mod:`hyperrl.training.checkpoint`): there new episodes begin, and a warning and ``run.json`` say so.
     :param device: where the networks are: ``"cpu"``, ``"cuda"``, ``"auto"``.
     :param trainer: ``"device"``: :class:`~hyperrl.DevicePPO`, for PPO in batched environments, and
-        :class:`~hyperrl.device.DeviceSAC`; ``"sb3"``: Stable-Baselines3's algorithms; ``"auto"``: on the CPU the first,
+        :class:`~hyperrl.device.DeviceSAC`; ``"sb3"``: Stable-Baselines3's algorithms; ``"auto"``: the first
         where they can, and for an interrupted training what it was begun with. Results agree but for rounding.
     :param callback: a Stable-Baselines3 callback of your own.
     :param progress: show a progress bar.

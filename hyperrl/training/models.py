@@ -77,7 +77,8 @@ def build(
         policy_kwargs |= arguments(policy, with_classes(definition.policy_kwargs), "policy_kwargs", hidden=SPACES)
         if definition.algorithm == "TRPO" and policy_kwargs.get("bounds_loss"):
             raise ValueError("TRPO knows no 'bounds_loss': it is a term of the losses of PPO and A2C")
-        of_device = "auto" if trainer == "device" and place.type == "cuda" else "cpu"  # where MuJoCo stays
+        is_numpys = trainer == "sb3" or algorithm is not PPO or definition.observe_last_step or definition.alignment
+        of_device = "cpu" if is_numpys or place.type != "cuda" else "auto"  # with which MuJoCo stays on the CPU
         vec_env: VecEnv = family.vec_env(
             definition.n_envs, contexts=contexts, seed=seed, switch=definition.switch, device=of_device
         )
@@ -105,9 +106,8 @@ def build(
                 raise ValueError(f"trainer='device' trains {known}, and 'algorithm' is {definition.algorithm!r}")
             if algorithm is PPO:
                 find_tensor_env(vec_env)
-        # No GPU has tried it yet, so there it is for those who ask for it.
         can = algorithm in ON_DEVICE and (algorithm is not PPO or has_tensors(vec_env))
-        if trainer == "device" or (trainer == "auto" and place.type == "cpu" and can):
+        if trainer == "device" or (trainer == "auto" and can):
             algorithm = ON_DEVICE[algorithm]
         if "action_noise" in hyperparameters:
             hyperparameters["action_noise"] = _noise(hyperparameters["action_noise"], vec_env)

@@ -59,7 +59,16 @@ def test_torchs_functions_are_those_of_the_registry(form: Any) -> None:
             continue
         else:
             tensor = torch.rand(shape) + 0.5
-            of_type = {"Tensor": tensor, "number": 1.5, "int": 1, "bool": True, "List[Tensor]": [tensor, tensor.exp()]}
+            number: float = 1.5
+            if "bitwise" in str(form):
+                tensor, number = torch.randint(8, shape), 5
+            of_type = {
+                "Tensor": tensor,
+                "number": number,
+                "int": 1,
+                "bool": True,
+                "List[Tensor]": [tensor, tensor.exp()],
+            }
             of_optional = {"Optional[number]": 0.7, "Optional[Tensor]": tensor, "Optional[List[int]]": [1]}
             given = (of_type | of_optional)[str(argument.type)]
         args.append(given)

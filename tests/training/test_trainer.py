@@ -22,14 +22,15 @@ class Interrupt(BaseCallback):
         return True
 
 
-def made(agent: str, trainer: str, **overrides: Any) -> Any:
-    return build(hyperrl.load_family("pendulum"), agent_spec(agent, overrides), device="cpu", trainer=trainer)
+def made(agent: str, trainer: str, device: str = "cpu", **overrides: Any) -> Any:
+    return build(hyperrl.load_family("pendulum"), agent_spec(agent, overrides), device=device, trainer=trainer)
 
 
 def test_the_trainer_is_what_is_asked_for_or_what_can() -> None:
     assert type(made("hyper-ppo", "sb3")) is PPO
     assert type(made("hyper-ppo", "device")) is type(made("hyper-ppo", "auto")) is hyperrl.DevicePPO
     assert type(made("hyper-ppo", "auto", observe_last_step=True)) is PPO
+    assert type(made("hyper-ppo", "auto", device="meta")) is hyperrl.DevicePPO
     assert type(made("hyper-sac", "sb3")) is SAC
     assert type(made("hyper-sac", "device")) is type(made("hyper-sac", "auto")) is DeviceSAC
     with pytest.raises(ValueError, match=r"trainer='device' trains PPO and SAC, and 'algorithm' is 'TD3'"):
