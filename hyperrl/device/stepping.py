@@ -80,9 +80,9 @@ class Stepping:
 
     def _shown(self, step: Step) -> Step:
         if step.reward.device != self._device:
-            last = step.last if step.last is not step.observation else None
-            step = tree_map(lambda tensor: tensor.to(self._device), step._replace(last=last))
-            step = step._replace(last=step.observation if last is None else step.last)
+            has_last = step.last is not step.observation
+            step = tree_map(lambda tensor: tensor.to(self._device), step if has_last else step._replace(last={}))
+            step = step if has_last else step._replace(last=step.observation)
         return step if self.normalizer is None else self.normalizer(step)
 
 
