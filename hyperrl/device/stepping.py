@@ -41,7 +41,7 @@ class Stepping:
         self, env: TensorVecEnv, sources: Sequence[VecNormalize], device: torch.device, is_recorded: bool
     ) -> None:
         self.env: Final = env
-        self._device: Final = device
+        self._device: Final = torch.empty(0, device=device).device  # with its number
         self.normalizer: Final = Normalizer(sources, device) if sources else None
         self._simulator: Simulator | None = None
         if is_recorded and isinstance(env, BatchedVecEnv) and type(env) is BatchedVecEnv and _is_static(env.simulator):

@@ -23,6 +23,7 @@ from hyperrl.device.acting import Acting
 from hyperrl.device.buffer import TensorRolloutBuffer
 from hyperrl.device.networks import Networks
 from hyperrl.device.statistics import Normalizer
+from hyperrl.device.stepping import _Tapes
 from hyperrl.device.updating import _Minibatch, _OptimizerStep, _settings
 from hyperrl.hypernet import HEADS
 from hyperrl.hypernet.heads import FactoredHead
@@ -217,9 +218,13 @@ def test_no_operation_mixes_devices(family: str, policy: str, monkeypatch: pytes
         # Other heads generate for distinct contexts, whose number depends on values.
         generates = policy in HEADS and not isinstance(model.policy.actor.head, FactoredHead)
         assert (act._tape is None) == generates
+        tapes: Any = None
         for _ in range(0 if generates else 4):
             sampled, applied, values, log_probs = act(observation, has_new_contexts=True)
-            step = normalizer(simulator.step(applied, checked=False))
+            tapes = tapes or _Tapes(simulator, normalizer, applied)
+            moved, _ = tapes._first.replay()
+            simulator.draw_ahead()
+            _, step = tapes._follow(moved, any_ended=True)
             buffer.add(observation, sampled, values, log_probs, step)
             observation = step.observation
         buffer.finish(torch.zeros(n, dtype=torch.bool, device=meta), torch.zeros(n, 1, device=meta))
@@ -257,6 +262,7 @@ def test_a_training_on_the_device_is_that_on_the_processor(policy: str) -> None:
     for a, b in zip(cuda.policy.parameters(), cpu.policy.parameters(), strict=True):
         assert_allclose(a.detach().cpu(), b.detach(), rtol=1e-3, atol=1e-4)
     assert cuda.learn(512).num_timesteps == 512
+    assert cuda._stepping.is_recorded
 
 
 def test_contexts_outside_the_training_range_are_recorded_too(monkeypatch: pytest.MonkeyPatch) -> None:

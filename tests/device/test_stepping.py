@@ -23,9 +23,11 @@ N = 5
 CPU = torch.device("cpu")
 
 
-def made(family: Any, is_recorded: bool, is_normalized: bool = True, limit: int = 3) -> tuple[Any, Stepping]:
+def made(
+    family: Any, is_recorded: bool, is_normalized: bool = True, limit: int = 3, device: str = "cpu"
+) -> tuple[Any, Stepping]:
     """Environments whose episodes last as many steps as the limit at most."""
-    vec_env: Any = family.vec_env(N, seed=1)
+    vec_env: Any = family.vec_env(N, seed=1, device=device)
     vec_env.simulator._limit.fill_(limit)
     sources = []
     if is_normalized:
@@ -33,7 +35,7 @@ def made(family: Any, is_recorded: bool, is_normalized: bool = True, limit: int 
         sources.append(vec_env)
     vec_env.seed(1)
     vec_env.reset()
-    return vec_env, Stepping(vec_env.unwrapped, sources, CPU, is_recorded)
+    return vec_env, Stepping(vec_env.unwrapped, sources, torch.device(device), is_recorded)
 
 
 def actions_in(vec_env: Any) -> Callable[[], Tensor]:
@@ -73,6 +75,19 @@ def test_recorded_steps_are_those_that_are_not(name: str, is_normalized: bool) -
         np.testing.assert_allclose(one.ret_rms.var, other.ret_rms.var)
         np.testing.assert_allclose(one.get_original_reward(), other.get_original_reward())
         assert_close(one.get_original_obs(), other.get_original_obs())
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", IN_TORCH)
+def test_steps_recorded_on_a_gpu_are_those_that_are_not(name: str) -> None:
+    (vec_env, recorded), (_, usual) = (
+        made(FAMILIES[name], is_recorded, device="cuda:0") for is_recorded in (True, False)
+    )
+    sampled = actions_in(vec_env)
+    for _ in range(60):
+        actions = sampled().cuda()
+        same(recorded(actions), usual(actions))
+    assert recorded.is_recorded
 
 
 @pytest.mark.parametrize("change", ["reset", "seed", "steps elsewhere"])
