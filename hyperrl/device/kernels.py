@@ -64,6 +64,10 @@ def faster(function: Any, args: tuple[Any, ...], result: Any) -> Callable[..., N
     :param args: what it is given.
     :param result: what it gives, in memory that shares nothing with ``args``.
     """
+    if function is aten.masked_fill.Scalar:
+        return filled
+    if function is aten.rsub.Scalar and len(args) == 2 and result.is_floating_point():
+        return reversed_difference
     if not isinstance(result, Tensor) or not result.is_cpu:
         return None
     if function is aten.tanh.default and result.is_floating_point():
@@ -85,7 +89,7 @@ def tanh(x: Tensor, out: Tensor) -> None:
     """
     torch.mul(x, 2.0, out=out)
     out.sigmoid_()
-    torch.add(_minus_one(out.dtype), out, alpha=2.0, out=out)
+    torch.add(_number(-1.0, out.dtype, out.device), out, alpha=2.0, out=out)
 
 
 def narrow_product(a: Tensor, b: Tensor, out: Tensor) -> None:
@@ -99,6 +103,29 @@ def narrow_product(a: Tensor, b: Tensor, out: Tensor) -> None:
     out.copy_((b.t() @ a.t()).t())
 
 
+def filled(x: Tensor, mask: Tensor, value: float, out: Tensor) -> None:
+    """Copy ``x`` but for a value where the mask is, without memory in between.
+
+    >>> out = torch.empty(3)
+    >>> filled(torch.ones(3), torch.tensor([True, False, False]), 5.0, out)
+    >>> out
+    tensor([5., 1., 1.])
+    """
+    out.copy_(x)
+    out.masked_fill_(mask, value)
+
+
+def reversed_difference(x: Tensor, number: float, out: Tensor) -> None:
+    """Compute ``number - x`` without memory in between.
+
+    >>> out = torch.empty(2)
+    >>> reversed_difference(torch.ones(2), 5.0, out)
+    >>> out
+    tensor([4., 4.])
+    """
+    torch.sub(_number(number, out.dtype, out.device), x, out=out)
+
+
 @cache
-def _minus_one(dtype: torch.dtype) -> Tensor:
-    return torch.tensor(-1.0, dtype=dtype)
+def _number(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.tensor(value, dtype=dtype, device=device)

@@ -23,6 +23,7 @@ COMPUTATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "a faulty kernel": lambda x: nn.functional.mse_loss(x, x.exp()),
     "constants": lambda x: torch.zeros(3, 4).add_(x) + torch.ones(3, 4) * torch.arange(4),
     "whole sums": lambda x: x.exp().sum() + x.sin().mean(dtype=torch.float64) - 1,
+    "numbers": lambda x: (1.5 - x.exp()).masked_fill(x > 0, -2.0) + (3 - (x > 0).long()),
     "unneeded work": lambda x: (x.exp().sum(), x.sin())[1],
 }
 
