@@ -113,7 +113,9 @@ class SideBySide:
 
     def _collect(self, observation: Observation, starts: Tensor) -> tuple[Observation, Tensor]:
         """Fill the buffer from an observation, and return what is observed then and where an episode begins."""
-        buffer, model = self.buffer, self.models[0]
+        buffer, model, normalizer = self.buffer, self.models[0], self._stepping.normalizer
+        if normalizer is not None:
+            normalizer.load()
         buffer.reset()
         for each in self.models:
             each.policy.set_training_mode(False)
@@ -139,8 +141,8 @@ class SideBySide:
                 its = {key: entry[i * self.n : (i + 1) * self.n] for key, entry in observation.items()}
                 last_values.append(each.policy.predict_values(its))
             buffer.finish(starts, torch.cat(last_values))
-        if self._stepping.normalizer is not None:
-            self._stepping.normalizer.export()
+        if normalizer is not None:
+            normalizer.export()
         return observation, buffer.flags["ended"][-1].clone()
 
     def _draw(self) -> None:
