@@ -28,6 +28,7 @@ SUITE = FILES.parent / "suite"
 AIB = FILES.parent / "aib"
 AIB_SAC = FILES.parent / "aib-sac"
 AIB_HIDDEN = FILES.parent / "aib-hidden"
+AIB_MUJOCO = FILES.parent / "aib-mujoco"
 MUJOCO = FILES.parent / "mujoco"
 RANDOM = FILES.parent / "random"
 PAGES = (*(ROOT / "docs" / f"{name}.md" for name in ("results", "extrapolation", "aib", "mujoco")), ROOT / "README.md")
@@ -93,7 +94,8 @@ def load_seeds(folder: Path) -> dict[str, Comparison]:
 
 def load_all() -> dict[str, dict[str, Comparison]]:
     """Read all files of results: a comparison by source and family."""
-    by_seeds = {"suite": SUITE, "aib": AIB, "aib-sac": AIB_SAC, "aib-hidden": AIB_HIDDEN, "mujoco": MUJOCO}
+    by_seeds = {"suite": SUITE, "mujoco": MUJOCO, "aib": AIB}
+    by_seeds |= {"aib-sac": AIB_SAC, "aib-hidden": AIB_HIDDEN, "aib-mujoco": AIB_MUJOCO}
     return {"agents": load()} | {name: load_seeds(folder) for name, folder in by_seeds.items()}
 
 
@@ -180,8 +182,14 @@ def returns(split: str) -> Cell:
     return lambda comparison, agent: shown(estimate_iqm(comparison.returns(agent, split)))
 
 
-def whole_returns(split: str) -> Cell:
-    return lambda comparison, agent: whole(estimate_iqm(comparison.returns(agent, split)))
+def whole_returns(*splits: str) -> Cell:
+    """The return over all contexts of some splits."""
+
+    def cell(comparison: Comparison, agent: str) -> str:
+        played = np.concatenate([comparison.returns(agent, split) for split in splits], axis=1)
+        return whole(estimate_iqm(played))
+
+    return cell
 
 
 def improvement(split: str) -> Cell:
@@ -299,6 +307,7 @@ SUITE_AGENTS = ("hyper-ppo", "adapter-ppo", "film-ppo", "concat-ppo", "concat-sl
 GAPS = ("hyper-ppo", "hyper-full-ppo", "adapter-ppo", "film-ppo", "concat-ppo")
 BODY_AGENTS = tuple(f"mujoco-{agent}" for agent in (*SUITE_AGENTS, "unaware-ppo"))
 AIB_AGENTS = (*SUITE_AGENTS, "unaware-ppo", "aligned-ppo")
+AIB_BODY_AGENTS = ("hyper-ppo", "concat-ppo")
 AIB_SPLITS = {**{f"aib {split}": (split,) for split in MESH_SPLITS}, "aib aggregated": MESH_SPLITS}
 """The splits of each table that follows AIB's protocol."""
 _OVERLAPPING = ("double_integrator_friction", "ball_in_cup_catch", "walker_walk")
@@ -325,6 +334,10 @@ TABLES: dict[str, tuple[tuple[str, ...], Callable[[Comparison], list[str]]]] = {
     **{f"aib {split}": (_titles(AIB_AGENTS), each(AIB_AGENTS, known_score(split))) for split in SPLITS[1:]},
     **{
         name.replace("aib", "aib-sac"): (_titles(SAC_AGENTS), benchmark(SAC_AGENTS, splits))
+        for name, splits in AIB_SPLITS.items()
+    },
+    **{
+        name.replace("aib", "aib-mujoco"): (_titles(AIB_BODY_AGENTS), each(AIB_BODY_AGENTS, whole_returns(*splits)))
         for name, splits in AIB_SPLITS.items()
     },
     "improvement": (_titles(HEADLINE[1:]), better_concat(HEADLINE[1:], improvement(OUTSIDE))),

@@ -64,12 +64,12 @@ def faster(function: Any, args: tuple[Any, ...], result: Any) -> Callable[..., N
     :param args: what it is given.
     :param result: what it gives, in memory that shares nothing with ``args``.
     """
+    if not isinstance(result, Tensor) or not result.is_cpu:
+        return None
     if function is aten.masked_fill.Scalar:
         return filled
     if function is aten.rsub.Scalar and len(args) == 2 and result.is_floating_point():
         return reversed_difference
-    if not isinstance(result, Tensor) or not result.is_cpu:
-        return None
     if function is aten.tanh.default and result.is_floating_point():
         return tanh
     if function is aten.mm.default:
@@ -89,7 +89,7 @@ def tanh(x: Tensor, out: Tensor) -> None:
     """
     torch.mul(x, 2.0, out=out)
     out.sigmoid_()
-    torch.add(_number(-1.0, out.dtype, out.device), out, alpha=2.0, out=out)
+    torch.add(_number(-1.0, out.dtype), out, alpha=2.0, out=out)
 
 
 def narrow_product(a: Tensor, b: Tensor, out: Tensor) -> None:
@@ -123,9 +123,9 @@ def reversed_difference(x: Tensor, number: float, out: Tensor) -> None:
     >>> out
     tensor([4., 4.])
     """
-    torch.sub(_number(number, out.dtype, out.device), x, out=out)
+    torch.sub(_number(number, out.dtype), x, out=out)
 
 
 @cache
-def _number(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
-    return torch.tensor(value, dtype=dtype, device=device)
+def _number(value: float, dtype: torch.dtype) -> Tensor:
+    return torch.tensor(value, dtype=dtype)

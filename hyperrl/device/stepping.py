@@ -26,8 +26,8 @@ class Stepping:
     :param env: the environments.
     :param sources: the ``VecNormalize`` of each agent that acts in them; none where nothing is normalised.
     :param device: where the statistics are, and steps are to be.
-    :param is_recorded: record steps where that can be: in the simulator of a family whose physics is hyperrl's own and
-        computes with torch, unless contexts switch within episodes.
+    :param is_recorded: record steps where that can be: on the same device, of a family whose physics is hyperrl's own
+        and computes with torch, unless contexts switch within episodes.
 
     >>> from hyperrl import load_family
     >>> vec_env = load_family("pendulum").vec_env(3, seed=0)
@@ -44,8 +44,10 @@ class Stepping:
         self._device: Final = torch.empty(0, device=device).device  # with its number
         self.normalizer: Final = Normalizer(sources, device) if sources else None
         self._simulator: Simulator | None = None
-        if is_recorded and isinstance(env, BatchedVecEnv) and type(env) is BatchedVecEnv and _is_static(env.simulator):
-            self._simulator = env.simulator
+        if is_recorded and isinstance(env, BatchedVecEnv) and type(env) is BatchedVecEnv:
+            simulator = env.simulator
+            is_here = simulator.contexts.device == self._device  # a CUDA graph leaves out what the CPU computes
+            self._simulator = simulator if is_here and _is_static(simulator) else None
         self._tapes: _Tapes | None = None
 
     @property

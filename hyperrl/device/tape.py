@@ -58,8 +58,10 @@ class Tape:
             outputs = function()
         self.outputs: Final = tuple(output.detach() for output in outputs)
         """What the function returned; each replay overwrites it."""
-        self._calls: Final = list(_planned(_needed(recorder.calls, self.outputs), self.outputs))
-        on_cuda = any(t.is_cuda for call in recorder.calls for t in _tensors(call.result))
+        needed = _needed(recorder.calls, self.outputs)
+        self._calls: Final = list(_planned(needed, self.outputs))
+        # A graph leaves out what the CPU computes.
+        on_cuda = {t.is_cuda for call in needed for t in _tensors(call.result)} == {True}
         self._graph: Final = _captured(self._compute) if on_cuda else None
 
     def replay(self) -> None:

@@ -165,10 +165,11 @@ def test_physics_that_cannot_be_recorded_steps_as_usual(physics: Any) -> None:
 def test_steps_are_brought_to_the_learners_device(limit: int) -> None:
     """MuJoCo's environments stay on the CPU when the learner is elsewhere. The meta device has no values."""
     vec_env, _ = made(hyperrl.load_family("pendulum"), is_recorded=False, limit=limit)
-    stepping = Stepping(vec_env.venv, [vec_env], torch.device("meta"), is_recorded=False)
+    stepping = Stepping(vec_env.venv, [vec_env], torch.device("meta"), is_recorded=True)
     step = stepping(torch.zeros(N, 1))
     assert {tensor.device.type for tensor in tree_leaves(step)} == {"meta"}
     assert (step.last is step.observation) == (limit == 3)
+    assert not stepping.is_recorded
 
 
 def test_contexts_that_switch_are_not_recorded() -> None:
