@@ -402,7 +402,7 @@ def _of_cell(cell: Cell, report: Report, path: Path) -> Report:
 
 
 def small(report: Report, run: Run) -> Report:
-    """Return what a file of results keeps of an evaluation: returns by split, and the learning curve."""
+    """Return what a file of results keeps of an evaluation: returns by split and perturbation, and the learning curve."""
     steps, returns = run.learning_curve()
     curve = None
     if len(steps):
@@ -411,7 +411,10 @@ def small(report: Report, run: Run) -> Report:
     splits = {
         name: replace(split, returns=_rounded(split.returns), values=None) for name, split in report.splits.items()
     }
-    return replace(report, splits=splits, plane=None, sensitivity={}, perturbations={}, curve=curve)
+    perturbations = {
+        kind: replace(series, returns=_rounded(series.returns)) for kind, series in report.perturbations.items()
+    }
+    return replace(report, splits=splits, plane=None, sensitivity={}, perturbations=perturbations, curve=curve)
 
 
 def _rounded(values: Any) -> Any:
