@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import over_families
 import over_features
+import robustness
 import tyro
 from estimates import shown, whole
 
@@ -139,6 +140,10 @@ def _over(name: str, results: Mapping[str, Mapping[str, Comparison]]) -> over_fa
         return means(results)
     if name == "aib hidden":
         return hidden(results)
+    if name == "aib irrelevant":
+        return robustness.irrelevant(robustness.load())
+    if name == "aib wrong":
+        return robustness.wrong(robustness.load())
     if name == "features":
         return over_features.table(SUITE_AGENTS)
     if name.startswith("over bodies "):

@@ -8,10 +8,11 @@ import over_families
 import over_features
 import pytest
 import results
+import robustness
 from numpy.testing import assert_allclose
 
 from hyperrl import load_family
-from hyperrl.evaluation import Report, Split
+from hyperrl.evaluation import Report, Series, Split
 from hyperrl.evaluation.statistics import interquartile_mean
 from hyperrl.experiments.comparison import Comparison
 from hyperrl.experiments.sweeps import read_sweep, sweep_table
@@ -42,15 +43,19 @@ def test_the_tables_of_hidden_contexts_are_those_of_the_files() -> None:
 
 @pytest.mark.parametrize("source", SWEEPS)
 def test_every_file_is_of_a_cell_of_the_sweep(source: str, every: dict[str, dict[str, Comparison]]) -> None:
-    used = [file for file in SWEEPS[source] if not every[source].keys().isdisjoint(sweep_table(file)["families"])]
-    cells = {cell.name: cell for file in used for cell in read_sweep(file)}
-    for name, comparison in every[source].items():
-        for label, reports in comparison.reports.items():
-            for report in reports:
-                assert report.training is not None
-                cell = cells[f"{name}-{label.removesuffix(results.HIDDEN)}-{report.seed}"]
-                assert not cell.training.differences(report.training)
-                assert report.inference == cell.inference
+    of = every.get(source, {}).values()
+    reports = [report for comparison in of for each in comparison.reports.values() for report in each]
+    reports = robustness.load() if source == robustness.FOLDER.name else reports
+    families = {report.family for report in reports}
+    used = [file for file in SWEEPS[source] if not families.isdisjoint(sweep_table(file)["families"])]
+    every_cell = [cell for file in used for cell in read_sweep(file)]
+    cells = {(cell.family, cell.agent.name, cell.seed, cell.irrelevant): cell for cell in every_cell}
+    for report in reports:
+        assert report.training is not None
+        agent = str(report.agent).removesuffix(results.HIDDEN)
+        cell = cells[report.family, agent, int(report.seed or 0), report.irrelevant]
+        assert not cell.training.differences(report.training)
+        assert report.inference == cell.inference
 
 
 @pytest.mark.parametrize(
@@ -123,6 +128,23 @@ def test_the_benchmark_takes_the_interquartile_mean_of_means_over_contexts() -> 
     for row, of_row in zip(rows, (of_seeds[:4], of_seeds[4:], of_seeds, of_seeds), strict=True):
         assert_allclose(float(row[2].split()[0]), interquartile_mean(of_row), atol=5e-4)
         assert row[3] == "–"
+
+
+def test_tables_of_wrong_contexts_and_irrelevant_features_are_of_the_right_trainings() -> None:
+    """Of each agent, family and number of features its own; the level 0 is the true context's row."""
+    contexts = load_family("ode").context_space.sample("mesh-train", 20)
+
+    def report(agent: str, n: int, share: float) -> Report:
+        played = {split: Split(contexts, np.full((20, 10), 200 * share)) for split in robustness.SPLITS}
+        wrong = Series(np.array([0.0, 0.5]), np.stack([np.full((20, 10), 200 * share), np.full((20, 10), 20 * share)]))
+        perturbations = {"noise": wrong, "other": wrong}
+        return Report("ode", played, agent=agent, seed=1, irrelevant=n, perturbations=perturbations)
+
+    reports = [report(agent, n, share) for agent, n, share in (("hyper-ppo", 0, 0.5), ("hyper-ppo", 20, 0.25))]
+    _, rows = robustness.irrelevant(reports)
+    assert [(row[1], row[3].split()[0], row[4]) for row in rows] == [("0", "0.500", "–"), ("20", "0.250", "–")]
+    _, rows = robustness.wrong(reports)
+    assert [row[3].split()[0] for row in rows] == ["0.500", "0.050", "0.050"]
 
 
 def test_means_are_of_other_trainings_where_both_agents_have_them(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -402,7 +402,7 @@ def _of_cell(cell: Cell, report: Report, path: Path) -> Report:
 
 
 def small(report: Report, run: Run) -> Report:
-    """Return what a file of results keeps of an evaluation: returns by split and perturbation, and the learning curve."""
+    """Return what a file of results keeps of an evaluation: returns by split and perturbation, the learning curve."""
     steps, returns = run.learning_curve()
     curve = None
     if len(steps):
