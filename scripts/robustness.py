@@ -18,8 +18,8 @@ FOLDER = Path(__file__).parents[1] / "docs" / "results" / "aib-robust"
 AGENTS = ("hyper-ppo", "concat-ppo")
 SPLITS = (MESH_SPLITS[0], MESH_SPLITS[2], "interpolation")
 SAID = {
-    "noise": "noise with a standard deviation of {} half ranges",
-    "other": "another environment's with probability {}",
+    "noise": "with noise of {} half ranges",
+    "other": "another's with probability {}",
 }
 
 
