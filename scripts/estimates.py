@@ -1,5 +1,7 @@
 """How estimates are written in the tables of the pages."""
 
+from collections.abc import Iterable
+
 from hyperrl.evaluation.statistics import Estimate
 
 
@@ -10,6 +12,16 @@ def shown(estimate: Estimate) -> str:
     '0.500 [−0.250, 1.250]'
     """
     return str(estimate).replace("-", "−")
+
+
+def numbers(counts: Iterable[int]) -> str:
+    """Write how many there are of each of several things.
+
+    >>> numbers([3, 5, 4]), numbers([2, 2])
+    ('3–5', '2')
+    """
+    found = sorted(set(counts))
+    return str(found[0]) if len(found) == 1 else f"{found[0]}–{found[-1]}"
 
 
 def whole(estimate: Estimate) -> str:

@@ -11,7 +11,7 @@ import over_families
 import over_features
 import robustness
 import tyro
-from estimates import shown, whole
+from estimates import numbers, shown, whole
 
 from hyperrl.contexts import MESH_SPLITS, SPLITS
 from hyperrl.evaluation import Report
@@ -30,6 +30,7 @@ AIB = FILES.parent / "aib"
 AIB_SAC = FILES.parent / "aib-sac"
 AIB_HIDDEN = FILES.parent / "aib-hidden"
 AIB_MUJOCO = FILES.parent / "aib-mujoco"
+AIB_ROBUST = FILES.parent / "aib-robust"
 MUJOCO = FILES.parent / "mujoco"
 RANDOM = FILES.parent / "random"
 PAGES = (*(ROOT / "docs" / f"{name}.md" for name in ("results", "extrapolation", "aib", "mujoco")), ROOT / "README.md")
@@ -141,9 +142,9 @@ def _over(name: str, results: Mapping[str, Mapping[str, Comparison]]) -> over_fa
     if name == "aib hidden":
         return hidden(results)
     if name == "aib irrelevant":
-        return robustness.irrelevant(robustness.load())
+        return robustness.irrelevant(_reports(AIB_ROBUST))
     if name == "aib wrong":
-        return robustness.wrong(robustness.load())
+        return robustness.wrong(_reports(AIB_ROBUST))
     if name == "features":
         return over_features.table(SUITE_AGENTS)
     if name.startswith("over bodies "):
@@ -156,8 +157,7 @@ def _over(name: str, results: Mapping[str, Mapping[str, Comparison]]) -> over_fa
 
 def seeds(comparison: Comparison) -> str:
     """Say how many trainings there are of each agent."""
-    numbers = sorted({len(reports) for reports in comparison.reports.values()})
-    return str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]}–{numbers[-1]}"
+    return numbers(map(len, comparison.reports.values()))
 
 
 def each(agents: Iterable[str], cell: Cell) -> Callable[[Comparison], list[str]]:

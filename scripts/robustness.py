@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
-from estimates import shown
+from estimates import numbers, shown
 from over_families import Table
 
 from hyperrl.contexts import MESH_SPLITS
@@ -14,18 +13,12 @@ from hyperrl.evaluation import Report
 from hyperrl.evaluation.pooling import pooled_iqm
 from hyperrl.families import load_family
 
-FOLDER = Path(__file__).parents[1] / "docs" / "results" / "aib-robust"
 AGENTS = ("hyper-ppo", "concat-ppo")
 SPLITS = (MESH_SPLITS[0], MESH_SPLITS[2], "interpolation")
 SAID = {
     "noise": "with noise of {} half ranges",
     "other": "another's with probability {}",
 }
-
-
-def load() -> list[Report]:
-    """Read the files of results."""
-    return [Report.load(path) for path in sorted(FOLDER.glob("*.json"))]
 
 
 def irrelevant(reports: Sequence[Report]) -> Table:
@@ -42,7 +35,7 @@ def irrelevant(reports: Sequence[Report]) -> Table:
             for split in splits
             for agent in AGENTS
         ]
-        rows.append([family, str(n), _seeds(of.values()), *cells])
+        rows.append([family, str(n), numbers(map(len, of.values())), *cells])
     head = tuple(f"`{agent}`, `{split}`" for split in splits for agent in AGENTS)
     return ("family", "irrelevant", "seeds", *head), rows
 
@@ -55,7 +48,7 @@ def wrong(reports: Sequence[Report]) -> Table:
     rows = []
     for family in sorted({report.family for report in reports}):
         of = {agent: _of(reports, family, agent, 0) for agent in AGENTS}
-        seeds = _seeds(of.values())
+        seeds = numbers(map(len, of.values()))
         true = [_score(family, [report.splits[SPLITS[2]].returns for report in of[agent]]) for agent in AGENTS]
         rows.append([family, "the true one", seeds, *true])
         for kind, said in SAID.items():
@@ -78,8 +71,3 @@ def _score(family: str, returns: list[np.ndarray]) -> str:
         return "–"
     shares = np.stack([each.reshape(1, -1) for each in returns]) / (load_family(family).max_episode_steps or 1)
     return shown(pooled_iqm([shares]))
-
-
-def _seeds(groups: Iterable[Sequence[Report]]) -> str:
-    numbers = sorted({len(group) for group in groups})
-    return str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]}–{numbers[-1]}"

@@ -45,7 +45,7 @@ def test_the_tables_of_hidden_contexts_are_those_of_the_files() -> None:
 def test_every_file_is_of_a_cell_of_the_sweep(source: str, every: dict[str, dict[str, Comparison]]) -> None:
     of = every.get(source, {}).values()
     reports = [report for comparison in of for each in comparison.reports.values() for report in each]
-    reports = robustness.load() if source == robustness.FOLDER.name else reports
+    reports = results._reports(results.AIB_ROBUST) if source == results.AIB_ROBUST.name else reports
     families = {report.family for report in reports}
     used = [file for file in SWEEPS[source] if not families.isdisjoint(sweep_table(file)["families"])]
     every_cell = [cell for file in used for cell in read_sweep(file)]
@@ -134,13 +134,13 @@ def test_tables_of_wrong_contexts_and_irrelevant_features_are_of_the_right_train
     """Of each agent, family and number of features its own; the level 0 is the true context's row."""
     contexts = load_family("ode").context_space.sample("mesh-train", 20)
 
-    def report(agent: str, n: int, share: float) -> Report:
+    def report(n: int, share: float) -> Report:
         played = {split: Split(contexts, np.full((20, 10), 200 * share)) for split in robustness.SPLITS}
         wrong = Series(np.array([0.0, 0.5]), np.stack([np.full((20, 10), 200 * share), np.full((20, 10), 20 * share)]))
         perturbations = {"noise": wrong, "other": wrong}
-        return Report("ode", played, agent=agent, seed=1, irrelevant=n, perturbations=perturbations)
+        return Report("ode", played, agent="hyper-ppo", seed=1, irrelevant=n, perturbations=perturbations)
 
-    reports = [report(agent, n, share) for agent, n, share in (("hyper-ppo", 0, 0.5), ("hyper-ppo", 20, 0.25))]
+    reports = [report(0, 0.5), report(20, 0.25)]
     _, rows = robustness.irrelevant(reports)
     assert [(row[1], row[3].split()[0], row[4]) for row in rows] == [("0", "0.500", "–"), ("20", "0.250", "–")]
     _, rows = robustness.wrong(reports)

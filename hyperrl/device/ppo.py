@@ -144,8 +144,7 @@ class DevicePPO(PPO):
         """Note where the environments are, in what goes into zips and checkpoints."""
         self._last_obs = {key: entry.cpu().numpy() for key, entry in observation.items()}
         self._last_episode_starts = starts.cpu().numpy().copy()  # the buffer's memory serves again
-        if stepping.normalizer is not None:
-            stepping.normalizer.export()
+        stepping.export()
 
     def train(self) -> None:
         """Update the policy; see Stable-Baselines3."""
@@ -200,9 +199,8 @@ class DevicePPO(PPO):
         tensor_env, source = find_tensor_env(env)
         sources = [] if source is None else [source]
         if self._stepping is None or not self._stepping.serves(tensor_env, sources):
-            self._stepping = Stepping(tensor_env, sources, self.device, self.device.type == "cuda")
-        elif self._stepping.normalizer is not None:
-            self._stepping.normalizer.load()
+            self._stepping = Stepping(tensor_env, sources, self.device)
+        self._stepping.load()
         return self._stepping
 
     def _acting(self, observation: Observation) -> Acting:

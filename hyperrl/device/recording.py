@@ -1,4 +1,4 @@
-"""What decides whether a policy's computations can be recorded, and whether a recording still holds."""
+"""What decides whether computations can be recorded, and whether a recording still holds."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from hyperrl.hypernet import SecantExtrapolation
 from hyperrl.policies import GeneratedPolicy
+from hyperrl.simulation import Simulator
 
 
 def is_static(policy: Any) -> bool:
@@ -17,8 +18,19 @@ def is_static(policy: Any) -> bool:
 
     Penalties of generated weights are of the distinct contexts of each minibatch, and so do not.
     """
-    is_known = type(policy).__module__.partition(".")[0] in ("hyperrl", "stable_baselines3")
-    return is_known and not (isinstance(policy, GeneratedPolicy) and policy.hyper_config.is_penalised)
+    is_penalised = isinstance(policy, GeneratedPolicy) and policy.hyper_config.is_penalised
+    return _is_of(policy, "hyperrl", "stable_baselines3") and not is_penalised
+
+
+def is_static_simulator(simulator: Simulator) -> bool:
+    """Return whether a step of a simulator is the same operations for all values."""
+    computes_with_torch = simulator.physics.device is None and simulator.physics.threads is None
+    return _is_of(simulator.physics, "hyperrl") and computes_with_torch and simulator.switching is None
+
+
+def _is_of(thing: Any, *packages: str) -> bool:
+    """Return whether a thing's class is of a known package: the code of others may do more than tensors show."""
+    return type(thing).__module__.partition(".")[0] in packages
 
 
 def places(policies: Iterable[nn.Module]) -> tuple[int, ...]:

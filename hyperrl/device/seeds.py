@@ -82,7 +82,7 @@ class SideBySide:
         self._updates: Final = Updates(self.models, self.networks, self.buffer)
         self._acting: Acting | None = None
         sources = [model.env for model in self.models if isinstance(model.env, VecNormalize)]
-        self._stepping: Final = Stepping(vec_env, sources, first.device, first.device.type == "cuda")
+        self._stepping: Final = Stepping(vec_env, sources, first.device)
         space: Any = first.action_space
         size = int(space.n) if isinstance(space, spaces.Discrete) else int(space.shape[0])
         self._noise: Final = torch.ones(len(self.models), self.n, size, device=first.device)
@@ -113,9 +113,8 @@ class SideBySide:
 
     def _collect(self, observation: Observation, starts: Tensor) -> tuple[Observation, Tensor]:
         """Fill the buffer from an observation, and return what is observed then and where an episode begins."""
-        buffer, model, normalizer = self.buffer, self.models[0], self._stepping.normalizer
-        if normalizer is not None:
-            normalizer.load()
+        buffer, model = self.buffer, self.models[0]
+        self._stepping.load()
         buffer.reset()
         for each in self.models:
             each.policy.set_training_mode(False)
@@ -141,8 +140,7 @@ class SideBySide:
                 its = {key: entry[i * self.n : (i + 1) * self.n] for key, entry in observation.items()}
                 last_values.append(each.policy.predict_values(its))
             buffer.finish(starts, torch.cat(last_values))
-        if normalizer is not None:
-            normalizer.export()
+        self._stepping.export()
         return observation, buffer.flags["ended"][-1].clone()
 
     def _draw(self) -> None:

@@ -11,6 +11,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
+from hyperrl.device.recording import is_static_simulator
 from hyperrl.device.statistics import Normalizer
 from hyperrl.device.tape import NotStaticError, Tape
 from hyperrl.simulation import BatchedVecEnv, Simulator, TensorVecEnv
@@ -27,7 +28,7 @@ class Stepping:
     :param sources: the ``VecNormalize`` of each agent that acts in them; none where nothing is normalised.
     :param device: where the statistics are, and steps are to be.
     :param is_recorded: record steps where that can be: on the same device, of a family whose physics is hyperrl's own
-        and computes with torch, unless contexts switch within episodes.
+        and computes with torch, unless contexts switch within episodes. By default on a GPU.
 
     >>> from hyperrl import load_family
     >>> vec_env = load_family("pendulum").vec_env(3, seed=0)
@@ -38,16 +39,17 @@ class Stepping:
     """
 
     def __init__(
-        self, env: TensorVecEnv, sources: Sequence[VecNormalize], device: torch.device, is_recorded: bool
+        self, env: TensorVecEnv, sources: Sequence[VecNormalize], device: torch.device, is_recorded: bool | None = None
     ) -> None:
         self.env: Final = env
         self._device: Final = torch.empty(0, device=device).device  # with its number
         self.normalizer: Final = Normalizer(sources, device) if sources else None
         self._simulator: Simulator | None = None
+        is_recorded = device.type == "cuda" if is_recorded is None else is_recorded
         if is_recorded and isinstance(env, BatchedVecEnv) and type(env) is BatchedVecEnv:
             simulator = env.simulator
             is_here = simulator.contexts.device == self._device  # a CUDA graph leaves out what the CPU computes
-            self._simulator = simulator if is_here and _is_static(simulator) else None
+            self._simulator = simulator if is_here and is_static_simulator(simulator) else None
         self._tapes: _Tapes | None = None
 
     @property
@@ -79,6 +81,16 @@ class Stepping:
         if self.normalizer is not None:
             self.normalizer.last = step
         return shown
+
+    def load(self) -> None:
+        """Go on from the statistics of each ``VecNormalize`` as they are now: a rollout begins."""
+        if self.normalizer is not None:
+            self.normalizer.load()
+
+    def export(self) -> None:
+        """Bring the statistics of each ``VecNormalize`` up to date: a rollout ends."""
+        if self.normalizer is not None:
+            self.normalizer.export()
 
     def _shown(self, step: Step) -> Step:
         if step.reward.device != self._device:
@@ -163,11 +175,3 @@ class _Recorded:
 
     def result(self) -> Any:
         return tree_unflatten(self._tape.outputs, self._structure)
-
-
-def _is_static(simulator: Simulator) -> bool:
-    """Return whether a step is the same operations each time: other packages' physics may do more than tensors show."""
-    physics = simulator.physics
-    computes_with_torch = physics.device is None and physics.threads is None
-    is_known = type(physics).__module__.partition(".")[0] == "hyperrl"
-    return is_known and computes_with_torch and simulator.switching is None

@@ -68,8 +68,7 @@ def test_recorded_steps_are_those_that_are_not(name: str, is_normalized: bool) -
         assert_close(mine, its)
         assert_close(observed, expected)
     for stepping in (recorded, usual):
-        if stepping.normalizer is not None:
-            stepping.normalizer.export()
+        stepping.export()
     if recorded.normalizer is not None and usual.normalizer is not None:
         one, other = recorded.normalizer.sources[0], usual.normalizer.sources[0]
         np.testing.assert_allclose(one.ret_rms.var, other.ret_rms.var)
@@ -180,7 +179,7 @@ def test_contexts_that_switch_are_not_recorded() -> None:
     assert not stepping.is_recorded
 
 
-def recording(env: Any, sources: Any, device: Any, is_recorded: bool) -> Stepping:
+def recording(env: Any, sources: Any, device: Any) -> Stepping:
     return Stepping(env, sources, device, is_recorded=True)
 
 
